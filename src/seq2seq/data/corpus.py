@@ -1,0 +1,68 @@
+"""Encoded pairs in flat storage, read as padded batches."""
+
+from array import array
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from seq2seq.data.batch import Batch
+from seq2seq.data.vocabulary import BOS, EOS, PAD
+
+
+class Sequences:
+    """Many sequences of ids in one int32 tensor and their offsets, four bytes a token.
+
+    Example:
+        >>> Sequences([[5, 6], [7, 8, 9]]).padded(torch.tensor([1, 0]))
+        tensor([[7, 8, 9],
+                [5, 6, 0]])
+    """
+
+    def __init__(self, sequences: Iterable[Sequence[int]]) -> None:
+        ids, ends = array("i"), array("q", [0])
+        for sequence in sequences:
+            ids.extend(sequence)
+            ends.append(len(ids))
+        self.ids = torch.frombuffer(ids, dtype=torch.int32) if ids else torch.empty(0, dtype=torch.int32)
+        offsets = torch.frombuffer(ends, dtype=torch.int64)
+        self.starts = offsets[:-1]
+        self.lengths = offsets.diff()
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def padded(self, rows: Tensor) -> Tensor:
+        """Return the given rows as one right-padded tensor of ids, ``(B, S)``."""
+        lengths = self.lengths[rows].unsqueeze(1)
+        positions = torch.arange(int(lengths.max()))
+        places = (self.starts[rows].unsqueeze(1) + positions).clamp(max=len(self.ids) - 1)
+        return self.ids[places].long().masked_fill(positions >= lengths, PAD)
+
+
+class Corpus(Dataset[Batch]):
+    """Pairs of encoded source and target; an item is a whole batch, so nothing is collated in Python.
+
+    Args:
+        pairs: Ids of source and target, without begin or end.
+    """
+
+    def __init__(self, pairs: Iterable[tuple[Sequence[int], Sequence[int]]]) -> None:
+        pairs = list(pairs)
+        self.sources = Sequences(source for source, _ in pairs)
+        self.targets = Sequences([BOS, *target, EOS] for _, target in pairs)
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def __getitem__(self, rows: Sequence[int]) -> Batch:
+        """Return the batch of the given rows."""
+        index = torch.as_tensor(rows)
+        return Batch(
+            source=self.sources.padded(index),
+            source_lengths=self.sources.lengths[index],
+            target=self.targets.padded(index),
+            target_lengths=self.targets.lengths[index] - 1,
+            rows=index,
+        )

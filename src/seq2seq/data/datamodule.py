@@ -1,0 +1,85 @@
+"""A task's pairs as loaders of batches."""
+
+from functools import cached_property
+
+import torch
+from pytorch_lightning import LightningDataModule
+from torch.utils.data import DataLoader
+
+from seq2seq.data.batch import Batch
+from seq2seq.data.codec import Codec, split
+from seq2seq.data.corpus import Corpus
+from seq2seq.data.sampler import BucketSampler
+from seq2seq.data.tasks import Pair, Split, Task
+from seq2seq.data.vocabulary import Vocabulary
+
+
+class PairsDataModule(LightningDataModule):
+    """Encodes the pairs of a task and loads them in batches of like length.
+
+    Args:
+        task: Where the pairs come from, and how they are tokenised and batched.
+        seed: Of the order of the training batches.
+        codecs: Source and target codec of a trained model; without them, vocabularies are counted in the training
+            pairs.
+    """
+
+    def __init__(self, task: Task, *, seed: int, codecs: tuple[Codec, Codec] | None = None) -> None:
+        super().__init__()
+        self.task = task
+        self.seed = seed
+        self._pairs: dict[Split, list[Pair]] = {}
+        self._corpora: dict[Split, Corpus] = {}
+        if codecs is not None:
+            self.codecs = codecs
+
+    def pairs(self, split: Split) -> list[Pair]:
+        """Return the pairs of a split; they are read once."""
+        if split not in self._pairs:
+            self._pairs[split] = list(self.task.pairs(split))
+        return self._pairs[split]
+
+    @cached_property
+    def codecs(self) -> tuple[Codec, Codec]:
+        """The source and the target codec."""
+        pairs = self.pairs("train")
+        codecs = []
+        for side, tokens in enumerate((self.task.source_tokens, self.task.target_tokens)):
+            sequences = (split(pair[side], tokens) for pair in pairs)
+            codecs.append(Codec(tokens, Vocabulary.count(sequences, self.task.min_count)))
+        return codecs[0], codecs[1]
+
+    def corpus(self, split: Split) -> Corpus:
+        """Return the encoded pairs of a split."""
+        if split not in self._corpora:
+            source, target = self.codecs
+            encoded = ((source.encode(pair.source), target.encode(pair.target)) for pair in self.pairs(split))
+            self._corpora[split] = Corpus(encoded)
+        return self._corpora[split]
+
+    def _loader(self, split: Split) -> DataLoader[Batch]:
+        corpus = self.corpus(split)
+        sampler = BucketSampler(
+            corpus.sources.lengths,
+            corpus.targets.lengths,
+            batch_size=self.task.batch_size,
+            shuffle=split == "train",
+            seed=self.seed,
+        )
+        return DataLoader(corpus, batch_size=None, sampler=sampler, num_workers=self.task.num_workers)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Return shuffled batches."""
+        return self._loader("train")
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Return the batches of the validation pairs, in order of length."""
+        return self._loader("val")
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Return the batches of the test pairs, in order of length."""
+        return self._loader("test")
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:  # noqa: ARG002 - Lightning's signature
+        """Move the ids and leave the lengths on the CPU, where packing wants them."""
+        return batch.to(device)

@@ -1,0 +1,33 @@
+"""The tasks: where pairs of source and target text come from."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from seq2seq.data.tasks.dates import Dates
+from seq2seq.data.tasks.reverse import Reverse
+from seq2seq.data.tasks.task import Pair, Split, Task
+from seq2seq.data.tasks.tsv import TSV
+from seq2seq.errors import UserError, check_choice
+
+TASKS: dict[str, type[Task]] = {"dates": Dates, "reverse": Reverse, "tsv": TSV}
+"""The tasks by the word that stands for them in a config (``data.task``)."""
+
+
+def build_task(settings: Mapping[str, Any]) -> Task:
+    """Build the task that the plain values of ``data`` in a config describe.
+
+    Raises:
+        UserError: If there is none of that name, or it has no such setting.
+    """
+    values = dict(settings)
+    name = check_choice("data.task", values.pop("task", None), TASKS)
+    kind = TASKS[name]
+    known = [field.name for field in fields(kind)]
+    for key in values.keys() ^ set(known):
+        problem = "is unknown" if key in values else "is missing"
+        raise UserError(f"data.{key} {problem}; the keys of data.task={name} are {', '.join(known)}")
+    return kind(**values)
+
+
+__all__ = ["TASKS", "TSV", "Dates", "Pair", "Reverse", "Split", "Task", "build_task"]

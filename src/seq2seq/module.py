@@ -1,0 +1,141 @@
+"""Training as Lightning sees it: loss, optimiser, and what is logged."""
+
+import math
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import LambdaLR
+
+from seq2seq.data.batch import Batch
+from seq2seq.data.codec import Codec
+from seq2seq.data.vocabulary import PAD
+from seq2seq.errors import UserError, check_count, check_number
+from seq2seq.metrics import CorpusMetrics
+from seq2seq.nn.model import build_model
+from seq2seq.search import greedy, to_lists
+
+
+class Seq2SeqModule(pl.LightningModule):
+    """A model, how it is trained, and the text it was trained on.
+
+    All arguments are numbers, strings, lists and dicts. They are the checkpoint's hyperparameters, so it needs nothing
+    else to predict, and loading it runs no code of its own.
+
+    Args:
+        model: The arguments of `build_model`, but for the vocabularies' sizes.
+        optimizer: ``lr``, the highest learning rate; ``warmup``, the share of all steps in which it rises from zero,
+            before it falls to zero as a half cosine; ``weight_decay``, of AdamW.
+        label_smoothing: Probability that the loss spreads over all symbols.
+        source: `Codec.to_plain` of the source.
+        target: `Codec.to_plain` of the target.
+        max_length: Most tokens of a decoded row.
+        data: The settings of the task, kept so that `evaluate.py` can test on it again.
+
+    Raises:
+        UserError: If a value is not allowed.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: dict[str, Any],
+        optimizer: dict[str, Any],
+        label_smoothing: float,
+        source: dict[str, Any],
+        target: dict[str, Any],
+        max_length: int,
+        data: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        self.source = Codec.from_plain(source)
+        self.target = Codec.from_plain(target)
+        self.model = build_model(
+            source_size=len(self.source.vocabulary), target_size=len(self.target.vocabulary), **model
+        )
+        self.lr = check_number("optimizer.lr", optimizer["lr"], 0, math.inf)
+        self.warmup = check_number("optimizer.warmup", optimizer["warmup"], 0, 1)
+        self.weight_decay = check_number("optimizer.weight_decay", optimizer["weight_decay"], 0, math.inf)
+        self.label_smoothing = check_number("label_smoothing", label_smoothing, 0, 1)
+        self.max_length = check_count("search.max_length", max_length)
+        self.metrics = CorpusMetrics()
+        self.predictions: dict[int, list[int]] = {}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
+        """Return the smoothed loss of a batch under teacher forcing, a mean over its target tokens."""
+        output = self.model(batch.source, batch.source_lengths, batch.inputs)
+        loss = F.cross_entropy(
+            output.logits.flatten(0, 1),
+            batch.labels.flatten(),
+            ignore_index=PAD,
+            label_smoothing=self.label_smoothing,
+        )
+        self.log("train/loss", loss, prog_bar=True)
+        self.log("train/lr", self.optimizers().param_groups[0]["lr"])  # pyright: ignore[reportAttributeAccessIssue]
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Start the metrics anew."""
+        self.metrics.reset()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002 - Lightning's signature
+        """Judge a batch."""
+        self._judge(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics of the whole validation set."""
+        self.log_dict({f"val/{name}": value for name, value in self.metrics.compute().items()})
+        self.log("exact_match", self.metrics.exact_match.compute(), prog_bar=True, logger=False)
+
+    def on_test_epoch_start(self) -> None:
+        """Start the metrics and the predictions anew."""
+        self.metrics.reset()
+        self.predictions = {}
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002 - Lightning's signature
+        """Judge a batch and keep what was decoded."""
+        self.predictions |= dict(zip(batch.rows.tolist(), self._judge(batch), strict=True))
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics of the whole test set."""
+        self.log_dict({f"test/{name}": value for name, value in self.metrics.compute().items()})
+
+    def _judge(self, batch: Batch) -> list[list[int]]:
+        """Take a batch into the metrics, and return its decoded rows."""
+        encoded = self.model.encode(batch.source, batch.source_lengths)
+        output = self.model.decoder(batch.inputs, *encoded)
+        self.metrics.update_teacher_forced(output.logits, batch.labels)
+        decoded = to_lists(greedy(self.model, encoded, self.max_length))
+        lengths = (batch.target_lengths - 1).tolist()  # without the end
+        references = [row[:length] for row, length in zip(batch.labels.tolist(), lengths, strict=True)]
+        self.metrics.update_decoded(decoded, references)
+        return decoded
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Return AdamW with a rise and fall of the learning rate over all steps of the run."""
+        total = self.trainer.estimated_stepping_batches
+        if not math.isfinite(total):
+            raise UserError(
+                f"trainer.max_epochs={self.trainer.max_epochs} sets no end, and the learning rate falls to zero at "
+                "the end; give trainer.max_epochs or trainer.max_steps"
+            )
+        optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+        schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, int(total), self.warmup))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def learning_rate_factor(step: int, total: int, warmup: float) -> float:
+    """Return the share of the highest learning rate at a step: a linear rise, then half a cosine down to zero.
+
+    Example:
+        >>> [round(learning_rate_factor(step, 100, 0.1), 2) for step in (0, 4, 9, 10, 55, 100)]
+        [0.1, 0.5, 1.0, 1.0, 0.5, 0.0]
+    """
+    rise = round(total * warmup)
+    if step < rise:
+        return (step + 1) / rise
+    progress = (step - rise) / max(1, total - rise)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))

@@ -1,0 +1,164 @@
+"""Attention of decoder states (queries) over the encoder's outputs (values), with padding masked out.
+
+Keys are what queries are compared with. They depend on the source alone, so they are computed once a batch and passed
+along in a `Memory`, not once a step.
+"""
+
+from typing import NamedTuple, Protocol, Self
+
+import torch
+from torch import Tensor, nn
+
+from seq2seq.errors import UserError, check_choice
+
+
+class Memory(NamedTuple):
+    """What a decoder may look back at, computed once for a source batch.
+
+    Attributes:
+        keys: What queries are compared with, ``(B, S, A)``.
+        values: The encoder's outputs, ``(B, S, D * H)``.
+        mask: True at real tokens, ``(B, S)``.
+    """
+
+    keys: Tensor
+    values: Tensor
+    mask: Tensor
+
+    def select(self, rows: Tensor) -> Self:
+        """Return the memory of the given rows of the batch, ``(B')``."""
+        return self._replace(keys=self.keys[rows], values=self.values[rows], mask=self.mask[rows])
+
+
+class Attention(Protocol):
+    """What the decoders ask of an attention."""
+
+    context_size: int
+
+    def keys(self, values: Tensor) -> Tensor:
+        """Return the keys of the encoder's outputs: ``(B, S, D * H)`` to ``(B, S, A)``."""
+        ...
+
+    def __call__(self, queries: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
+        """Return the contexts ``(B, T, context_size)`` and the weights ``(B, T, S)``, None without attention."""
+        ...
+
+
+def attend(scores: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
+    """Turn scores into weights that are exactly zero on padding, and weigh the values with them.
+
+    Args:
+        scores: Unnormalised, ``(B, T, S)``.
+        memory: Its mask must hold a real token in every row, or the weights of that row are not a number.
+
+    Returns:
+        The contexts, ``(B, T, D * H)``, and the weights, ``(B, T, S)``.
+    """
+    weights = scores.masked_fill(~memory.mask.unsqueeze(1), -torch.inf).softmax(-1)
+    return weights @ memory.values, weights
+
+
+class GeneralAttention(nn.Module):
+    """``query W value`` (Luong et al. 2015, equation 8, "general").
+
+    Memory in training: the scores, ``B * T * S`` numbers, and the keys, ``B * S * H'``.
+    """
+
+    def __init__(self, *, query_size: int, value_size: int) -> None:
+        super().__init__()
+        self.context_size = value_size
+        self.key = nn.Linear(value_size, query_size, bias=False)
+
+    def keys(self, values: Tensor) -> Tensor:
+        """Map the values to the size of the queries, ``(B, S, H')``."""
+        return self.key(values)
+
+    def forward(self, queries: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
+        """Attend with ``queries``, ``(B, T, H')``."""
+        return attend(queries @ memory.keys.transpose(1, 2), memory)
+
+
+class DotAttention(nn.Module):
+    """``query value`` (Luong et al. 2015, equation 8, "dot"): no parameters, so the sizes must agree, H' = D * H.
+
+    Memory in training: the scores, ``B * T * S`` numbers; the keys are the values.
+    """
+
+    def __init__(self, *, query_size: int, value_size: int) -> None:
+        super().__init__()
+        if query_size != value_size:
+            raise UserError(
+                f"model.decoder.hidden_size={query_size} does not fit model.attention=dot, which needs the size of "
+                f"the encoder's outputs, {value_size}; use general, additive or {value_size}"
+            )
+        self.context_size = value_size
+
+    def keys(self, values: Tensor) -> Tensor:
+        """Return the values as they are, ``(B, S, D * H)``."""
+        return values
+
+    def forward(self, queries: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
+        """Attend with ``queries``, ``(B, T, D * H)``."""
+        return attend(queries @ memory.keys.transpose(1, 2), memory)
+
+
+class AdditiveAttention(nn.Module):
+    """``v tanh(W query + U value)`` (Bahdanau et al. 2015, appendix A.1.2), with A = H'.
+
+    Memory in training: ``B * T * S * H'`` numbers, as every query meets every key before the sum: H' times what the
+    other scorings take. On long sequences that is what fills a GPU.
+    """
+
+    def __init__(self, *, query_size: int, value_size: int) -> None:
+        super().__init__()
+        self.context_size = value_size
+        self.query = nn.Linear(query_size, query_size, bias=False)
+        self.key = nn.Linear(value_size, query_size)
+        self.score = nn.Linear(query_size, 1, bias=False)
+
+    def keys(self, values: Tensor) -> Tensor:
+        """Map the values to the size of the comparison, ``(B, S, H')``."""
+        return self.key(values)
+
+    def forward(self, queries: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
+        """Attend with ``queries``, ``(B, T, H')``."""
+        compared = self.query(queries).unsqueeze(2) + memory.keys.unsqueeze(1)  # (B, T, S, H')
+        return attend(self.score(compared.tanh()).squeeze(-1), memory)
+
+
+class NoAttention(nn.Module):
+    """Looks at nothing, so the handed-over state is all that the decoder knows of the source (Cho et al. 2014).
+
+    Costs no memory beyond the encoder's own outputs.
+    """
+
+    def __init__(self, *, query_size: int, value_size: int) -> None:  # noqa: ARG002 - built like the others
+        super().__init__()
+        self.context_size = 0
+
+    def keys(self, values: Tensor) -> Tensor:
+        """Return no keys, ``(B, S, 0)``."""
+        return values[..., :0]
+
+    def forward(self, queries: Tensor, memory: Memory) -> tuple[Tensor, None]:  # noqa: ARG002 - called alike
+        """Return empty contexts, ``(B, T, 0)``, and no weights."""
+        return queries[..., :0], None
+
+
+ATTENTIONS = {
+    "general": GeneralAttention,
+    "dot": DotAttention,
+    "additive": AdditiveAttention,
+    "none": NoAttention,
+}
+"""The attentions by the word that stands for them in a config (``model.attention``)."""
+
+
+def build_attention(name: str, *, query_size: int, value_size: int) -> Attention:
+    """Build the attention that ``model.attention`` names.
+
+    Raises:
+        UserError: If there is none of that name, or the sizes do not fit it.
+    """
+    check_choice("model.attention", name, ATTENTIONS)
+    return ATTENTIONS[name](query_size=query_size, value_size=value_size)

@@ -1,0 +1,74 @@
+"""The final state of a recurrent network, by layer and direction.
+
+This is the one place that knows how PyTorch packs layers and directions into the first axis of ``h_n``::
+
+    h_n[0]  layer 0 forward         h[0, 0]
+    h_n[1]  layer 0 backward        h[0, 1]
+    h_n[2]  layer 1 forward    ->   h[1, 0]
+    h_n[3]  layer 1 backward        h[1, 1]
+    ...
+
+The layer is the slow index and the direction the fast one, so ``h_n[:num_layers]`` is *not* the forward direction, and
+not the lower layers either. Everything outside this file sees four axes and cannot misread the packed one.
+"""
+
+from typing import NamedTuple, Self
+
+from torch import Tensor, nn
+
+
+class RNNState(NamedTuple):
+    """The state of every layer and direction of a GRU or an LSTM.
+
+    Attributes:
+        h: Hidden state, ``(L, D, B, H)``.
+        c: Cell state of an LSTM, ``(L, D, B, H)``; None for a GRU.
+
+    Example:
+        >>> import torch
+        >>> _, h_n = torch.nn.GRU(4, 5, num_layers=3, bidirectional=True)(torch.randn(7, 2, 4))
+        >>> state = RNNState.from_torch(h_n, directions=2)
+        >>> state.h.shape
+        torch.Size([3, 2, 2, 5])
+        >>> torch.equal(state.h[1, 0], h_n[2])  # layer 1, forward
+        True
+    """
+
+    h: Tensor
+    c: Tensor | None = None
+
+    @classmethod
+    def from_torch(cls, packed: Tensor | tuple[Tensor, Tensor], directions: int) -> Self:
+        """Read what ``nn.GRU`` or ``nn.LSTM`` returns beside its output.
+
+        Args:
+            packed: ``h_n`` of a GRU or ``(h_n, c_n)`` of an LSTM, each ``(L * D, B, H)``.
+            directions: 2 if the network is bidirectional, else 1.
+
+        Raises:
+            ValueError: If the first axis is no multiple of ``directions``.
+        """
+        parts = (packed,) if isinstance(packed, Tensor) else packed
+        rows = parts[0].size(0)
+        if rows % directions:
+            raise ValueError(f"h_n has {rows} rows, which is no multiple of {directions} directions")
+        return cls(*(part.unflatten(0, (rows // directions, directions)) for part in parts))
+
+    def to_torch(self) -> Tensor | tuple[Tensor, Tensor]:
+        """Return the state as ``nn.GRU`` (``h_0``) or ``nn.LSTM`` (``(h_0, c_0)``) takes it, ``(L * D, B, H)``."""
+        h = self.h.flatten(0, 1).contiguous()
+        return h if self.c is None else (h, self.c.flatten(0, 1).contiguous())
+
+    def select(self, rows: Tensor) -> Self:
+        """Return the state of the given rows of the batch.
+
+        Args:
+            rows: Indices into the batch, in any order and number, ``(B')``.
+        """
+        return self._replace(
+            h=self.h.index_select(2, rows), c=None if self.c is None else self.c.index_select(2, rows)
+        )
+
+
+RNNS: dict[str, type[nn.GRU] | type[nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.LSTM}
+"""The recurrent networks by the word that stands for them in a config (``model.encoder.cell``)."""
