@@ -17,6 +17,9 @@ from seq2seq.metrics import CorpusMetrics
 from seq2seq.nn.model import build_model
 from seq2seq.search import greedy, to_lists
 
+CHECKPOINT_FORMAT = 1
+"""Raised when a checkpoint can no longer be read by an older version, or an older one by this."""
+
 
 class Seq2SeqModule(pl.LightningModule):
     """A model, how it is trained, and the text it was trained on.
@@ -63,6 +66,14 @@ class Seq2SeqModule(pl.LightningModule):
         self.max_length = check_count("search.max_length", max_length)
         self.metrics = CorpusMetrics()
         self.predictions: dict[int, list[int]] = {}
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:  # noqa: ARG002
+        """Move the ids and leave the lengths on the CPU, where packing wants them."""
+        return batch.to(device)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Mark the checkpoint as ours."""
+        checkpoint["seq2seq_format"] = CHECKPOINT_FORMAT
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
         """Return the smoothed loss of a batch under teacher forcing, a mean over its target tokens."""

@@ -2,7 +2,6 @@
 
 from functools import cached_property
 
-import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
@@ -57,7 +56,8 @@ class PairsDataModule(LightningDataModule):
             self._corpora[split] = Corpus(encoded)
         return self._corpora[split]
 
-    def _loader(self, split: Split) -> DataLoader[Batch]:
+    def loader(self, split: Split) -> DataLoader[Batch]:
+        """Return the batches of a split: shuffled for training, otherwise in order of length."""
         corpus = self.corpus(split)
         sampler = BucketSampler(
             corpus.sources.lengths,
@@ -69,17 +69,9 @@ class PairsDataModule(LightningDataModule):
         return DataLoader(corpus, batch_size=None, sampler=sampler, num_workers=self.task.num_workers)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Return shuffled batches."""
-        return self._loader("train")
+        """Return the training batches."""
+        return self.loader("train")
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Return the batches of the validation pairs, in order of length."""
-        return self._loader("val")
-
-    def test_dataloader(self) -> DataLoader[Batch]:
-        """Return the batches of the test pairs, in order of length."""
-        return self._loader("test")
-
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:  # noqa: ARG002 - Lightning's signature
-        """Move the ids and leave the lengths on the CPU, where packing wants them."""
-        return batch.to(device)
+        """Return the validation batches."""
+        return self.loader("val")

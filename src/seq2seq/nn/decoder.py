@@ -97,6 +97,4 @@ class LuongDecoder(nn.Module):
         outputs, packed_state = self.rnn(embedded, state.to_torch())  # (B, T, H')
         contexts, weights = self.attention(outputs, memory)
         combined = self.combine(torch.cat([contexts, outputs], dim=-1)).tanh()
-        return DecoderOutput(
-            self.predict(self.dropout(combined)), RNNState.from_torch(packed_state, 1), weights
-        )
+        return DecoderOutput(self.predict(self.dropout(combined)), RNNState.from_torch(packed_state, 1), weights)

@@ -101,11 +101,7 @@ class Encoder(nn.Module):
             raise ValueError(f"lengths must lie between 1 and S={steps}, got {lengths.tolist()}")
         packed = pack_padded_sequence(source, lengths, batch_first=True, enforce_sorted=False)
         # Ids are packed, not vectors: padding is never looked up, and less is copied.
-        packed_output, packed_state = self.rnn(
-            PackedSequence(self.dropout(self.embedding(packed.data)), *packed[1:])
-        )
+        packed_output, packed_state = self.rnn(PackedSequence(self.dropout(self.embedding(packed.data)), *packed[1:]))
         outputs, _ = pad_packed_sequence(packed_output, batch_first=True, total_length=steps)
         mask = torch.arange(steps) < lengths.unsqueeze(1)  # (B, S)
-        return EncoderOutput(
-            outputs, RNNState.from_torch(packed_state, self.directions), mask.to(source.device)
-        )
+        return EncoderOutput(outputs, RNNState.from_torch(packed_state, self.directions), mask.to(source.device))

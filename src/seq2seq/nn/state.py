@@ -65,9 +65,7 @@ class RNNState(NamedTuple):
         Args:
             rows: Indices into the batch, in any order and number, ``(B')``.
         """
-        return self._replace(
-            h=self.h.index_select(2, rows), c=None if self.c is None else self.c.index_select(2, rows)
-        )
+        return self._replace(h=self.h.index_select(2, rows), c=None if self.c is None else self.c.index_select(2, rows))
 
 
 RNNS: dict[str, type[nn.GRU] | type[nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.LSTM}

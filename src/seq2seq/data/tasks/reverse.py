@@ -49,11 +49,13 @@ class Reverse(Task):
         seen: dict[str, None] = {}  # a set that keeps the order
         total = self.train_size + self.val_size + self.test_size
         while len(seen) < total:
-            letters = generator.choices(
-                string.ascii_lowercase, k=generator.randint(self.min_letters, self.max_letters)
-            )
+            letters = generator.choices(string.ascii_lowercase, k=generator.randint(self.min_letters, self.max_letters))
             seen[" ".join(letters)] = None
         sources = list(seen)
-        ends = {"train": (0, self.train_size), "val": (self.train_size, -self.test_size), "test": (-self.test_size, None)}
+        ends = {
+            "train": (0, self.train_size),
+            "val": (self.train_size, -self.test_size),
+            "test": (-self.test_size, None),
+        }
         start, end = ends[split]
         return (Pair(source, source[::-1]) for source in sources[start:end])

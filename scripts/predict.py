@@ -1,0 +1,18 @@
+"""Predict line by line: ``python scripts/predict.py checkpoint=FILE [input=FILE] [output=FILE]``."""
+
+import hydra
+from omegaconf import DictConfig
+
+from seq2seq.console import one_line_errors
+from seq2seq.prediction import predict
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="predict")
+def main(config: DictConfig) -> None:
+    """Predict; nothing but the predictions goes to stdout, and no folder or log is left behind."""
+    with one_line_errors():
+        predict(config)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""A composed config to objects; the only place that instantiates."""
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from pytorch_lightning.callbacks import RichProgressBar
+from pytorch_lightning.loggers import Logger
+
+from seq2seq.errors import UserError
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """Return a config as numbers, strings, lists and dicts, with every reference resolved.
+
+    Raises:
+        UserError: If a mandatory value is missing or a reference leads nowhere.
+    """
+    try:
+        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # pyright: ignore[reportReturnType]
+    except MissingMandatoryValue as error:
+        raise UserError(f"{error.full_key} is missing: give {error.full_key}=VALUE") from error
+    except OmegaConfBaseException as error:
+        raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+
+
+def build(node: DictConfig, key: str, **arguments: Any) -> Any:  # noqa: ANN401 - whatever the node's target is
+    """Build the object that a node's ``_target_`` names.
+
+    Raises:
+        UserError: If it does not accept the node's values.
+    """
+    try:
+        return instantiate(node, **arguments)
+    except (InstantiationException, TypeError, ValueError) as error:
+        reason = error.__cause__ or error
+        raise UserError(f"{key}: {' '.join(str(reason).split())}") from error
+
+
+def build_trainer(
+    node: DictConfig,
+    output_dir: Path,
+    callbacks: list[pl.Callback] | None = None,
+    loggers: list[Logger] | None = None,
+) -> pl.Trainer:
+    """Build the trainer; without callbacks and loggers, one that only evaluates."""
+    callbacks = list(callbacks or [])
+    bar = node.get("enable_progress_bar", True)
+    return build(
+        node,
+        "trainer",
+        default_root_dir=str(output_dir),
+        callbacks=[*callbacks, RichProgressBar()] if bar else callbacks,
+        logger=loggers or False,
+        enable_checkpointing=bool(callbacks),
+    )
+
+
+def build_loggers(node: DictConfig, output_dir: Path) -> list[Logger]:
+    """Build the loggers, all of which write into the run's directory."""
+    return [build(entry, f"logger.{name}", save_dir=str(output_dir)) for name, entry in node.items()]
+
+
+def keep_quiet() -> None:
+    """Silence what Lightning says about itself, and what it warns of that is so on purpose."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    # Batches are made in the training process, where flat storage makes them faster than workers would.
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    # The run's directory holds our config before the logger and the checkpoints arrive.
+    warnings.filterwarnings("ignore", "Experiment logs directory .* exists and is not empty")
+    warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")

@@ -1,0 +1,56 @@
+"""From a script's `main` to a function of ours, and from its errors to one line and an exit code."""
+
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from seq2seq.errors import UserError
+from seq2seq.files import write_file
+
+FAILURE = "error.txt"
+"""Where a failed run of a sweep leaves its reason, in its own directory."""
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn a mistake of the user's into one line on stderr and exit code 1."""
+    try:
+        yield
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except BrokenPipeError:  # the reader of our output has left, as `head` does
+        sys.stdout = None
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def run_job(job: Callable[..., object], config: DictConfig) -> object:
+    """Run a job in the directory that Hydra made for it.
+
+    In a sweep a failure ends this run only: it is printed, and kept in the run's directory for the summary.
+    """
+    hydra = HydraConfig.get()
+    output_dir = Path(hydra.runtime.output_dir)
+    overrides = list(hydra.overrides.task)
+    if hydra.mode != RunMode.MULTIRUN:
+        with one_line_errors():
+            return job(config, output_dir, overrides)
+    try:
+        return job(config, output_dir, overrides)
+    except Exception as error:
+        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        if not isinstance(error, UserError):
+            traceback.print_exc()
+        print(f"error: {' '.join(overrides)}: {reason}", file=sys.stderr)
+        write_file(output_dir / FAILURE, lambda file: file.write(reason + "\n"))
+        write_file(output_dir / "overrides.yaml", lambda file: file.write("".join(f"- {o}\n" for o in overrides)))
+        return None

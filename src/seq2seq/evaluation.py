@@ -1,0 +1,97 @@
+"""A trained model on a split: its metrics and its predictions."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig
+from rich.console import Console
+
+from seq2seq.building import build_trainer, keep_quiet, plain
+from seq2seq.checkpoint import load_module
+from seq2seq.data.datamodule import PairsDataModule
+from seq2seq.data.tasks import Split, build_task
+from seq2seq.errors import UserError
+from seq2seq.module import Seq2SeqModule
+from seq2seq.report import (
+    Prediction,
+    Result,
+    show_groups,
+    show_metrics,
+    show_predictions,
+    write_json,
+    write_predictions,
+)
+
+FIXED = ("source_tokens", "target_tokens", "min_count")
+"""Settings of a task that a checkpoint fixes together with its vocabularies."""
+
+
+def evaluate_split(trainer: pl.Trainer, module: Seq2SeqModule, data: PairsDataModule, split: Split) -> Result:
+    """Judge a model on a split by real decoding and under teacher forcing.
+
+    Args:
+        trainer: Without a logger.
+        module: The trained model; its codecs are those of ``data``.
+        data: Where the split comes from.
+        split: ``val`` or ``test``.
+    """
+    logged = trainer.test(module, dataloaders=data.loader(split), verbose=False)[0]
+    metrics = {name.removeprefix("test/"): value for name, value in logged.items()}
+    predictions = []
+    for row, pair in enumerate(data.pairs(split)):
+        ids = module.predictions[row]
+        correct = ids == module.target.encode(pair.target)
+        predictions.append(Prediction(pair.source, module.target.decode(ids), pair.target, correct, pair.group))
+    return Result(metrics, predictions, data.task.group_name)
+
+
+def merge_data(trained: dict[str, Any], given: dict[str, Any] | None, overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the settings of the task to evaluate on.
+
+    Args:
+        trained: Those of the checkpoint.
+        given: ``data`` of the composed config; None without ``data=``.
+        overrides: Of the command line; of a task that is the checkpoint's own, only what they name replaces it.
+
+    Raises:
+        UserError: If they name something that the checkpoint fixes.
+    """
+    if given is None:
+        return trained
+    named = {override.lstrip("+").partition("=")[0].removeprefix("data.") for override in overrides}
+    for key in FIXED:
+        if key in named:
+            raise UserError(
+                f"data.{key}={given[key]} cannot be given here: the checkpoint fixes it as {trained[key]}; leave it out"
+            )
+    if given["task"] != trained["task"]:
+        return given | {key: trained[key] for key in FIXED}
+    return trained | {key: value for key, value in given.items() if key in named}
+
+
+def evaluate(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Test a checkpoint, print the results and write them to ``output_dir``.
+
+    Raises:
+        UserError: If the checkpoint, a file or a setting is not what it must be.
+    """
+    keep_quiet()
+    settings = plain(config)
+    module = load_module(settings["checkpoint"])
+    if settings["search"]["max_length"] is not None:
+        module.max_length = settings["search"]["max_length"]
+    task = build_task(merge_data(module.hparams["data"], settings["data"], overrides))
+    data = PairsDataModule(task, seed=0, codecs=(module.source, module.target))
+    data.corpus("test")  # a file's mistakes are found before anything starts
+    result = evaluate_split(build_trainer(config.trainer, output_dir), module, data, "test")
+    console = Console()
+    show_metrics(console, {"test": result})
+    show_groups(console, result)
+    show_predictions(console, result)
+    content = {"test": result.to_plain(), "checkpoint": str(Path(settings["checkpoint"]).absolute())}
+    write_predictions(output_dir / "predictions.tsv", result.predictions)
+    write_json(output_dir / "metrics.json", content)
+    console.print(f"written to {output_dir}", soft_wrap=True, highlight=False)
+    return content
