@@ -74,4 +74,8 @@ def keep_quiet() -> None:
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     # The run's directory holds our config before the logger and the checkpoints arrive.
     warnings.filterwarnings("ignore", "Experiment logs directory .* exists and is not empty")
+    # Few batches are no mistake; every epoch is logged anyway.
+    warnings.filterwarnings("ignore", "The number of training batches .* is smaller than the logging interval")
+    warnings.filterwarnings("ignore", "You have overridden `transfer_batch_to_device`")  # lengths stay on the CPU
+    warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")  # between Lightning and the newest PyTorch
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")

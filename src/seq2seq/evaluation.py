@@ -82,7 +82,7 @@ def evaluate(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()
     module = load_module(settings["checkpoint"])
     if settings["search"]["max_length"] is not None:
         module.max_length = settings["search"]["max_length"]
-    task = build_task(merge_data(module.hparams["data"], settings["data"], overrides))
+    task = build_task(merge_data(module.hparams["data"], settings.get("data"), overrides))
     data = PairsDataModule(task, seed=0, codecs=(module.source, module.target))
     data.corpus("test")  # a file's mistakes are found before anything starts
     result = evaluate_split(build_trainer(config.trainer, output_dir), module, data, "test")

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
@@ -50,7 +51,7 @@ class Seq2SeqModule(pl.LightningModule):
         source: dict[str, Any],
         target: dict[str, Any],
         max_length: int,
-        data: dict[str, Any],
+        data: dict[str, Any],  # noqa: ARG002 - kept by save_hyperparameters
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
@@ -125,7 +126,7 @@ class Seq2SeqModule(pl.LightningModule):
         self.metrics.update_decoded(decoded, references)
         return decoded
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return AdamW with a rise and fall of the learning rate over all steps of the run."""
         total = self.trainer.estimated_stepping_batches
         if not math.isfinite(total):

@@ -39,7 +39,7 @@ def learning_curves(metrics_file: Path) -> Figure:
     """Draw the loss, what real decoding makes of it, and the learning rate, over optimiser steps."""
     figure = new_figure(10, 3.2)
     loss, decoding, rate = figure.subplots(1, 3)
-    loss.plot(*read_curve(metrics_file, "train/loss"), color=GREY, linewidth=0.8, label="training, smoothed")
+    loss.plot(*read_curve(metrics_file, "train/loss"), color=GREY, linewidth=0.8, label="training")
     loss.plot(*read_curve(metrics_file, "val/loss_teacher_forced"), "o-", color=BLUE, label="validation")
     loss.set(title="Loss, teacher-forced", ylabel="nats per token", yscale="log")
     for name, color in (("exact_match", BLUE), ("symbol_error_rate", ORANGE)):

@@ -4,15 +4,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import IO, BinaryIO, NamedTuple
+from typing import IO, NamedTuple
 
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
+from seq2seq.building import plain
 from seq2seq.checkpoint import load_module
 from seq2seq.data.corpus import Sequences
-from seq2seq.data.lines import decode_lines
+from seq2seq.data.lines import decode_lines, open_file
 from seq2seq.data.vocabulary import BOS
 from seq2seq.errors import UserError, check_count
 from seq2seq.files import replacing
@@ -28,7 +29,7 @@ class Alignment(NamedTuple):
 
     Attributes:
         source: Source tokens, S of them.
-        target: Predicted tokens and the end, T of them.
+        target: Predicted tokens and, unless the prediction was cut, the end; T of them.
         weights: Attention, ``(T, S)``.
     """
 
@@ -77,14 +78,15 @@ class Predictor:
         """Return where the decoder looked while it predicted for ``text``; None without attention."""
         ids = self.module.source.encode(text)
         target = self._decode([ids])[0]
+        ended = ["end"] if len(target) < self.max_length else []
         # One law: the whole prediction in one call gives the weights that each step had.
         device = self.module.device
         source, inputs = torch.tensor([ids], device=device), torch.tensor([[BOS, *target]], device=device)
         weights = self.module.model(source, torch.tensor([len(ids)]), inputs).weights
         if weights is None:
             return None
-        tokens = [*self.module.target.vocabulary.tokens(target), "end"]
-        return Alignment(self.module.source.split(text), tokens, weights[0].cpu())
+        tokens = self.module.target.vocabulary.tokens(target) + ended
+        return Alignment(self.module.source.split(text), tokens, weights[0, : len(tokens)].cpu())
 
 
 def load(checkpoint: str | Path, device: str = "cpu") -> Predictor:
@@ -114,28 +116,22 @@ def predict(config: DictConfig) -> None:
     Raises:
         UserError: If the checkpoint, a file or a line is not what it must be.
     """
-    batch_size = check_count("batch_size", config.batch_size)
-    predictor = Predictor(load_module(config.checkpoint), config.device, config.search.max_length)
-    with open_input(config.input) as source:
-        lines = decode_lines(source, config.input or "<stdin>")
-        if config.output is None:
-            predict_lines(predictor, lines, sys.stdout, batch_size)
+    settings = plain(config)
+    given, wanted = settings["input"], settings["output"]
+    batch_size = check_count("batch_size", settings["batch_size"])
+    module = load_module(settings["checkpoint"])
+    predictor = Predictor(module, settings["device"], settings["search"]["max_length"])
+    with sys.stdin.buffer if given is None else open_file(given, "input") as source:
+        lines = decode_lines(source, given or "<stdin>")
+        if wanted is None:
+            with open(sys.stdout.fileno(), "w", encoding="utf-8", newline="\n", closefd=False) as stdout:
+                predict_lines(predictor, lines, stdout, batch_size)
             return
         with (
-            replacing(Path(config.output).expanduser(), "output") as temporary,
+            replacing(Path(wanted).expanduser(), "output") as temporary,
             temporary.open("w", encoding="utf-8", newline="\n") as file,
         ):
             predict_lines(predictor, lines, file, batch_size)
-
-
-def open_input(path: str | None) -> BinaryIO:
-    """Open a file, or stdin, for reading bytes."""
-    if path is None:
-        return sys.stdin.buffer
-    try:
-        return Path(path).expanduser().open("rb")
-    except OSError as error:
-        raise UserError(f"input={path} cannot be read: {error.strerror}") from error
 
 
 def predict_lines(predictor: Predictor, lines: Iterator[tuple[int, str]], output: IO[str], batch_size: int) -> None:

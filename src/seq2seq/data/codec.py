@@ -12,10 +12,10 @@ TOKENS = ("characters", "spaces")
 
 
 def normalise(text: str) -> str:
-    """Return the text in Unicode's normal form C, in which a letter and its accent are one character if they can be.
+    r"""Return the text in Unicode's normal form C, in which a letter and its accent are one character if they can be.
 
     Example:
-        >>> len("e\\u0301"), len(normalise("e\\u0301"))
+        >>> len("e\u0301"), len(normalise("e\u0301"))
         (2, 1)
     """
     return unicodedata.normalize("NFC", text)

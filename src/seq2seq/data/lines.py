@@ -17,12 +17,20 @@ def read_lines(path: str, key: str) -> Iterator[tuple[int, str]]:
     Raises:
         UserError: If it cannot be opened, or a line is not UTF-8.
     """
+    with open_file(path, key) as file:
+        yield from decode_lines(file, path)
+
+
+def open_file(path: str, key: str) -> BinaryIO:
+    """Open a file for reading bytes.
+
+    Raises:
+        UserError: If it cannot be opened; ``key`` is the setting that named it.
+    """
     try:
-        file = Path(path).open("rb")
+        return Path(path).expanduser().open("rb")
     except OSError as error:
         raise UserError(f"{key}={path} cannot be read: {error.strerror}") from error
-    with file:
-        yield from decode_lines(file, path)
 
 
 def decode_lines(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:

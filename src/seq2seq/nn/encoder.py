@@ -99,9 +99,13 @@ class Encoder(nn.Module):
         steps = source.size(1)
         if int(lengths.min()) < 1 or int(lengths.max()) > steps:
             raise ValueError(f"lengths must lie between 1 and S={steps}, got {lengths.tolist()}")
-        packed = pack_padded_sequence(source, lengths, batch_first=True, enforce_sorted=False)
-        # Ids are packed, not vectors: padding is never looked up, and less is copied.
-        packed_output, packed_state = self.rnn(PackedSequence(self.dropout(self.embedding(packed.data)), *packed[1:]))
-        outputs, _ = pad_packed_sequence(packed_output, batch_first=True, total_length=steps)
         mask = torch.arange(steps) < lengths.unsqueeze(1)  # (B, S)
+        if mask.all():  # nothing to keep out, and batches of like length often are: on a CPU, packing costs half again
+            outputs, packed_state = self.rnn(self.dropout(self.embedding(source)))
+        else:
+            packed = pack_padded_sequence(source, lengths, batch_first=True, enforce_sorted=False)
+            # Ids are packed, not vectors: padding is never looked up, and less is copied.
+            embedded = PackedSequence(self.dropout(self.embedding(packed.data)), *packed[1:])
+            packed_outputs, packed_state = self.rnn(embedded)
+            outputs, _ = pad_packed_sequence(packed_outputs, batch_first=True, total_length=steps)
         return EncoderOutput(outputs, RNNState.from_torch(packed_state, self.directions), mask.to(source.device))

@@ -37,6 +37,7 @@ class Task(ABC):
         min_count: Symbols that occur less often in the training pairs are unknown, on both sides.
         max_length: Longest source and longest target that is accepted, in tokens.
         batch_size: Pairs in a batch.
+        max_epochs: Passes over the training pairs that suit the task; ``trainer.max_epochs`` refers to it.
         num_workers: Processes that prepare batches; 0 prepares them in the training process, which is fastest here.
     """
 
@@ -47,6 +48,7 @@ class Task(ABC):
     min_count: int
     max_length: int
     batch_size: int
+    max_epochs: int
     num_workers: int
 
     def __post_init__(self) -> None:
@@ -55,6 +57,7 @@ class Task(ABC):
         check_count("data.min_count", self.min_count)
         check_count("data.max_length", self.max_length)
         check_count("data.batch_size", self.batch_size)
+        check_count("data.max_epochs", self.max_epochs)
         check_count("data.num_workers", self.num_workers, minimum=0)
 
     @abstractmethod

@@ -1,0 +1,103 @@
+"""Files of the user's own: what is read, and what is refused with its place."""
+
+import re
+
+import pytest
+
+from seq2seq.data import build_task
+from seq2seq.errors import UserError
+
+SETTINGS = {
+    "task": "tsv", "train": None, "val": None, "test": None, "source_column": 1, "target_column": 2,
+    "source_tokens": "characters", "target_tokens": "spaces", "min_count": 1, "max_length": 9, "batch_size": 8,
+    "max_epochs": 1,
+    "num_workers": 0,
+}  # fmt: skip
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read_bytes(content, **changes):
+        path = tmp_path / "pairs.tsv"
+        path.write_bytes(content)
+        return [tuple(pair)[:2] for pair in build_task(SETTINGS | {"test": str(path)} | changes).pairs("test")]
+
+    return read_bytes
+
+
+def test_a_line_is_a_pair(read):
+    assert read("chat\tʃ a\nchien\tʃ j ɛ̃\n".encode()) == [("chat", "ʃ a"), ("chien", "ʃ j ɛ̃")]
+
+
+def test_the_last_line_needs_no_end(read):
+    assert read(b"ab\tc") == [("ab", "c")]
+
+
+def test_columns_are_counted_from_1_and_others_are_left_alone(read):
+    assert read(b"x\tab\ty\tc\n", source_column=4, target_column=2) == [("c", "ab")]
+
+
+def test_a_byte_order_mark_and_windows_line_ends_are_no_text(read):
+    assert read(b"\xef\xbb\xbfab\tc\r\nd\te\r\n") == [("ab", "c"), ("d", "e")]
+
+
+def test_line_separators_other_than_newlines_are_text(read):
+    assert read("a\u2028b\tc\x0bd\n".encode()) == [("a\u2028b", "c\x0bd")]
+
+
+def test_text_is_normalised(read):
+    assert read("e\u0301\tx\n".encode()) == [("\u00e9", "x")]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"ab\tc\nab c\n", "{path}:2: data.target_column=2, but the line has 1 column; columns are separated by tabs"),
+        (b"ab\tc\n\n", "{path}:2: the source (column 1) is empty"),
+        (b"\tc\n", "{path}:1: the source (column 1) is empty; it needs at least one token"),
+        (b"ab\t \n", "{path}:1: the target (column 2) is empty"),
+        (b"  \tc\n", "{path}:1: the source (column 1) is empty"),
+        (b"ab\tc\nab\xff\tc\n", "{path}:2: byte 3 of the line, 0xff, is not UTF-8; save the file as UTF-8"),
+        (b"", "{path}: the file is empty; data.test needs at least one line"),
+        (b"abcdefghij\tc\n", "{path}:1: the source (column 1) has 10 tokens; data.max_length=9 allows 9"),
+        (b"ab\tc c c c c c c c c c\n", "{path}:1: the target (column 2) has 10 tokens; data.max_length=9 allows 9"),
+    ],
+)
+def test_a_bad_line_is_refused_with_its_place(read, tmp_path, content, message):
+    with pytest.raises(UserError, match=re.escape(message.format(path=tmp_path / "pairs.tsv"))):
+        read(content)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"source_column": 0}, "data.source_column=0 must be a whole number of at least 1"),
+        ({"target_column": 1}, "data.target_column=1 must differ from data.source_column=1"),
+    ],
+)
+def test_columns_that_cannot_be_are_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        build_task(SETTINGS | changes)
+
+
+def test_a_file_that_is_not_given_is_named():
+    with pytest.raises(UserError, match="data.val is missing: give a tab-separated file, data.val=FILE"):
+        next(build_task(SETTINGS).pairs("val"))
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    missing = tmp_path / "missing.tsv"
+
+    with pytest.raises(UserError, match=f"data.train={missing} cannot be read: No such file"):
+        next(build_task(SETTINGS | {"train": str(missing)}).pairs("train"))
+
+
+def test_a_folder_is_no_file(tmp_path):
+    with pytest.raises(UserError, match="cannot be read: Is a directory"):
+        next(build_task(SETTINGS | {"train": str(tmp_path)}).pairs("train"))
+
+
+def test_paths_are_kept_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    assert build_task(SETTINGS | {"test": "a.tsv"}).test == str(tmp_path / "a.tsv")

@@ -1,0 +1,141 @@
+"""Encoder, bridge and decoder joined: one law for any number of steps, and refusals that name the keys."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seq2seq.errors import UserError
+from seq2seq.nn import build_model
+
+LENGTHS = torch.tensor([3, 5, 1, 4])
+B, S, T, V = 4, 5, 6, 9
+CELLS = ["gru", "lstm"]
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def settings(**changes):
+    part = {"cell": "gru", "embedding_size": 8, "hidden_size": 7, "num_layers": 2}
+    return {
+        "encoder": part | {"bidirectional": True},
+        "decoder": part | {"hidden_size": 14},
+        "bridge": "linear",
+        "attention": "general",
+        "dropout": 0.0,
+    } | changes
+
+
+def make_model(**changes):
+    torch.manual_seed(0)
+    return build_model(source_size=10, target_size=V, **settings(**changes)).eval()
+
+
+def make_batch():
+    torch.manual_seed(1)
+    return torch.randint(0, 10, (B, S)), torch.randint(0, V, (B, T))
+
+
+def with_cells(encoder, decoder):
+    base = settings()
+    return {"encoder": base["encoder"] | {"cell": encoder}, "decoder": base["decoder"] | {"cell": decoder}}
+
+
+@pytest.mark.parametrize("attention", ["general", "dot", "additive", "none"])
+@pytest.mark.parametrize("cell", CELLS)
+@given(cuts=st.sets(st.integers(1, T - 1)))
+def test_teacher_forcing_equals_decoding_in_any_split(cell, attention, cuts):
+    model, (source, target) = make_model(attention=attention, **with_cells(cell, cell)), make_batch()
+    memory, state = model.encode(source, LENGTHS)
+    at_once = model.decoder(target, memory, state)
+
+    pieces = []
+    for piece in target.tensor_split(sorted(cuts), dim=1):
+        pieces.append(model.decoder(piece, memory, state))
+        state = pieces[-1].state
+
+    torch.testing.assert_close(torch.cat([p.logits for p in pieces], 1), at_once.logits, rtol=0, atol=1e-12)
+    torch.testing.assert_close(state.h, at_once.state.h, rtol=0, atol=1e-12)
+    if at_once.weights is not None:
+        torch.testing.assert_close(torch.cat([p.weights for p in pieces], 1), at_once.weights, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("bridge", ["linear", "concat", "top", "learned", "zeros"])
+@pytest.mark.parametrize("decoder", CELLS)
+@pytest.mark.parametrize("encoder", CELLS)
+def test_a_row_alone_gives_the_logits_that_it_gives_in_a_batch(encoder, decoder, bridge):
+    model, (source, target) = make_model(bridge=bridge, **with_cells(encoder, decoder)), make_batch()
+    together = model(source, LENGTHS, target)
+
+    for row, length in enumerate(LENGTHS.tolist()):
+        alone = model(source[row : row + 1, :length], LENGTHS[row : row + 1], target[row : row + 1])
+        torch.testing.assert_close(together.logits[row], alone.logits[0], rtol=0, atol=1e-12)
+        torch.testing.assert_close(together.weights[row, :, :length], alone.weights[0], rtol=0, atol=1e-12)
+
+
+def test_a_row_of_an_encoded_batch_can_be_selected():
+    model, (source, target) = make_model(**with_cells("lstm", "lstm")), make_batch()
+    rows = torch.tensor([2, 0, 0])
+    expected = model(source, LENGTHS, target).logits[rows]
+
+    memory, state = model.encode(source, LENGTHS).select(rows)
+
+    torch.testing.assert_close(model.decoder(target[rows], memory, state).logits, expected, rtol=0, atol=1e-12)
+
+
+def test_the_future_of_the_target_is_not_seen():
+    model, (source, target) = make_model(), make_batch()
+    changed = target.clone()
+    changed[:, 3] = (changed[:, 3] + 1) % V
+
+    one, other = model(source, LENGTHS, target), model(source, LENGTHS, changed)
+
+    assert torch.equal(one.logits[:, :3], other.logits[:, :3])
+    assert not torch.isclose(one.logits[:, 3:], other.logits[:, 3:]).all(dim=-1).any()
+
+
+def test_the_source_reaches_the_decoder_without_attention():
+    # With attention off, the handed-over state is all that is left of the source.
+    model, (source, target) = make_model(attention="none"), make_batch()
+    other_source = (source + 1) % 10
+
+    assert not torch.allclose(model(source, LENGTHS, target).logits, model(other_source, LENGTHS, target).logits)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"bridge": "concat", "decoder": {"hidden_size": 128}},
+         r"model\.decoder\.hidden_size=128 does not fit model\.bridge=concat, which needs 2 x model\.encoder\."
+         r"hidden_size=7 = 14; use model\.bridge=linear\|top\|learned\|zeros or model\.decoder\.hidden_size=14"),
+        ({"bridge": "mean", "decoder": {"hidden_size": 14}},
+         r"model\.bridge=mean, which needs 1 x .*=7 = 7; use model\.bridge=linear\|concat\|top\|learned\|zeros"),
+        ({"bridge": "liner"}, r"model\.bridge=liner must be one of linear, concat, mean, top, learned, zeros"),
+        ({"encoder": {"cell": "rnn"}}, r"model\.encoder\.cell=rnn must be one of gru, lstm"),
+        ({"decoder": {"cell": "GRU"}}, r"model\.decoder\.cell=GRU must be one of gru, lstm"),
+        ({"encoder": {"num_layers": 0}}, r"model\.encoder\.num_layers=0 must be a whole number of at least 1"),
+        ({"decoder": {"num_layers": "two"}}, r"model\.decoder\.num_layers=two must be a whole number"),
+        ({"encoder": {"hidden_size": 7.5}}, r"model\.encoder\.hidden_size=7\.5 must be a whole number"),
+        ({"decoder": {"hidden_size": True}}, r"model\.decoder\.hidden_size=True must be a whole number"),
+        ({"encoder": {"embedding_size": -1}}, r"model\.encoder\.embedding_size=-1 must be a whole number"),
+        ({"decoder": {"embedding_size": None}}, r"model\.decoder\.embedding_size=None must be a whole number"),
+        ({"encoder": {"bidirectional": 2}}, r"model\.encoder\.bidirectional=2 must be true or false"),
+        ({"dropout": 1}, r"model\.dropout=1 must be a number of at least 0 and below 1"),
+        ({"encoder": {"layers": 3}}, r"model\.encoder\.layers is unknown; the keys are bidirectional, cell, "),
+        ({"attention": "dots"}, r"model\.attention=dots must be one of general, dot, additive, none"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_built_is_refused_by_key_and_value(changes, message):
+    merged = settings()
+    for key, value in changes.items():
+        merged[key] = merged[key] | value if isinstance(value, dict) else value
+
+    with pytest.raises(UserError, match=message):
+        build_model(source_size=10, target_size=V, **merged)
+
+
+def test_a_missing_key_is_named():
+    decoder = settings()["decoder"]
+    del decoder["cell"]
+
+    with pytest.raises(UserError, match=r"model\.decoder\.cell is missing"):
+        make_model(decoder=decoder)
