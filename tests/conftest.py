@@ -24,6 +24,7 @@ TINY = [
     "trainer.max_epochs=1",
     "trainer.accelerator=cpu",
     "trainer.enable_progress_bar=false",
+    "trainer.log_every_n_steps=1",
 ]
 """Overrides that make any training run one of a second."""
 

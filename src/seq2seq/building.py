@@ -1,6 +1,7 @@
 """A composed config to objects; the only place that instantiates."""
 
 import logging
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import Logger
 
 from seq2seq.errors import UserError
+from seq2seq.progress import EpochLines
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -50,15 +52,17 @@ def build_trainer(
     loggers: list[Logger] | None = None,
 ) -> pl.Trainer:
     """Build the trainer; without callbacks and loggers, one that only evaluates."""
-    callbacks = list(callbacks or [])
-    bar = node.get("enable_progress_bar", True)
+    # A live bar for eyes, a line each epoch for a file.
+    bar = bool(node.get("enable_progress_bar", True)) and sys.stdout.isatty()
+    progress = RichProgressBar(leave=True) if bar else EpochLines()
     return build(
         node,
         "trainer",
         default_root_dir=str(output_dir),
-        callbacks=[*callbacks, RichProgressBar()] if bar else callbacks,
+        callbacks=[*(callbacks or []), progress],
         logger=loggers or False,
         enable_checkpointing=bool(callbacks),
+        enable_progress_bar=bar,
     )
 
 

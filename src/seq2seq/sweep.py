@@ -2,8 +2,9 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
@@ -23,17 +24,58 @@ def runs(sweep_dir: Path) -> list[Path]:
     return sorted(found, key=lambda path: (len(path.name), path.name))
 
 
-def summary_row(run: Path) -> tuple[list[str], bool]:
-    """Return a run's name, overrides and results or error, and whether it succeeded."""
-    overrides = " ".join(OmegaConf.to_object(OmegaConf.load(run / "overrides.yaml")))  # pyright: ignore[reportArgumentType, reportCallIssue]
+class Row(NamedTuple):
+    """A run in the summary.
+
+    Attributes:
+        name: Of its directory.
+        overrides: Of its command line.
+        numbers: As `COLUMNS`; empty if it failed.
+        failure: Why; empty if it did not.
+    """
+
+    name: str
+    overrides: list[str]
+    numbers: list[str]
+    failure: str
+
+
+def summary_row(run: Path) -> Row:
+    """Read what a run left in its directory."""
+    overrides = [str(override) for override in OmegaConf.load(run / "overrides.yaml")]
     if not (run / "metrics.json").exists():
         failure = run / FAILURE
         reason = failure.read_text(encoding="utf-8").strip() if failure.exists() else "did not finish"
-        return [run.name, overrides, f"failed: {reason}", "", "", ""], False
+        return Row(run.name, overrides, [], reason)
     content = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     validation, test = content["validation"], content["test"]
-    numbers = (validation["exact_match"], test["exact_match"], test["symbol_error_rate"])
-    return [run.name, overrides, *(f"{number:.4f}" for number in numbers), f"{content['seconds']:.0f}"], True
+    rates = (validation["exact_match"], test["exact_match"], test["symbol_error_rate"])
+    return Row(run.name, overrides, [*(f"{rate:.4f}" for rate in rates), f"{content['seconds']:.0f}"], "")
+
+
+def show_summary(console: Console, rows: Sequence[Row]) -> None:
+    """Print a row for each run with the overrides in which it differs from another, and below why some failed."""
+    shared = set.intersection(*(set(row.overrides) for row in rows)) if len(rows) > 1 else set()
+    table = Table(title="Summary", caption=" ".join(sorted(shared)) or None)
+    for column in ("run", "overrides", *COLUMNS):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        own = " ".join(override for override in row.overrides if override not in shared)
+        cells = [row.name, own, *(row.numbers or ["failed"])]
+        table.add_row(*(Text(cell, style="red" if row.failure else "") for cell in cells))
+    console.print(table)
+    for row in rows:
+        if row.failure:
+            console.print(Text(f"run {row.name} failed: {row.failure}", style="red"), soft_wrap=True)
+
+
+def write_summary(path: Path, rows: Sequence[Row]) -> None:
+    """Write the summary as tab-separated lines."""
+    lines = ["\t".join(("run", "overrides", *COLUMNS, "failure"))]
+    for row in rows:
+        numbers = row.numbers or [""] * len(COLUMNS)
+        lines.append("\t".join((row.name, " ".join(row.overrides), *numbers, row.failure)))
+    write_file(path, lambda file: file.writelines(line + "\n" for line in lines))
 
 
 class SweepSummary(Callback):
@@ -52,14 +94,8 @@ class SweepSummary(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401, ARG002 - Hydra's signature
         """Show the runs."""
         sweep_dir = Path(config.hydra.sweep.dir)
-        found = [summary_row(run) for run in runs(sweep_dir)]
-        table = Table(title="Summary")
-        for column in ("run", "overrides", *COLUMNS):
-            table.add_column(column, overflow="fold")
-        for row, succeeded in found:
-            table.add_row(*(Text(cell, style="" if succeeded else "red") for cell in row))
-        Console().print(table)
-        lines = ["\t".join(("run", "overrides", *COLUMNS)), *("\t".join(row) for row, _ in found)]
-        write_file(sweep_dir / "summary.tsv", lambda file: file.writelines(line + "\n" for line in lines))
-        if not all(succeeded for _, succeeded in found):
+        rows = [summary_row(run) for run in runs(sweep_dir)]
+        show_summary(Console(), rows)
+        write_summary(sweep_dir / "summary.tsv", rows)
+        if any(row.failure for row in rows):
             raise SystemExit(1)

@@ -67,20 +67,13 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
     module = build_module(settings, data)
     resumed = check_resumable(settings, module) if settings["resume"] else None
     patience = check_count("early_stopping.patience", settings["early_stopping"]["patience"])
-    checkpoints = ModelCheckpoint(
-        output_dir,
-        filename="best",
-        monitor=MONITOR,
-        mode="max",
-        save_last=True,
-        auto_insert_metric_name=False,
-        enable_version_counter=False,
-    )
-    callbacks = [checkpoints, EarlyStopping(MONITOR, mode="max", patience=patience)]
+    best, last = checkpoint_callbacks(output_dir)
+    callbacks = [EarlyStopping(MONITOR, mode="max", patience=patience), best, last]
     loggers = build_loggers(config.logger, output_dir)
     trainer = build_trainer(config.trainer, output_dir, callbacks, loggers)
     check_epochs(trainer, resumed)
 
+    output_dir.mkdir(parents=True, exist_ok=True)
     write_file(output_dir / "config.yaml", lambda file: file.write(OmegaConf.to_yaml(config, resolve=True)))
     write_file(output_dir / "overrides.yaml", lambda file: file.write(OmegaConf.to_yaml(list(overrides))))
     keep_old_rows(loggers, output_dir, resumed)
@@ -96,19 +89,19 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
     )
     seconds = fit(trainer, module, data, settings["resume"], output_dir)
 
-    best = load_module(checkpoints.best_model_path)
+    module = load_module(best.best_model_path)
     judge = build_trainer(config.trainer, output_dir)
     results = {
-        "validation": evaluate_split(judge, best, data, "val"),
-        "test": evaluate_split(judge, best, data, "test"),
+        "validation": evaluate_split(judge, module, data, "val"),
+        "test": evaluate_split(judge, module, data, "test"),
     }
     content = {split: result.to_plain() for split, result in results.items()} | {
         "parameters": parameters,
         "seconds": round(seconds, 1),
-        "best_checkpoint": str(Path(checkpoints.best_model_path).absolute()),
+        "best_checkpoint": str(Path(best.best_model_path).absolute()),
     }
     write_predictions(output_dir / "predictions.tsv", results["test"].predictions)
-    draw(output_dir, best, results["test"])
+    draw(output_dir, module, results["test"])
     write_json(output_dir / "metrics.json", content)
     show(results, content)
     return content
@@ -131,6 +124,23 @@ def build_module(settings: dict[str, Any], data: PairsDataModule) -> Seq2SeqModu
         data={"task": settings["data"]["task"]}
         | {key: getattr(task, key) for key in settings["data"] if key != "task"},
     )
+
+
+def checkpoint_callbacks(output_dir: Path) -> tuple[ModelCheckpoint, ModelCheckpoint]:
+    """Return what keeps the best and the last checkpoint.
+
+    Lightning's ``save_last`` is no help: it writes only when an epoch was among the best.
+    """
+    best = ModelCheckpoint(
+        output_dir,
+        filename="best",
+        monitor=MONITOR,
+        mode="max",
+        auto_insert_metric_name=False,
+        enable_version_counter=False,
+    )
+    last = ModelCheckpoint(output_dir, filename="last", auto_insert_metric_name=False, enable_version_counter=False)
+    return best, last
 
 
 def check_resumable(settings: dict[str, Any], module: Seq2SeqModule) -> dict[str, Any]:
@@ -190,7 +200,7 @@ def keep_old_rows(loggers: Sequence[Logger], output_dir: Path, resumed: dict[str
         if isinstance(logger, CSVLogger):
             for row in rows:
                 numbers = {name: float(value) for name, value in row.items() if value and name != "step"}
-                logger.experiment.log_metrics(numbers, int(row["step"]))
+                logger.experiment.log_metrics(numbers | {"epoch": int(row["epoch"])}, int(row["step"]))
             logger.save()
 
 

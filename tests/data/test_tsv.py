@@ -81,7 +81,7 @@ def test_columns_that_cannot_be_are_refused(changes, message):
 
 
 def test_a_file_that_is_not_given_is_named():
-    with pytest.raises(UserError, match="data.val is missing: give a tab-separated file, data.val=FILE"):
+    with pytest.raises(UserError, match=r"data\.val is missing: give a tab-separated file, data\.val=FILE"):
         next(build_task(SETTINGS).pairs("val"))
 
 

@@ -1,0 +1,79 @@
+"""The handoff, measured: where each row of ``h_n`` stands in ``output``, and which decoder layers it reaches."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from seq2seq.building import plain
+from seq2seq.handoff_picture import handoff_picture
+from seq2seq.nn.model import Seq2Seq, build_model
+from seq2seq.nn.state import RNNState
+from seq2seq.plots import save
+
+TINY_VOCABULARY = 9
+
+
+class Handoff(NamedTuple):
+    """What was measured.
+
+    Attributes:
+        length: Real tokens of the row that was looked at.
+        steps: Of the padded batch, S.
+        places: Where in ``output`` each row of ``h_n`` stands, -1 where it stands nowhere, ``(L, D)``.
+        reach: Whether a row of ``h_n`` has a say in a decoder layer's initial state, ``(L', L, D)``.
+    """
+
+    length: int
+    steps: int
+    places: Tensor
+    reach: Tensor
+
+
+def measure(model: Seq2Seq, source: Tensor, lengths: Tensor, row: int) -> Handoff:
+    """Encode a batch and look where the final state of one of its rows stands and where it goes.
+
+    Args:
+        model: In evaluation mode.
+        source: Token ids, ``(B, S)``.
+        lengths: On the CPU, ``(B,)``.
+        row: The row of the batch to look at.
+    """
+    encoded = model.encoder(source, lengths)
+    directions = encoded.state.h.size(1)
+    output = encoded.outputs[row].unflatten(-1, (directions, -1))  # (S, D, H)
+    final = encoded.state.h[:, :, row]  # (L, D, H)
+    same = (final.unsqueeze(0) == output.unsqueeze(1)).all(-1)  # (S, L, D)
+    places = torch.where(same.any(0), same.int().argmax(0), -1)
+    return Handoff(int(lengths[row]), source.size(1), places, reach(model, encoded.state))
+
+
+def reach(model: Seq2Seq, state: RNNState) -> Tensor:
+    """Return which rows of ``h_n`` each decoder layer's initial state depends on, by its gradient, ``(L', L, D)``."""
+    h = state.h.detach().requires_grad_()
+    handed = model.bridge(RNNState(h, state.c)).h
+    reached = []
+    for layer in handed:
+        if not layer.requires_grad:
+            reached.append(torch.zeros(h.shape[:2], dtype=torch.bool))
+            continue
+        (gradient,) = torch.autograd.grad(layer.sum(), h, retain_graph=True, allow_unused=True)
+        reached.append(torch.zeros(h.shape[:2], dtype=torch.bool) if gradient is None else gradient.any(-1).any(-1))
+    return torch.stack(reached)
+
+
+def explain(config: DictConfig) -> None:
+    """Measure an untrained model of the configured shape on a padded batch, and draw what was found.
+
+    Raises:
+        UserError: If a setting is not what it must be.
+    """
+    settings = plain(config)
+    torch.manual_seed(0)
+    model = build_model(source_size=TINY_VOCABULARY, target_size=TINY_VOCABULARY, **settings["model"]).eval()
+    source = torch.randint(0, TINY_VOCABULARY, (2, 5))
+    measured = measure(model, source, torch.tensor([5, 3]), row=1)
+    cells = (settings["model"]["encoder"]["cell"], settings["model"]["decoder"]["cell"])
+    save(handoff_picture(measured, cells, settings["model"]["bridge"]), Path(settings["output"]))

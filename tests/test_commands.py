@@ -1,0 +1,111 @@
+"""The scripts as real processes: what they print where, what they leave, and how they end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT, TINY
+
+
+def start(script, *overrides, cwd, **options):
+    command = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *overrides]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=cwd, env=environment, text=True, encoding="utf-8", **(pipes | options))
+
+
+def run(script, *overrides, cwd, stdin=""):
+    process = start(script, *overrides, cwd=cwd)
+    stdout, stderr = process.communicate(stdin, timeout=120)
+    return process.returncode, stdout, stderr
+
+
+def test_predict_answers_in_a_pipe_and_leaves_nothing_behind(tiny_checkpoint, tmp_path):
+    code, stdout, stderr = run("predict", f"checkpoint={tiny_checkpoint}", cwd=tmp_path, stdin="a b\n\né\n")
+
+    assert (code, stderr) == (0, "")
+    assert stdout.count("\n") == 3
+    assert stdout.split("\n")[1] == ""
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_mistake_is_one_line_on_stderr_and_exit_code_1(tmp_path):
+    code, stdout, stderr = run("predict", "checkpoint=none.ckpt", cwd=tmp_path)
+
+    assert (code, stdout) == (1, "")
+    assert stderr == "error: checkpoint=none.ckpt cannot be read: No such file or directory\n"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"), [("modl=lstm", "Key 'modl' is not in struct"), ("model=rnn", "Could not find 'model/rnn'")]
+)
+def test_a_mistyped_key_or_option_gets_hydras_own_message(tmp_path, override, message):
+    code, _, stderr = run("train", override, cwd=tmp_path)
+
+    assert code == 1
+    assert message in stderr
+    assert "Traceback" not in stderr
+
+
+def test_a_sweep_goes_on_after_a_failure_and_ends_with_a_summary(tmp_path):
+    sweep = ["-m", *TINY, "model.bridge=zeros,concat", "hydra.sweep.dir=sweep", "seed=7"]
+
+    code, stdout, stderr = run("train", *sweep, cwd=tmp_path)
+
+    rows = [line.split("\t") for line in (tmp_path / "sweep" / "summary.tsv").read_text().splitlines()]
+    assert code == 1
+    assert "Summary" in stdout
+    assert "run 1 failed: model.decoder.hidden_size=8 does not fit model.bridge=concat" in stdout
+    assert "error: " in stderr
+    assert "Traceback" not in stderr
+    assert [row[0] for row in rows] == ["run", "0", "1"]
+    assert (tmp_path / "sweep" / "0" / "best.ckpt").exists()
+    assert rows[1][-1] == ""
+    assert rows[2][-1].startswith("model.decoder.hidden_size=8")
+
+    code, _, stderr = run("train", *sweep, cwd=tmp_path)  # the same directory again
+
+    assert code == 1
+    assert stderr == "error: hydra.sweep.dir=sweep already holds runs; choose another directory\n"
+
+
+def test_ctrl_c_ends_with_a_code_of_its_own_and_keeps_the_checkpoints(tmp_path):
+    long = [*TINY, "trainer.max_epochs=5000", "early_stopping.patience=5000", "hydra.run.dir=run"]
+    process = start("train", *long, cwd=tmp_path)
+    deadline = time.monotonic() + 100
+    while not (tmp_path / "run" / "last.ckpt").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    assert f"interrupted; kept: {tmp_path}/run/best.ckpt, {tmp_path}/run/last.ckpt" in stdout + stderr
+    assert "Traceback" not in stderr
+
+
+def test_train_evaluate_and_predict_work_on_files_with_odd_names(tmp_path):
+    pairs = "".join(f"{letter}{letter}\t{letter}\n" for letter in "abcdefgh")
+    odd = "my pairs, a=b.tsv"
+    (tmp_path / odd).write_text(pairs)
+    quoted = [f"data.{split}='{odd}'" for split in ("train", "val", "test")]
+    tsv = [override for override in TINY if not override.startswith("data")]
+
+    code, stdout, stderr = run("train", "data=tsv", *quoted, *tsv, "hydra.run.dir=run", cwd=tmp_path)
+
+    assert (code, stderr) == (0, "")
+    assert "exact_match" in stdout
+    trained = json.loads((tmp_path / "run" / "metrics.json").read_text())
+
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    checkpoint = f"checkpoint={tmp_path}/run/best.ckpt"
+    code, _, stderr = run("evaluate", checkpoint, "hydra.run.dir=evaluation", cwd=elsewhere)
+
+    assert (code, stderr) == (0, "")
+    evaluated = json.loads((elsewhere / "evaluation" / "metrics.json").read_text())
+    assert evaluated["test"] == pytest.approx(trained["test"])

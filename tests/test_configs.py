@@ -1,0 +1,132 @@
+"""Configs: every key is read by something, every experiment runs, and every value is there once."""
+
+import inspect
+
+import pytest
+import yaml
+from conftest import ROOT, TINY
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
+
+from seq2seq.data import build_task
+from seq2seq.data.tasks import TASKS
+from seq2seq.nn import Encoder, LuongDecoder, build_model
+from seq2seq.training import train
+
+CONFIGS = ROOT / "configs"
+EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
+SMALL = [override for override in TINY if not override.startswith("data")]
+
+
+def options(group):
+    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+
+
+def targets(node):
+    if isinstance(node, DictConfig):
+        if "_target_" in node:
+            yield node
+        for key in node:
+            if not OmegaConf.is_missing(node, key):
+                yield from targets(node[key])
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate"])
+def test_every_target_takes_the_keys_beside_it(compose, name):
+    found = list(targets(compose(name)))
+
+    assert found
+    for node in found:
+        accepted = inspect.signature(get_class(node["_target_"])).parameters
+        assert set(node) - {"_target_"} <= set(accepted)
+
+
+@pytest.mark.parametrize("name", options("data"))
+def test_every_task_takes_exactly_its_keys(compose, name):
+    settings = OmegaConf.to_container(compose("train", f"data={name}").data)
+
+    assert settings["task"] == name
+    assert set(settings) - {"task"} == set(inspect.signature(TASKS[name]).parameters)
+    build_task(settings)
+
+
+@pytest.mark.parametrize("name", options("model"))
+def test_every_model_takes_exactly_its_keys(compose, name):
+    settings = OmegaConf.to_container(compose("train", f"model={name}").model)
+
+    assert set(settings) == set(inspect.signature(build_model).parameters) - {"source_size", "target_size"}
+    shared = {"vocabulary_size", "dropout"}
+    assert set(settings["encoder"]) == set(inspect.signature(Encoder).parameters) - shared
+    decoder_only = shared | {"memory_size", "attention"}
+    assert set(settings["decoder"]) == set(inspect.signature(LuongDecoder).parameters) - decoder_only
+
+
+def test_a_word_makes_an_lstm_of_both_sides(compose):
+    model = compose("train", "model=lstm").model
+
+    assert (model.encoder.cell, model.decoder.cell) == ("lstm", "lstm")
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_runs(compose, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pairs.tsv").write_text("ab\tx y\ncd\tz\nda\ty\n")
+    files = [f"data.{split}=pairs.tsv" for split in ("train", "val", "test")]
+
+    content = train(compose("train", f"experiment={name}", *files, *SMALL), tmp_path / "run")
+
+    assert set(content["test"]) >= {"exact_match", "symbol_error_rate"}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_is_a_short_delta_with_a_question_and_a_command(name):
+    text = (CONFIGS / "experiment" / f"{name}.yaml").read_text()
+    delta = [line for line in text.splitlines() if line and not line.startswith("#")]
+
+    assert len(delta) <= 20
+    assert "# Question:" in text
+    assert "# Command:" in text
+    assert "# Result:" in text
+
+
+def test_no_group_has_a_single_option_but_those_that_will_be_filled_by_users():
+    groups = {path.name for path in CONFIGS.iterdir() if path.is_dir()} - {"experiment", "hydra"}
+
+    assert groups == {"data", "model", "logger"}
+    assert all(len(options(group)) > 1 for group in groups)
+
+
+def test_files_are_valid_yaml_without_repeated_keys():
+    class Strict(yaml.SafeLoader):
+        def construct_mapping(self, node, deep=False):
+            keys = [self.construct_object(key) for key, _ in node.value]
+            assert len(keys) == len(set(keys)), keys
+            return super().construct_mapping(node, deep)
+
+    for path in CONFIGS.rglob("*.yaml"):
+        yaml.load(path.read_text(), Loader=Strict)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["model=lstm"],
+        ["model.encoder.cell=gru", "model.decoder.cell=lstm"],
+        ["model.encoder.cell=lstm", "model.decoder.cell=gru"],
+        ["model.encoder.num_layers=3", "model.decoder.num_layers=2"],
+        ["model.encoder.num_layers=1", "model.decoder.num_layers=3"],
+        ["model.encoder.bidirectional=false"],
+        ["model.bridge=zeros"],
+        ["model.bridge=learned"],
+        ["model.bridge=top"],
+        ["model.bridge=concat", "model.decoder.hidden_size=12"],
+        ["model.bridge=mean", "model.decoder.hidden_size=6"],
+        ["model.attention=additive"],
+        ["model.attention=none"],
+        ["model.attention=dot", "model.decoder.hidden_size=12"],
+        ["model.dropout=0.3", "optimizer.lr=1e-3", "label_smoothing=0.1"],
+    ],
+    ids=" ".join,
+)
+def test_what_users_will_type_trains(compose, tmp_path, overrides):
+    train(compose("train", *TINY, *overrides), tmp_path)

@@ -1,0 +1,63 @@
+"""Evaluation on other files: only the files and their columns come from the command line."""
+
+import pytest
+
+from seq2seq.errors import UserError
+from seq2seq.evaluation import evaluate, merge_data
+
+TRAINED = {
+    "task": "tsv", "train": "a", "val": "b", "test": "c", "source_column": 2, "target_column": 1,
+    "source_tokens": "characters", "target_tokens": "spaces", "min_count": 3,
+}  # fmt: skip
+GIVEN = {**TRAINED, "test": "d", "source_column": 1, "target_column": 2, "target_tokens": "characters", "min_count": 1}
+
+
+def test_without_data_the_task_is_that_of_the_checkpoint():
+    assert merge_data(TRAINED, None, []) == TRAINED
+
+
+def test_what_the_command_line_names_replaces_the_checkpoints():
+    merged = merge_data(TRAINED, GIVEN, ["data=tsv", "data.test=d"])
+
+    assert merged == {**TRAINED, "test": "d"}  # the columns too are those of the checkpoint, as none were given
+
+
+def test_columns_can_be_given():
+    merged = merge_data(TRAINED, GIVEN, ["data=tsv", "data.test=d", "data.source_column=1", "data.target_column=2"])
+
+    assert (merged["source_column"], merged["target_column"]) == (1, 2)
+
+
+def test_another_task_keeps_the_tokenisation_of_the_checkpoint():
+    merged = merge_data({**TRAINED, "task": "reverse"}, GIVEN, ["data=tsv", "data.test=d"])
+
+    assert merged["test"] == "d"
+    assert merged["source_column"] == 1
+    assert merged["target_tokens"] == "spaces"
+
+
+@pytest.mark.parametrize("key", ["source_tokens", "target_tokens", "min_count"])
+def test_what_the_checkpoint_fixes_cannot_be_given(key):
+    with pytest.raises(UserError, match=rf"data\.{key}=.* cannot be given here: the checkpoint fixes it as"):
+        merge_data(TRAINED, GIVEN, ["data=tsv", f"data.{key}=x"])
+
+
+def test_a_file_of_ones_own_is_tested(compose, tiny_checkpoint, tmp_path):
+    path = tmp_path / "own.tsv"
+    path.write_text("a b\tb a\nc\té\n", encoding="utf-8")
+    overrides = ["data=tsv", f"data.test={path}", "trainer.accelerator=cpu"]
+
+    content = evaluate(compose("evaluate", f"checkpoint={tiny_checkpoint}", *overrides), tmp_path, overrides)
+
+    rows = (tmp_path / "predictions.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    assert [row.split("\t")[0] for row in rows] == ["a b", "c"]
+    assert content["test"]["exact_match"] <= 0.5  # é is in no vocabulary, so its row is a miss whatever is predicted
+
+
+def test_a_mistake_in_the_file_is_named(compose, tiny_checkpoint, tmp_path):
+    path = tmp_path / "own.tsv"
+    path.write_text("a b\n")
+    overrides = ["data=tsv", f"data.test={path}"]
+
+    with pytest.raises(UserError, match=rf"{path}:1: data\.target_column=2, but the line has 1 column;"):
+        evaluate(compose("evaluate", f"checkpoint={tiny_checkpoint}", *overrides), tmp_path, overrides)

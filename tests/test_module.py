@@ -1,0 +1,112 @@
+"""Training: what the loss counts, how the learning rate moves, and that a model can learn by heart."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from seq2seq.data import PAD, Codec, Corpus, Vocabulary
+from seq2seq.errors import UserError
+from seq2seq.module import Seq2SeqModule, learning_rate_factor
+from seq2seq.search import greedy, to_lists
+
+PART = {"cell": "gru", "embedding_size": 16, "hidden_size": 24, "num_layers": 2}
+LETTERS = Codec("characters", Vocabulary(list("abcdefgh"))).to_plain()
+PAIRS = ["abc", "bca", "fgh", "a", "gfedcba", "dd", "hah", "cafe"]
+
+
+def make_module(cell="gru", label_smoothing=0.0, **optimizer):
+    torch.manual_seed(0)
+    part = PART | {"cell": cell}
+    return Seq2SeqModule(
+        model={
+            "encoder": part | {"bidirectional": True}, "decoder": part, "bridge": "linear", "attention": "general",
+            "dropout": 0.0,
+        },
+        optimizer={"lr": 1e-2, "warmup": 0.1, "weight_decay": 0.0} | optimizer,
+        label_smoothing=label_smoothing, source=LETTERS, target=LETTERS, max_length=20, data={},
+    )  # fmt: skip
+
+
+def make_batch(module):
+    sources = [module.source.encode(text) for text in PAIRS]
+    return Corpus((source, source[::-1]) for source in sources)[range(len(PAIRS))]
+
+
+def loss_of(module, batch):
+    module.log = lambda *_, **__: None
+    module.optimizers = lambda: torch.optim.SGD(module.parameters(), lr=1.0)
+    return module.training_step(batch, 0)
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_eight_pairs_can_be_learnt_by_heart(cell):
+    module = make_module(cell)
+    batch = make_batch(module)
+    optimizer = torch.optim.Adam(module.parameters(), lr=1e-2)
+
+    for _ in range(120):
+        optimizer.zero_grad()
+        loss_of(module, batch).backward()
+        optimizer.step()
+
+    encoded = module.eval().model.encode(batch.source, batch.source_lengths)
+    decoded = [module.target.decode(ids) for ids in to_lists(greedy(module.model, encoded, 20))]
+    assert decoded == [text[::-1] for text in PAIRS]
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_the_loss_ignores_padding(label_smoothing):
+    module = make_module(label_smoothing=label_smoothing)
+    batch = make_batch(module)
+    wider = batch._replace(source=F.pad(batch.source, (0, 3), value=PAD), target=F.pad(batch.target, (0, 5), value=PAD))
+
+    torch.testing.assert_close(loss_of(module, wider), loss_of(module, batch))
+
+
+def test_the_loss_is_the_mean_over_tokens_of_rows_taken_alone():
+    module = make_module()
+    batch = make_batch(module)
+    corpus = Corpus((ids, ids[::-1]) for ids in map(module.source.encode, PAIRS))
+
+    alone = [loss_of(module, corpus[[row]]) * corpus[[row]].target_lengths[0] for row in range(len(PAIRS))]
+
+    torch.testing.assert_close(loss_of(module, batch), sum(alone) / batch.target_lengths.sum())
+
+
+def test_the_decoder_is_trained_to_predict_the_next_token():
+    # Before each label stands the label before it, and before the first the begin: nothing predicts itself.
+    batch = make_batch(make_module())
+
+    assert torch.equal(batch.inputs[:, 1:], batch.labels[:, :-1])
+
+
+def test_the_learning_rate_rises_to_its_highest_and_falls_to_zero():
+    factors = [learning_rate_factor(step, 200, 0.1) for step in range(201)]
+
+    assert factors[0] > 0
+    assert factors[:20] == sorted(factors[:20])
+    assert max(factors) == factors[19] == factors[20] == 1.0
+    assert factors[20:] == sorted(factors[20:], reverse=True)
+    assert factors[200] == 0.0
+
+
+def test_without_warm_up_the_first_step_is_the_highest():
+    assert learning_rate_factor(0, 100, 0.0) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("lr", -1.0, r"optimizer\.lr=-1\.0 must be a number of at least 0"),
+        ("warmup", 1.5, r"optimizer\.warmup=1\.5 must be a number of at least 0 and below 1"),
+        ("weight_decay", "x", r"optimizer\.weight_decay=x must be a number"),
+    ],
+)
+def test_an_optimiser_setting_that_cannot_be_is_refused(key, value, message):
+    with pytest.raises(UserError, match=message):
+        make_module(**{key: value})
+
+
+def test_label_smoothing_that_cannot_be_is_refused():
+    with pytest.raises(UserError, match=r"label_smoothing=1\.0 must be a number of at least 0 and below 1"):
+        make_module(label_smoothing=1.0)

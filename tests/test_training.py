@@ -1,0 +1,205 @@
+"""A run from config to files: what it leaves behind, what it refuses, and how it resumes."""
+
+import csv
+import json
+import re
+
+import pytest
+import torch
+import yaml
+from conftest import TINY
+
+from seq2seq.errors import UserError
+from seq2seq.evaluation import evaluate
+from seq2seq.training import train
+
+METRICS = {
+    "exact_match", "symbol_error_rate", "loss_teacher_forced", "perplexity_teacher_forced",
+    "token_accuracy_teacher_forced",
+}  # fmt: skip
+
+
+def read_rows(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def losses(output_dir):
+    return [row["train/loss"] for row in read_rows(output_dir / "metrics.csv") if row["train/loss"]]
+
+
+def test_a_run_leaves_its_results_and_nothing_half_written(tiny_run):
+    files = {path.name for path in tiny_run.iterdir()}
+
+    assert files == {
+        "config.yaml", "overrides.yaml", "hparams.yaml", "metrics.csv", "metrics.json", "predictions.tsv", "best.ckpt",
+        "last.ckpt", "learning_curves.png", "attention_1.png", "attention_2.png", "attention_3.png", "attention_4.png",
+    }  # fmt: skip
+    assert not any(set(name) & set("=, ") for name in files)
+
+
+def test_metrics_json_holds_both_splits_and_where_the_best_checkpoint_is(tiny_run):
+    content = json.loads((tiny_run / "metrics.json").read_text())
+
+    assert set(content) == {"validation", "test", "parameters", "seconds", "best_checkpoint"}
+    assert set(content["validation"]) == set(content["test"]) == METRICS
+    assert content["best_checkpoint"] == str(tiny_run / "best.ckpt")
+    assert content["parameters"] == 3_122
+
+
+def test_predictions_are_in_the_order_of_the_data(tiny_run):
+    lines = (tiny_run / "predictions.tsv").read_text().splitlines()
+
+    rows = [line.split("\t") for line in lines[1:]]
+    assert lines[0].split("\t") == ["source", "prediction", "reference", "correct", "group"]
+    assert len(rows) == 7
+    assert all(row[2] == row[0][::-1] for row in rows)
+    assert all((row[1] == row[2]) == (row[3] == "1") for row in rows)
+
+
+def test_validation_is_logged_under_names_that_say_how_it_was_decoded(tiny_run):
+    columns = set(read_rows(tiny_run / "metrics.csv")[0])
+
+    assert columns >= {f"val/{name}" for name in METRICS} | {"train/loss", "train/lr", "step", "epoch"}
+
+
+def test_the_config_is_kept_resolved(tiny_run):
+    config = yaml.safe_load((tiny_run / "config.yaml").read_text())
+
+    assert config["data"]["task"] == "reverse"
+    assert config["trainer"]["max_epochs"] == 1
+    assert "${" not in (tiny_run / "config.yaml").read_text()
+
+
+def test_the_same_seed_gives_the_same_losses_and_another_seed_others(compose, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        train(compose("train", *TINY, f"seed={seed}"), tmp_path / name)
+
+    assert len(losses(tmp_path / "a")) == 3
+    assert losses(tmp_path / "a") == losses(tmp_path / "b")
+    assert losses(tmp_path / "a") != losses(tmp_path / "c")
+
+
+def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(compose, tmp_path):
+    settings = [*TINY, "model.dropout=0", "trainer.max_epochs=4"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(compose("train", *settings), whole)
+    stop_after(compose("train", *settings), epochs=2, output_dir=parts)
+
+    train(compose("train", *settings, f"resume={parts / 'last.ckpt'}"), parts)
+
+    assert losses(parts) == losses(whole)
+    assert len(losses(whole)) == 12
+    one, other = (torch.load(path / "last.ckpt", weights_only=True)["state_dict"] for path in (whole, parts))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def stop_after(config, epochs, output_dir):
+    """Run as if the user pressed Ctrl-C at the start of an epoch."""
+
+    def interrupt(_callback, trainer, _module):
+        if trainer.current_epoch == epochs:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pytorch_lightning.callbacks.ModelCheckpoint.on_train_epoch_start", interrupt)
+        with pytest.raises(SystemExit) as stopped:
+            train(config, output_dir)
+    assert stopped.value.code == 130
+
+
+def test_the_last_checkpoint_is_that_of_the_last_epoch_even_if_none_was_better(compose, tmp_path):
+    train(compose("train", *TINY, "trainer.max_epochs=3", "optimizer.lr=0"), tmp_path)
+
+    epochs = [torch.load(tmp_path / name, weights_only=True)["epoch"] for name in ("best.ckpt", "last.ckpt")]
+    assert epochs == [0, 2]
+
+
+def test_ctrl_c_keeps_the_checkpoints_and_says_where(compose, tmp_path, caplog):
+    stop_after(compose("train", *TINY, "trainer.max_epochs=3"), epochs=1, output_dir=tmp_path)
+
+    assert {path.name for path in tmp_path.glob("*.ckpt")} == {"best.ckpt", "last.ckpt"}
+    assert f"interrupted; kept: {tmp_path / 'best.ckpt'}, {tmp_path / 'last.ckpt'}" in caplog.text
+
+
+def test_ctrl_c_in_the_first_epoch_says_that_there_is_nothing(compose, tmp_path, caplog):
+    stop_after(compose("train", *TINY), epochs=0, output_dir=tmp_path)
+
+    assert "no checkpoint, as no epoch was complete" in caplog.text
+
+
+def test_a_directory_that_holds_a_run_is_refused_and_left_as_it_is(compose, tiny_run):
+    before = {path: path.stat().st_mtime_ns for path in tiny_run.iterdir()}
+
+    with pytest.raises(UserError, match=f"hydra.run.dir={tiny_run} already holds a run; .* resume="):
+        train(compose("train", *TINY), tiny_run)
+
+    assert {path: path.stat().st_mtime_ns for path in tiny_run.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.bridge=concat"], "model.decoder.hidden_size=8 does not fit model.bridge=concat"),
+        (["seed=-1"], "seed=-1 must be a whole number of at least 0"),
+        (["early_stopping.patience=0"], "early_stopping.patience=0 must be a whole number of at least 1"),
+        (["search.max_length=0"], "search.max_length=0 must be a whole number of at least 1"),
+        (["trainer.max_epochs=0"], "trainer.max_epochs=0 must be above the 0 epochs that are done already"),
+        (["trainer.max_epochs=-1"], "trainer.max_epochs=-1 sets no end"),
+        (["+trainer.epochs=3"], "trainer: Trainer.__init__() got an unexpected keyword argument 'epochs'"),
+        (["trainer.precision=17"], "trainer: Precision 17 is invalid"),
+        (["resume=missing.ckpt"], "resume=missing.ckpt cannot be read: No such file or directory"),
+        (["data.batch_size=???"], "data.batch_size is missing: give data.batch_size=VALUE"),
+    ],
+)
+def test_a_mistake_is_one_line_before_any_training(compose, tmp_path, overrides, message):
+    with pytest.raises(UserError, match="^" + re.escape(message)) as caught:
+        train(compose("train", *TINY, *overrides), tmp_path)
+
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.glob("*.ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.encoder.hidden_size=5"], "model.encoder.hidden_size=5 differs from the 6 that resume="),
+        (["optimizer.lr=1"], "optimizer.lr=1 differs from the 0.003 that resume="),
+        (["data.min_letters=3", "data.train_size=5"], "data: the source vocabulary differs from that of resume="),
+        ([], "trainer.max_epochs=1 must be above the 1 epochs that are done already"),
+    ],
+)
+def test_what_a_checkpoint_cannot_go_on_with_is_refused(compose, tmp_path, tiny_run, overrides, message):
+    with pytest.raises(UserError, match="^" + re.escape(message)):
+        train(compose("train", *TINY, f"resume={tiny_run / 'last.ckpt'}", *overrides), tmp_path)
+
+
+def test_dates_are_also_reported_by_locale(compose, tmp_path):
+    dates = [override for override in TINY if not override.startswith("data")]
+    small = ["data.train_size=40", "data.val_size=8", "data.test_size=8", "data.locales=[fr,ja]"]
+
+    content = train(compose("train", *dates, *small), tmp_path)
+
+    assert set(content["test"]["by_locale"]) == {"fr", "ja"}
+
+
+def test_without_attention_there_are_no_heatmaps(compose, tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        train(compose("train", *TINY, "model.attention=none"), tmp_path)
+
+    assert not list(tmp_path.glob("attention_*"))
+    assert "there are no attention weights to draw" in caplog.text
+
+
+def test_tensorboard_writes_beside_the_csv(compose, tmp_path):
+    train(compose("train", *TINY, "logger=tensorboard"), tmp_path)
+
+    assert (tmp_path / "metrics.csv").exists()
+    assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_evaluating_again_gives_the_same_metrics(compose, tiny_run, tmp_path):
+    content = evaluate(compose("evaluate", f"checkpoint={tiny_run / 'best.ckpt'}"), tmp_path)
+
+    assert content["test"] == pytest.approx(json.loads((tiny_run / "metrics.json").read_text())["test"])
+    assert (tmp_path / "predictions.tsv").read_text() == (tiny_run / "predictions.tsv").read_text()
