@@ -8,6 +8,7 @@ from conftest import ROOT, TINY
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
+from seq2seq.building import plain
 from seq2seq.data import build_task
 from seq2seq.data.tasks import TASKS
 from seq2seq.nn import Encoder, LuongDecoder, build_model
@@ -43,7 +44,7 @@ def test_every_target_takes_the_keys_beside_it(compose, name):
 
 @pytest.mark.parametrize("name", options("data"))
 def test_every_task_takes_exactly_its_keys(compose, name):
-    settings = OmegaConf.to_container(compose("train", f"data={name}").data)
+    settings = plain(compose("train", f"data={name}").data)
 
     assert settings["task"] == name
     assert set(settings) - {"task"} == set(inspect.signature(TASKS[name]).parameters)
@@ -52,7 +53,7 @@ def test_every_task_takes_exactly_its_keys(compose, name):
 
 @pytest.mark.parametrize("name", options("model"))
 def test_every_model_takes_exactly_its_keys(compose, name):
-    settings = OmegaConf.to_container(compose("train", f"model={name}").model)
+    settings = plain(compose("train", f"model={name}").model)
 
     assert set(settings) == set(inspect.signature(build_model).parameters) - {"source_size", "target_size"}
     shared = {"vocabulary_size", "dropout"}

@@ -94,6 +94,19 @@ def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(compose, tmp_path):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_a_run_that_resumes_elsewhere_takes_its_best_checkpoint_along(compose, tmp_path):
+    # With a learning rate of zero no later epoch is better than the first.
+    first, second = tmp_path / "first", tmp_path / "second"
+    settings = [*TINY, "optimizer.lr=0"]
+    train(compose("train", *settings), first)
+
+    content = train(compose("train", *settings, "trainer.max_epochs=3", f"resume={first / 'last.ckpt'}"), second)
+
+    assert content["best_checkpoint"] == str(second / "best.ckpt")
+    assert (second / "best.ckpt").read_bytes() == (first / "best.ckpt").read_bytes()
+    assert torch.load(second / "last.ckpt", weights_only=True)["epoch"] == 2
+
+
 def stop_after(config, epochs, output_dir):
     """Run as if the user pressed Ctrl-C at the start of an epoch."""
 

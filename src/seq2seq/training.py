@@ -9,13 +9,13 @@ from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.loggers import CSVLogger, Logger
 from pytorch_lightning.trainer.states import TrainerStatus
 from rich.console import Console
 
 from seq2seq.building import build_loggers, build_trainer, keep_quiet, plain
-from seq2seq.checkpoint import HYPERPARAMETERS, load_module, read_checkpoint
+from seq2seq.checkpoint import HYPERPARAMETERS, RunCheckpoint, load_module, read_checkpoint
 from seq2seq.data.datamodule import PairsDataModule
 from seq2seq.data.tasks import build_task
 from seq2seq.errors import UserError, check_count
@@ -67,7 +67,8 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
     module = build_module(settings, data)
     resumed = check_resumable(settings, module) if settings["resume"] else None
     patience = check_count("early_stopping.patience", settings["early_stopping"]["patience"])
-    best, last = checkpoint_callbacks(output_dir)
+    # Lightning's save_last is no help: it writes only when an epoch was among the best.
+    best, last = RunCheckpoint(output_dir, "best", MONITOR), RunCheckpoint(output_dir, "last", None)
     callbacks = [EarlyStopping(MONITOR, mode="max", patience=patience), best, last]
     loggers = build_loggers(config.logger, output_dir)
     trainer = build_trainer(config.trainer, output_dir, callbacks, loggers)
@@ -89,7 +90,7 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
     )
     seconds = fit(trainer, module, data, settings["resume"], output_dir)
 
-    module = load_module(best.best_model_path)
+    module = load_module(str(best.path))
     judge = build_trainer(config.trainer, output_dir)
     results = {
         "validation": evaluate_split(judge, module, data, "val"),
@@ -98,7 +99,7 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
     content = {split: result.to_plain() for split, result in results.items()} | {
         "parameters": parameters,
         "seconds": round(seconds, 1),
-        "best_checkpoint": str(Path(best.best_model_path).absolute()),
+        "best_checkpoint": str(best.path.absolute()),
     }
     write_predictions(output_dir / "predictions.tsv", results["test"].predictions)
     draw(output_dir, module, results["test"])
@@ -124,23 +125,6 @@ def build_module(settings: dict[str, Any], data: PairsDataModule) -> Seq2SeqModu
         data={"task": settings["data"]["task"]}
         | {key: getattr(task, key) for key in settings["data"] if key != "task"},
     )
-
-
-def checkpoint_callbacks(output_dir: Path) -> tuple[ModelCheckpoint, ModelCheckpoint]:
-    """Return what keeps the best and the last checkpoint.
-
-    Lightning's ``save_last`` is no help: it writes only when an epoch was among the best.
-    """
-    best = ModelCheckpoint(
-        output_dir,
-        filename="best",
-        monitor=MONITOR,
-        mode="max",
-        auto_insert_metric_name=False,
-        enable_version_counter=False,
-    )
-    last = ModelCheckpoint(output_dir, filename="last", auto_insert_metric_name=False, enable_version_counter=False)
-    return best, last
 
 
 def check_resumable(settings: dict[str, Any], module: Seq2SeqModule) -> dict[str, Any]:
