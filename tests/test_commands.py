@@ -11,11 +11,13 @@ import pytest
 from conftest import ROOT, TINY
 
 
-def start(script, *overrides, cwd, **options):
+def start(script, *overrides, cwd):
     command = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *overrides]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, cwd=cwd, env=environment, text=True, encoding="utf-8", **(pipes | options))
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        command, cwd=cwd, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True, encoding="utf-8"
+    )
 
 
 def run(script, *overrides, cwd, stdin=""):

@@ -80,6 +80,15 @@ def test_every_experiment_runs(compose, tmp_path, monkeypatch, name):
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_has_the_last_word(compose, name):
+    delta = OmegaConf.load(CONFIGS / "experiment" / f"{name}.yaml")
+    del delta["defaults"]
+    composed = compose("train", f"experiment={name}")
+
+    assert OmegaConf.merge(composed, delta) == composed
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_is_a_short_delta_with_a_question_and_a_command(name):
     text = (CONFIGS / "experiment" / f"{name}.yaml").read_text()
     delta = [line for line in text.splitlines() if line and not line.startswith("#")]

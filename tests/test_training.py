@@ -80,8 +80,9 @@ def test_the_same_seed_gives_the_same_losses_and_another_seed_others(compose, tm
     assert losses(tmp_path / "a") != losses(tmp_path / "c")
 
 
-def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(compose, tmp_path):
-    settings = [*TINY, "model.dropout=0", "trainer.max_epochs=4"]
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(compose, tmp_path, workers):
+    settings = [*TINY, "trainer.max_epochs=4", f"data.num_workers={workers}"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train(compose("train", *settings), whole)
     stop_after(compose("train", *settings), epochs=2, output_dir=parts)

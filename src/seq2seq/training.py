@@ -66,13 +66,14 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
         data.corpus(split)
     module = build_module(settings, data)
     resumed = check_resumable(settings, module) if settings["resume"] else None
+    data.first_epoch = resumed["epoch"] + 1 if resumed else 0
     patience = check_count("early_stopping.patience", settings["early_stopping"]["patience"])
     # Lightning's save_last is no help: it writes only when an epoch was among the best.
     best, last = RunCheckpoint(output_dir, "best", MONITOR), RunCheckpoint(output_dir, "last", None)
     callbacks = [EarlyStopping(MONITOR, mode="max", patience=patience), best, last]
     loggers = build_loggers(config.logger, output_dir)
     trainer = build_trainer(config.trainer, output_dir, callbacks, loggers)
-    check_epochs(trainer, resumed)
+    check_epochs(trainer, data.first_epoch)
 
     output_dir.mkdir(parents=True, exist_ok=True)
     write_file(output_dir / "config.yaml", lambda file: file.write(OmegaConf.to_yaml(config, resolve=True)))
@@ -136,10 +137,11 @@ def check_resumable(settings: dict[str, Any], module: Seq2SeqModule) -> dict[str
     content = read_checkpoint(settings["resume"], "resume")
     saved = content[HYPERPARAMETERS]
     for name in ("model", "optimizer"):
-        for (key, now), (_, then) in zip(leaves(module.hparams[name], name), leaves(saved[name], name), strict=True):
-            if now != then:
+        then = dict(leaves(saved[name], name))
+        for key, now in leaves(module.hparams[name], name):
+            if now != then[key]:
                 raise UserError(
-                    f"{key}={now} differs from the {then} that resume={settings['resume']} was trained with; "
+                    f"{key}={now} differs from the {then[key]} that resume={settings['resume']} was trained with; "
                     "give the overrides of that run again"
                 )
     for side in ("source", "target"):
@@ -161,9 +163,8 @@ def leaves(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield f"{prefix}.{key}", value
 
 
-def check_epochs(trainer: pl.Trainer, resumed: dict[str, Any] | None) -> None:
-    """Refuse a run that has nothing left to do."""
-    done = resumed["epoch"] + 1 if resumed else 0
+def check_epochs(trainer: pl.Trainer, done: int) -> None:
+    """Refuse a run that has nothing left to do after the epochs that are done."""
     if trainer.max_epochs is not None and 0 <= trainer.max_epochs <= done:
         raise UserError(
             f"trainer.max_epochs={trainer.max_epochs} must be above the {done} epochs that are done already"

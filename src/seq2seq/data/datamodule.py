@@ -27,6 +27,8 @@ class PairsDataModule(LightningDataModule):
         super().__init__()
         self.task = task
         self.seed = seed
+        self.first_epoch = 0
+        """The epoch whose order comes first; a run that resumes sets it, as workers read ahead before the trainer."""
         self._pairs: dict[Split, list[Pair]] = {}
         self._corpora: dict[Split, Corpus] = {}
         if codecs is not None:
@@ -66,6 +68,7 @@ class PairsDataModule(LightningDataModule):
             shuffle=split == "train",
             seed=self.seed,
         )
+        sampler.set_epoch(self.first_epoch)
         return DataLoader(corpus, batch_size=None, sampler=sampler, num_workers=self.task.num_workers)
 
     def train_dataloader(self) -> DataLoader[Batch]:
