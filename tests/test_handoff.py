@@ -357,6 +357,14 @@ def test_both_directions_reach_the_decoder():
     assert leaf.grad.abs().sum(dim=(0, 2, 3)).gt(0).tolist() == [True, True]
 
 
+def test_every_decoder_layer_has_weights_of_its_own():
+    bridge = make_bridge("linear", layers=1, directions=2, decoder_layers=2)
+
+    handed = bridge(RNNState(readable_state(1, 2).h / 1e4))  # both decoder layers start from the one encoder layer
+
+    assert not torch.isclose(handed.h[0], handed.h[1]).any()
+
+
 @pytest.mark.parametrize("name", ["linear", "top"])
 def test_the_cell_has_weights_of_its_own(name):
     bridge = make_bridge(name, 2, 2, 2, "lstm", "lstm")

@@ -63,6 +63,15 @@ def test_the_loss_ignores_padding(label_smoothing):
     torch.testing.assert_close(loss_of(module, wider), loss_of(module, batch))
 
 
+def test_label_smoothing_spreads_part_of_the_loss_over_all_symbols():
+    plain, smoothed = make_module(), make_module(label_smoothing=0.1)
+    batch = make_batch(plain)
+    logits = plain.model(batch.source, batch.source_lengths, batch.inputs).logits
+    over_all = -logits.log_softmax(-1).mean(-1)[batch.labels != PAD].mean()
+
+    torch.testing.assert_close(loss_of(smoothed, batch), 0.9 * loss_of(plain, batch) + 0.1 * over_all)
+
+
 def test_the_loss_is_the_mean_over_tokens_of_rows_taken_alone():
     module = make_module()
     batch = make_batch(module)
