@@ -4,7 +4,7 @@ import hydra
 from omegaconf import DictConfig
 
 from seq2seq.console import one_line_errors
-from seq2seq.handoff import explain
+from seq2seq.explanation import explain
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="explain_handoff")

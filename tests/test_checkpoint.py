@@ -61,7 +61,7 @@ class Bomb:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (Bomb(), "is no checkpoint; give a best.ckpt or last.ckpt of a run"),
+        (Bomb(), "is no checkpoint or is damaged; give a best.ckpt or last.ckpt of a run"),
         ({"state_dict": {}}, "is a checkpoint of another program"),
         ([1, 2], "is a checkpoint of another program"),
         ({"seq2seq_format": 99}, "has format 99, and this version reads format 1 only"),
@@ -80,8 +80,25 @@ def test_a_file_of_anything_is_refused(tmp_path, content):
     path = tmp_path / "x.ckpt"
     path.write_bytes(content)
 
-    with pytest.raises(UserError, match=f"resume={path} is no checkpoint"):
+    with pytest.raises(UserError, match=f"resume={path} is no checkpoint or is damaged"):
         read_checkpoint(str(path), "resume")
+
+
+@pytest.mark.parametrize("lost", ["hyper_parameters", "state_dict", "model.decoder.predict.bias"])
+def test_a_checkpoint_that_lacks_something_is_damaged(tiny_run, tmp_path, lost):
+    content = torch.load(tiny_run / "best.ckpt", weights_only=True)
+    del (content if lost in content else content["state_dict"])[lost]
+    torch.save(content, tmp_path / "x.ckpt")
+
+    with pytest.raises(UserError, match=f"checkpoint={tmp_path / 'x.ckpt'} is damaged: "):
+        load_module(str(tmp_path / "x.ckpt"))
+
+
+def test_a_checkpoint_that_was_cut_off_is_damaged(tiny_run, tmp_path):
+    (tmp_path / "x.ckpt").write_bytes((tiny_run / "best.ckpt").read_bytes()[:5000])
+
+    with pytest.raises(UserError, match="is no checkpoint or is damaged"):
+        load_module(str(tmp_path / "x.ckpt"))
 
 
 def test_a_missing_file_is_refused(tmp_path):

@@ -7,9 +7,17 @@ from seq2seq.evaluation import evaluate, merge_data
 
 TRAINED = {
     "task": "tsv", "train": "a", "val": "b", "test": "c", "source_column": 2, "target_column": 1,
-    "source_tokens": "characters", "target_tokens": "spaces", "min_count": 3,
+    "source_tokens": "characters", "target_tokens": "spaces", "min_count": 3, "batch_size": 2,
 }  # fmt: skip
-GIVEN = {**TRAINED, "test": "d", "source_column": 1, "target_column": 2, "target_tokens": "characters", "min_count": 1}
+GIVEN = {
+    **TRAINED,
+    "batch_size": 1,
+    "test": "d",
+    "source_column": 1,
+    "target_column": 2,
+    "target_tokens": "characters",
+    "min_count": 1,
+}
 
 
 def test_without_data_the_task_is_that_of_the_checkpoint():
@@ -20,6 +28,11 @@ def test_what_the_command_line_names_replaces_the_checkpoints():
     merged = merge_data(TRAINED, GIVEN, ["data=tsv", "data.test=d"])
 
     assert merged == {**TRAINED, "test": "d"}  # the columns too are those of the checkpoint, as none were given
+
+
+def test_another_built_in_task_is_refused():
+    with pytest.raises(UserError, match="data=dates cannot be given here: the checkpoint was trained on tsv; use tsv"):
+        merge_data(TRAINED, {"task": "dates"}, ["data=dates"])
 
 
 def test_columns_can_be_given():
@@ -36,10 +49,10 @@ def test_another_task_keeps_the_tokenisation_of_the_checkpoint():
     assert merged["target_tokens"] == "spaces"
 
 
-@pytest.mark.parametrize("key", ["source_tokens", "target_tokens", "min_count"])
+@pytest.mark.parametrize("key", ["source_tokens", "target_tokens", "min_count", "train", "max_length"])
 def test_what_the_checkpoint_fixes_cannot_be_given(key):
-    with pytest.raises(UserError, match=rf"data\.{key}=.* cannot be given here: the checkpoint fixes it as"):
-        merge_data(TRAINED, GIVEN, ["data=tsv", f"data.{key}=x"])
+    with pytest.raises(UserError, match=rf"data\.{key}=.* cannot be given here: the checkpoint fixes it; what can be"):
+        merge_data(TRAINED, GIVEN | {"max_length": 1}, ["data=tsv", f"data.{key}=x"])
 
 
 def test_a_file_of_ones_own_is_tested(compose, tiny_checkpoint, tmp_path):
@@ -52,6 +65,29 @@ def test_a_file_of_ones_own_is_tested(compose, tiny_checkpoint, tmp_path):
     rows = (tmp_path / "predictions.tsv").read_text(encoding="utf-8").splitlines()[1:]
     assert [row.split("\t")[0] for row in rows] == ["a b", "c"]
     assert content["test"]["exact_match"] <= 0.5  # é is in no vocabulary, so its row is a miss whatever is predicted
+
+
+def test_a_directory_that_holds_a_run_is_refused(compose, tiny_run):
+    before = (tiny_run / "metrics.json").read_bytes()
+
+    with pytest.raises(UserError, match="already holds a run"):
+        evaluate(compose("evaluate", f"checkpoint={tiny_run / 'best.ckpt'}"), tiny_run)
+
+    assert (tiny_run / "metrics.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("search.max_length=abc", r"search\.max_length=abc must be a whole number"),
+        ("search.max_length=0", r"search\.max_length=0 must be a whole number of at least 1"),
+        ("+trainer.limit_test_batches=1", r"trainer\.limit_test_batches=1 is not allowed"),
+        ("+foo=1", r"foo is unknown; the keys are checkpoint, data, search, trainer"),
+    ],
+)
+def test_what_cannot_be_is_refused(compose, tiny_checkpoint, tmp_path, override, message):
+    with pytest.raises(UserError, match=message):
+        evaluate(compose("evaluate", f"checkpoint={tiny_checkpoint}", override), tmp_path)
 
 
 def test_a_mistake_in_the_file_is_named(compose, tiny_checkpoint, tmp_path):

@@ -399,13 +399,13 @@ def test_from_lstm_to_gru_the_cell_is_left_behind_and_the_log_says_so(caplog):
 def test_learned_and_zeros_hand_nothing_over(name, cell):
     bridge = make_bridge(name, 2, 2, 3, cell, cell)
 
-    one, other = (
-        bridge(readable_state(2, 2, cell)),
-        bridge(readable_state(2, 2, cell)._replace(h=torch.ones(2, 2, B, H))),
-    )
+    ones = torch.ones(2, 2, B, H)
+
+    one, other = bridge(readable_state(2, 2, cell)), bridge(RNNState(ones, ones if cell == "lstm" else None))
 
     assert one.h.shape == (3, 1, B, 6)
     assert torch.equal(one.h, other.h)
+    assert (one.c is None) if cell == "gru" else torch.equal(one.c, other.c)
     assert len(list(bridge.parameters())) == (0 if name == "zeros" else 1 + (cell == "lstm"))
 
 

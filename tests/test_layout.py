@@ -13,6 +13,9 @@ ALLOWED = {
     "data": {"data", "errors"},
     "search": {"nn", "data"},
     "metrics": {"data"},
+    "plots": {"search", "files"},
+    "handoff": {"nn"},
+    "handoff_picture": {"handoff", "plots"},
     "module": {"nn", "data", "search", "metrics", "errors"},
 }
 """Which of our rooms a room may import; those that are not named join the others and may import all."""

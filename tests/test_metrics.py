@@ -1,5 +1,6 @@
 """Metrics: over the whole corpus and over tokens, by hand."""
 
+import json
 import math
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from seq2seq.data import PAD, UNK
 from seq2seq.metrics import CorpusMetrics
+from seq2seq.report import write_json
 
 
 def edit_distance(one, other):
@@ -72,6 +74,14 @@ def test_an_unknown_reference_token_is_a_mistake_even_if_it_is_predicted():
     metrics.update_teacher_forced(logits, torch.tensor([[UNK]]))
 
     assert metrics.token_accuracy.compute() == 0
+
+
+def test_json_has_no_infinity(tmp_path):
+    write_json(tmp_path / "x.json", {"test": {"perplexity": math.inf, "exact_match": 0.5}, "name": "é"})
+
+    assert json.loads((tmp_path / "x.json").read_text()) == {
+        "test": {"perplexity": None, "exact_match": 0.5}, "name": "é",
+    }  # fmt: skip
 
 
 def test_reset_forgets():

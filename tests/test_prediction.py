@@ -1,6 +1,7 @@
 """Predictions: one for each line, in order, from a checkpoint alone."""
 
 import io
+import os
 
 import pytest
 import torch
@@ -76,11 +77,41 @@ def test_a_file_is_complete_or_absent(compose, tiny_checkpoint, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"in.txt", "out.txt"}
 
 
+def test_a_link_stays_and_a_pipe_is_written_to(compose, tiny_checkpoint, tmp_path):
+    (tmp_path / "in.txt").write_text("a b\n")
+    (tmp_path / "real.txt").write_text("older\n")
+    (tmp_path / "link.txt").symlink_to(tmp_path / "real.txt")
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    given = [f"checkpoint={tiny_checkpoint}", f"input={tmp_path / 'in.txt'}"]
+
+    for name in ("link.txt", "pipe"):
+        predict(compose("predict", *given, f"output={tmp_path / name}"))
+
+    assert (tmp_path / "link.txt").is_symlink()
+    assert os.read(reader, 1000).decode() == (tmp_path / "real.txt").read_text() != "older\n"
+    os.close(reader)
+
+
+def test_a_long_line_is_not_batched_with_many_short_ones():
+    lengths = [1] * 70 + [9_000, 20_000]
+
+    batches = list(prediction.cut_batches(list(range(72)), lengths, batch_size=64))
+
+    assert [len(batch) for batch in batches] == [64, 6, 1, 1]
+    assert [row for batch in batches for row in batch] == list(range(72))
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
         (["input=none.txt"], r"input=none\.txt cannot be read: No such file or directory"),
         (["output=none/out.txt"], r"output=none/out\.txt cannot be written: No such file or directory"),
+        (["input=2024"], r"input=2024 cannot be read: No such file or directory"),
+        (["device=null"], r"device=None is not available here; use auto or cpu"),
+        (["device=meta"], r"device=meta is not available here; use auto or cpu"),
+        (["search=null"], r"search=None must hold the keys max_length"),
+        (["+foo=1"], r"foo is unknown; the keys are batch_size, checkpoint, "),
         (["device=abacus"], r"device=abacus is not available here; use auto or cpu"),
         (["batch_size=0"], r"batch_size=0 must be a whole number of at least 1"),
         (["search.max_length=0"], r"search\.max_length=0 must be a whole number of at least 1"),

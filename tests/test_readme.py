@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT, TINY
 
 from seq2seq.evaluation import evaluate
-from seq2seq.handoff import explain
+from seq2seq.explanation import explain
 from seq2seq.prediction import predict
 from seq2seq.training import train
 
@@ -25,6 +25,7 @@ def blocks(language):
 
 COMMANDS = [line.split("   #")[0].strip() for block in blocks("bash") for line in block.splitlines()]
 SCRIPTS = [command for command in COMMANDS if "scripts/" in command]
+MADE = [re.sub(r'make train ARGS="(.*)"', r"python scripts/train.py \1", c) for c in COMMANDS if "ARGS=" in c]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def single_run(overrides):
     return [override.split(",")[0] for override in overrides if override != "-m"]
 
 
-@pytest.mark.parametrize("command", SCRIPTS)
+@pytest.mark.parametrize("command", SCRIPTS + MADE)
 def test_every_script_command_runs(command, folder, compose, monkeypatch):
     words = shlex.split(command.rpartition("|")[2])
     script, overrides = re.search(r"scripts/(\w+)\.py", words[1]).group(1), single_run(words[2:])

@@ -11,6 +11,7 @@ from conftest import TINY
 
 from seq2seq.errors import UserError
 from seq2seq.evaluation import evaluate
+from seq2seq.run_directory import claim
 from seq2seq.training import train
 
 METRICS = {
@@ -80,9 +81,9 @@ def test_the_same_seed_gives_the_same_losses_and_another_seed_others(compose, tm
     assert losses(tmp_path / "a") != losses(tmp_path / "c")
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(compose, tmp_path, workers):
-    settings = [*TINY, "trainer.max_epochs=4", f"data.num_workers={workers}"]
+@pytest.mark.parametrize(("workers", "dropout"), [(0, 0.3), (1, 0.0)])
+def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(compose, tmp_path, workers, dropout):
+    settings = [*TINY, "trainer.max_epochs=4", f"data.num_workers={workers}", f"model.dropout={dropout}"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train(compose("train", *settings), whole)
     stop_after(compose("train", *settings), epochs=2, output_dir=parts)
@@ -106,6 +107,82 @@ def test_a_run_that_resumes_elsewhere_takes_its_best_checkpoint_along(compose, t
     assert content["best_checkpoint"] == str(second / "best.ckpt")
     assert (second / "best.ckpt").read_bytes() == (first / "best.ckpt").read_bytes()
     assert torch.load(second / "last.ckpt", weights_only=True)["epoch"] == 2
+
+
+def test_a_run_that_was_moved_keeps_its_best_checkpoint(compose, tmp_path):
+    settings = [*TINY, "optimizer.lr=0"]
+    train(compose("train", *settings), tmp_path / "first")
+    moved = (tmp_path / "first").rename(tmp_path / "moved")
+
+    train(compose("train", *settings, "trainer.max_epochs=3", f"resume={moved / 'last.ckpt'}"), moved)
+
+    assert torch.load(moved / "best.ckpt", weights_only=True)["epoch"] == 0
+
+
+def test_a_resumed_run_may_be_more_patient(compose, tmp_path):
+    settings = [*TINY, "optimizer.lr=0", "trainer.max_epochs=6"]
+    train(compose("train", *settings, "early_stopping.patience=1"), tmp_path)
+    resume = f"resume={tmp_path / 'last.ckpt'}"
+
+    train(compose("train", *settings, "early_stopping.patience=50", resume), tmp_path)
+
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["epoch"] == 5
+
+
+def test_what_else_changes_at_a_resume_is_logged(compose, tmp_path, tiny_run, caplog):
+    changed = ["trainer.max_epochs=2", "label_smoothing=0.3", f"resume={tiny_run / 'last.ckpt'}"]
+
+    train(compose("train", *TINY, *changed), tmp_path)
+
+    assert "label_smoothing=0.3 from here on; it was 0.0" in caplog.text
+
+
+def test_resuming_into_the_directory_of_another_run_is_refused(compose, tmp_path, tiny_run):
+    train(compose("train", *TINY), tmp_path)
+    before = (tmp_path / "best.ckpt").read_bytes()
+
+    with pytest.raises(UserError, match=f"hydra.run.dir={tmp_path} already holds a run"):
+        train(compose("train", *TINY, "trainer.max_epochs=2", f"resume={tiny_run / 'last.ckpt'}"), tmp_path)
+
+    assert (tmp_path / "best.ckpt").read_bytes() == before
+
+
+def test_of_two_runs_that_start_at_once_one_gets_the_directory(tmp_path):
+    claim(tmp_path, {"seed": 1}, [], resume=None)
+
+    with pytest.raises(UserError, match=r"already holds a run; choose another directory$"):
+        claim(tmp_path, {"seed": 2}, [], resume=None)
+
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text()) == {"seed": 1}
+
+
+def test_an_interrupted_resume_leaves_no_results_of_other_checkpoints(compose, tmp_path):
+    train(compose("train", *TINY), tmp_path)
+
+    stop_after(compose("train", *TINY, "trainer.max_epochs=3", f"resume={tmp_path / 'last.ckpt'}"), 2, tmp_path)
+
+    assert {path.name for path in tmp_path.glob("*.ckpt")} == {"best.ckpt", "last.ckpt"}
+    assert not (tmp_path / "metrics.json").exists()
+    assert not (tmp_path / "predictions.tsv").exists()
+
+
+def test_a_time_that_ends_before_the_first_validation_is_named(compose, tmp_path):
+    with pytest.raises(UserError, match="training ended before the first validation"):
+        train(compose("train", *TINY, "+trainer.max_time='00:00:00:00'"), tmp_path)
+
+
+def test_validating_every_other_epoch_is_fine(compose, tmp_path):
+    train(compose("train", *TINY, "trainer.max_epochs=2", "+trainer.check_val_every_n_epoch=2"), tmp_path)
+
+    assert torch.load(tmp_path / "best.ckpt", weights_only=True)["epoch"] == 1
+
+
+def test_long_items_are_not_drawn(compose, tmp_path, monkeypatch):
+    monkeypatch.setattr("seq2seq.training.HEATMAP_LIMIT", 0)
+
+    train(compose("train", *TINY), tmp_path)
+
+    assert not list(tmp_path.glob("attention_*"))
 
 
 def stop_after(config, epochs, output_dir):
@@ -160,6 +237,20 @@ def test_a_directory_that_holds_a_run_is_refused_and_left_as_it_is(compose, tiny
         (["search.max_length=0"], "search.max_length=0 must be a whole number of at least 1"),
         (["trainer.max_epochs=0"], "trainer.max_epochs=0 must be above the 0 epochs that are done already"),
         (["trainer.max_epochs=-1"], "trainer.max_epochs=-1 sets no end"),
+        (["trainer.max_epochs=abc"], "trainer.max_epochs=abc must be a whole number of at least -1"),
+        (["trainer.devices=2"], "trainer.devices=2 must be 1"),
+        (["+trainer.limit_val_batches=0"], "trainer.limit_val_batches=0 is not allowed"),
+        (["+trainer.fast_dev_run=true"], "trainer.fast_dev_run=True is not allowed"),
+        (["seed=99999999999"], "seed=99999999999 must be a whole number of at least 0 and at most 4294967295"),
+        (["optimizer=null"], "optimizer=None must hold the keys lr, warmup, weight_decay"),
+        (["+optimizer.betas=1"], "optimizer.betas is unknown; the keys of optimizer are lr, warmup, weight_decay"),
+        (["~optimizer.lr"], "optimizer.lr is missing; the keys of optimizer are lr, warmup, weight_decay"),
+        (["+early_stopping.min_delta=1"], "early_stopping.min_delta is unknown"),
+        (["+search.beam=4"], "search.beam is unknown"),
+        (["+model.foo=1"], "model.foo is unknown"),
+        (["+foo=1"], "foo is unknown; the keys are data, early_stopping, "),
+        (["trainer=null"], "trainer=None must hold the arguments of Lightning's Trainer"),
+        (["+trainer.max_steps=2"], "trainer.max_steps=2 ends before the next validation, after step 3"),
         (["+trainer.epochs=3"], "trainer: Trainer.__init__() got an unexpected keyword argument 'epochs'"),
         (["trainer.precision=17"], "trainer: Precision 17 is invalid"),
         (["resume=missing.ckpt"], "resume=missing.ckpt cannot be read: No such file or directory"),
@@ -203,6 +294,13 @@ def test_without_attention_there_are_no_heatmaps(compose, tmp_path, caplog):
 
     assert not list(tmp_path.glob("attention_*"))
     assert "there are no attention weights to draw" in caplog.text
+
+
+def test_without_a_logger_there_are_no_learning_curves(compose, tmp_path):
+    train(compose("train", *TINY, "~logger.csv"), tmp_path)
+
+    assert not (tmp_path / "learning_curves.png").exists()
+    assert (tmp_path / "metrics.json").exists()
 
 
 def test_tensorboard_writes_beside_the_csv(compose, tmp_path):

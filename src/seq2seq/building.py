@@ -14,8 +14,8 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import Logger
 
-from seq2seq.errors import UserError
-from seq2seq.progress import EpochLines
+from seq2seq.callbacks import EpochLines
+from seq2seq.errors import UserError, check_mapping
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -45,6 +45,12 @@ def build(node: DictConfig, key: str, **arguments: Any) -> Any:  # noqa: ANN401 
         raise UserError(f"{key}: {' '.join(str(reason).split())}") from error
 
 
+TRAINER_CONTENT = "the arguments of Lightning's Trainer"
+
+PARTIAL = ("limit_val_batches", "limit_test_batches", "fast_dev_run", "overfit_batches")
+"""Arguments of the trainer that would judge a model by a part of the data."""
+
+
 def build_trainer(
     node: DictConfig,
     output_dir: Path,
@@ -52,6 +58,15 @@ def build_trainer(
     loggers: list[Logger] | None = None,
 ) -> pl.Trainer:
     """Build the trainer; without callbacks and loggers, one that only evaluates."""
+    check_mapping("trainer", node, TRAINER_CONTENT)
+    for key in PARTIAL:
+        if key in node:
+            raise UserError(
+                f"trainer.{key}={node[key]} is not allowed: results are of the whole validation and test set"
+            )
+    for key in ("devices", "num_nodes"):
+        if node.get(key, 1) != 1:
+            raise UserError(f"trainer.{key}={node[key]} must be 1: a run uses one device")
     # A live bar for eyes, a line each epoch for a file.
     bar = bool(node.get("enable_progress_bar", True)) and sys.stdout.isatty()
     progress = RichProgressBar(leave=True) if bar else EpochLines()
@@ -68,6 +83,7 @@ def build_trainer(
 
 def build_loggers(node: DictConfig, output_dir: Path) -> list[Logger]:
     """Build the loggers, all of which write into the run's directory."""
+    check_mapping("logger", node, "loggers by name")
     return [build(entry, f"logger.{name}", save_dir=str(output_dir)) for name, entry in node.items()]
 
 
@@ -76,6 +92,9 @@ def keep_quiet() -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     # Batches are made in the training process, where flat storage makes them faster than workers would.
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    # A run that ends before its first validation is answered with an error.
+    warnings.filterwarnings("ignore", "Early stopping conditioned on metric")
+    warnings.filterwarnings("ignore", "`ModelCheckpoint.monitor=.* could not find the monitored key")
     # The run's directory holds our config before the logger and the checkpoints arrive.
     warnings.filterwarnings("ignore", "Experiment logs directory .* exists and is not empty")
     # Few batches are no mistake; every epoch is logged anyway.

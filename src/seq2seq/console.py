@@ -33,15 +33,19 @@ def one_line_errors() -> Iterator[None]:
         raise SystemExit(130) from None
 
 
-def run_job(job: Callable[..., object], config: DictConfig) -> object:
+def run_job(job: Callable[..., object], config: DictConfig, *, in_sweeps: bool = False) -> object:
     """Run a job in the directory that Hydra made for it.
 
-    In a sweep a failure ends this run only: it is printed, and kept in the run's directory for the summary.
+    Args:
+        job: Takes the config, the directory and the overrides.
+        config: Composed.
+        in_sweeps: Whether a failure in a sweep ends this run only: it is printed, and kept in the run's directory for
+            the summary. Otherwise it ends the sweep.
     """
     hydra = HydraConfig.get()
     output_dir = Path(hydra.runtime.output_dir)
     overrides = list(hydra.overrides.task)
-    if hydra.mode != RunMode.MULTIRUN:
+    if hydra.mode != RunMode.MULTIRUN or not in_sweeps:
         with one_line_errors():
             return job(config, output_dir, overrides)
     try:

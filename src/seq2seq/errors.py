@@ -1,6 +1,7 @@
 """The one error that is the user's to mend, and the checks that raise it."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 
 class UserError(ValueError):
@@ -11,10 +12,11 @@ class UserError(ValueError):
     """
 
 
-def check_count(key: str, value: object, minimum: int = 1) -> int:
-    """Return ``value`` if it is a whole number of at least ``minimum``; ``key`` names it in the error."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise UserError(f"{key}={value} must be a whole number of at least {minimum}")
+def check_count(key: str, value: object, minimum: int = 1, maximum: int = 2**63 - 1) -> int:
+    """Return ``value`` if it is a whole number within the bounds; ``key`` names it in the error."""
+    if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
+        most = f" and at most {maximum}" if maximum < 2**63 - 1 else ""
+        raise UserError(f"{key}={value} must be a whole number of at least {minimum}{most}")
     return value
 
 
@@ -37,3 +39,25 @@ def check_choice(key: str, value: object, choices: Collection[str]) -> str:
     if not isinstance(value, str) or value not in choices:
         raise UserError(f"{key}={value} must be one of {', '.join(choices)}")
     return value
+
+
+def check_mapping(section: str, given: object, content: str) -> None:
+    """Refuse a section of the config that holds no keys; ``content`` says what it must hold."""
+    if not isinstance(given, Mapping):
+        raise UserError(f"{section}={given} must hold {content}")
+
+
+def check_keys(section: str, given: Mapping[str, Any], known: Collection[str]) -> None:
+    """Refuse a section of the config that lacks one of the ``known`` keys or has another one.
+
+    Args:
+        section: Its dotted key; empty for the whole config.
+        given: What stands there.
+        known: The keys that are read.
+    """
+    names = ", ".join(sorted(known))
+    check_mapping(section, given, f"the keys {names}")
+    for key in sorted(given.keys() ^ set(known)):
+        problem = "is unknown" if key in given else "is missing"
+        place = f"{section}.{key}" if section else key
+        raise UserError(f"{place} {problem}; the keys{f' of {section}' if section else ''} are {names}")

@@ -12,7 +12,7 @@ from seq2seq.building import build_trainer, keep_quiet, plain
 from seq2seq.checkpoint import load_module
 from seq2seq.data.datamodule import PairsDataModule
 from seq2seq.data.tasks import Split, build_task
-from seq2seq.errors import UserError
+from seq2seq.errors import UserError, check_count, check_keys
 from seq2seq.module import Seq2SeqModule
 from seq2seq.report import (
     Prediction,
@@ -23,9 +23,10 @@ from seq2seq.report import (
     write_json,
     write_predictions,
 )
+from seq2seq.run_directory import refuse_used
 
-FIXED = ("source_tokens", "target_tokens", "min_count")
-"""Settings of a task that a checkpoint fixes together with its vocabularies."""
+GIVEN = ("test", "source_column", "target_column", "batch_size")
+"""Settings of a task that the command line may give; the checkpoint fixes the others with its vocabularies."""
 
 
 def evaluate_split(trainer: pl.Trainer, module: Seq2SeqModule, data: PairsDataModule, split: Split) -> Result:
@@ -60,15 +61,21 @@ def merge_data(trained: dict[str, Any], given: dict[str, Any] | None, overrides:
     """
     if given is None:
         return trained
-    named = {override.lstrip("+").partition("=")[0].removeprefix("data.") for override in overrides}
-    for key in FIXED:
-        if key in named:
+    task, own = given.get("task"), trained["task"]
+    if task not in ("tsv", own):
+        raise UserError(
+            f"data={task} cannot be given here: the checkpoint was trained on {own}; use tsv or leave it out"
+        )
+    named = {override.lstrip("+").partition("=")[0] for override in overrides}
+    for key in sorted(name.removeprefix("data.") for name in named if name.startswith("data.")):
+        if key not in GIVEN:
             raise UserError(
-                f"data.{key}={given[key]} cannot be given here: the checkpoint fixes it as {trained[key]}; leave it out"
+                f"data.{key}={given.get(key)} cannot be given here: the checkpoint fixes it; "
+                f"what can be given is {', '.join(GIVEN)}"
             )
-    if given["task"] != trained["task"]:
-        return given | {key: trained[key] for key in FIXED}
-    return trained | {key: value for key, value in given.items() if key in named}
+    if task != own:
+        return given | {key: trained[key] for key in ("source_tokens", "target_tokens", "min_count")}
+    return trained | {key: given[key] for key in GIVEN if f"data.{key}" in named}
 
 
 def evaluate(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -79,9 +86,12 @@ def evaluate(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()
     """
     keep_quiet()
     settings = plain(config)
-    module = load_module(settings["checkpoint"])
+    check_keys("", {"data": None} | settings, ["checkpoint", "data", "search", "trainer"])
+    check_keys("search", settings["search"], ["max_length"])
+    refuse_used(output_dir)
+    module = load_module(str(settings["checkpoint"]))
     if settings["search"]["max_length"] is not None:
-        module.max_length = settings["search"]["max_length"]
+        module.max_length = check_count("search.max_length", settings["search"]["max_length"])
     task = build_task(merge_data(module.hparams["data"], settings.get("data"), overrides))
     data = PairsDataModule(task, seed=0, codecs=(module.source, module.target))
     data.corpus("test")  # a file's mistakes are found before anything starts
@@ -90,8 +100,8 @@ def evaluate(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()
     show_metrics(console, {"test": result})
     show_groups(console, result)
     show_predictions(console, result)
-    content = {"test": result.to_plain(), "checkpoint": str(Path(settings["checkpoint"]).absolute())}
+    content = {"test": result.to_plain(), "checkpoint": str(Path(str(settings["checkpoint"])).absolute())}
     write_predictions(output_dir / "predictions.tsv", result.predictions)
     write_json(output_dir / "metrics.json", content)
-    console.print(f"written to {output_dir}", soft_wrap=True, highlight=False)
+    console.print(f"written to {output_dir}", soft_wrap=True, markup=False)
     return content

@@ -20,15 +20,19 @@ def replacing(path: Path, key: str) -> Iterator[Path]:
     Raises:
         UserError: If the file cannot be written.
     """
+    target = Path(os.path.realpath(path))  # a link stays, and what it points to is replaced
+    special = target.exists() and not target.is_file()  # a pipe or a device cannot be renamed onto
     # A suffix after the name would hide the format from those who go by it, such as matplotlib.
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    temporary = target if special else target.with_name(f".{os.getpid()}.{target.name}")
     try:
         yield temporary
-        temporary.replace(path)
+        if not special:
+            temporary.replace(target)
     except OSError as error:
-        raise UserError(f"{key}={path} cannot be written: {error.strerror}") from error
+        raise UserError(f"{key}={path} cannot be written: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if not special:
+            temporary.unlink(missing_ok=True)
 
 
 def write_file(path: Path, write: Callable[[IO[str]], object]) -> None:

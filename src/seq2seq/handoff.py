@@ -1,19 +1,12 @@
 """The handoff, measured: where each row of ``h_n`` stands in ``output``, and which decoder layers it reaches."""
 
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from omegaconf import DictConfig
 from torch import Tensor
 
-from seq2seq.building import plain
-from seq2seq.handoff_picture import handoff_picture
-from seq2seq.nn.model import Seq2Seq, build_model
+from seq2seq.nn.model import Seq2Seq
 from seq2seq.nn.state import RNNState
-from seq2seq.plots import save
-
-TINY_VOCABULARY = 9
 
 
 class Handoff(NamedTuple):
@@ -62,18 +55,3 @@ def reach(model: Seq2Seq, state: RNNState) -> Tensor:
         (gradient,) = torch.autograd.grad(layer.sum(), h, retain_graph=True, allow_unused=True)
         reached.append(torch.zeros(h.shape[:2], dtype=torch.bool) if gradient is None else gradient.any(-1).any(-1))
     return torch.stack(reached)
-
-
-def explain(config: DictConfig) -> None:
-    """Measure an untrained model of the configured shape on a padded batch, and draw what was found.
-
-    Raises:
-        UserError: If a setting is not what it must be.
-    """
-    settings = plain(config)
-    torch.manual_seed(0)
-    model = build_model(source_size=TINY_VOCABULARY, target_size=TINY_VOCABULARY, **settings["model"]).eval()
-    source = torch.randint(0, TINY_VOCABULARY, (2, 5))
-    measured = measure(model, source, torch.tensor([5, 3]), row=1)
-    cells = (settings["model"]["encoder"]["cell"], settings["model"]["decoder"]["cell"])
-    save(handoff_picture(measured, cells, settings["model"]["bridge"]), Path(settings["output"]))

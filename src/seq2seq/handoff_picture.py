@@ -1,15 +1,11 @@
 """The handoff as a picture: the encoder's steps, the rows of ``h_n``, and the decoder's layers."""
 
-from typing import TYPE_CHECKING
-
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
+from seq2seq.handoff import Handoff
 from seq2seq.plots import new_figure
-
-if TYPE_CHECKING:
-    from seq2seq.handoff import Handoff
 
 LAYER_COLOURS = ("#4c78a8", "#e08a3c", "#59a14f", "#b07aa1", "#9c755f")
 INK, PALE = "#222222", "#e4e4e4"
@@ -18,7 +14,7 @@ STATE_X, STATE_WIDTH = 7.2, 3.5
 DECODER_X, DECODER_WIDTH = 13.6, 2.6
 
 
-def handoff_picture(measured: "Handoff", cells: tuple[str, str], bridge: str) -> Figure:
+def handoff_picture(measured: Handoff, cells: tuple[str, str], bridge: str) -> Figure:
     """Draw one padded row on its way from encoder to decoder.
 
     Args:
@@ -51,7 +47,7 @@ def _title(axes: Axes, x: float, y: float, text: str) -> None:
     axes.text(x, y, text, ha="center", fontsize=11, fontweight="bold", color=INK)
 
 
-def _draw_steps(axes: Axes, row: int, layer: int, direction: int, measured: "Handoff") -> None:
+def _draw_steps(axes: Axes, row: int, layer: int, direction: int, measured: Handoff) -> None:
     """Draw the steps of one layer and direction, the one that is its final state filled."""
     colour = LAYER_COLOURS[layer % len(LAYER_COLOURS)]
     final = int(measured.places[-1, direction])  # lower layers end where the top one does, but output does not show it
@@ -98,7 +94,7 @@ def _draw_output_bracket(axes: Axes, rows: int, directions: int, steps: int) -> 
     axes.text(steps * CELL + 0.1, low + 0.03, "output", ha="left", va="bottom", fontsize=9, style="italic", color=INK)
 
 
-def _draw_decoder(axes: Axes, rows: int, directions: int, measured: "Handoff", bridge: str) -> None:
+def _draw_decoder(axes: Axes, rows: int, directions: int, measured: Handoff, bridge: str) -> None:
     count = measured.reach.size(0)
     for layer in range(count):
         y = _decoder_y(layer, count, rows, directions)

@@ -51,7 +51,7 @@ class Seq2SeqModule(pl.LightningModule):
         source: dict[str, Any],
         target: dict[str, Any],
         max_length: int,
-        data: dict[str, Any],  # noqa: ARG002 - kept by save_hyperparameters
+        data: dict[str, Any],  # read from the hyperparameters
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
@@ -68,7 +68,7 @@ class Seq2SeqModule(pl.LightningModule):
         self.metrics = CorpusMetrics()
         self.predictions: dict[int, list[int]] = {}
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:  # noqa: ARG002
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Move the ids and leave the lengths on the CPU, where packing wants them."""
         return batch.to(device)
 
@@ -76,7 +76,7 @@ class Seq2SeqModule(pl.LightningModule):
         """Mark the checkpoint as ours."""
         checkpoint["seq2seq_format"] = CHECKPOINT_FORMAT
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the smoothed loss of a batch under teacher forcing, a mean over its target tokens."""
         output = self.model(batch.source, batch.source_lengths, batch.inputs)
         loss = F.cross_entropy(
@@ -93,7 +93,7 @@ class Seq2SeqModule(pl.LightningModule):
         """Start the metrics anew."""
         self.metrics.reset()
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002 - Lightning's signature
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Judge a batch."""
         self._judge(batch)
 
@@ -107,7 +107,7 @@ class Seq2SeqModule(pl.LightningModule):
         self.metrics.reset()
         self.predictions = {}
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002 - Lightning's signature
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Judge a batch and keep what was decoded."""
         self.predictions |= dict(zip(batch.rows.tolist(), self._judge(batch), strict=True))
 

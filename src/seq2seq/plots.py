@@ -10,7 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 
 from seq2seq.files import replacing
-from seq2seq.prediction import Alignment
+from seq2seq.search import Alignment
+
+HEATMAP_LIMIT = 80
+"""Most tokens on a side of a heatmap; a larger one could not be read, and would take gigabytes."""
 
 BLUE, ORANGE, GREY = "#1f5fa8", "#d9822b", "#666666"
 

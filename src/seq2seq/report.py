@@ -1,6 +1,7 @@
 """What a run leaves behind: tables on the screen and files in its directory."""
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -100,7 +101,15 @@ def show_predictions(console: Console, result: Result) -> None:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write numbers, strings and dicts as JSON."""
-    write_file(path, lambda file: file.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n"))
+    text = json.dumps(without_infinity(content), indent=2, ensure_ascii=False, allow_nan=False)
+    write_file(path, lambda file: file.write(text + "\n"))
+
+
+def without_infinity(value: Any) -> Any:  # noqa: ANN401 - any JSON
+    """Return the value with None for what JSON has no number for, such as the perplexity of a model that diverged."""
+    if isinstance(value, Mapping):
+        return {key: without_infinity(entry) for key, entry in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:

@@ -1,5 +1,7 @@
 """Search: from an encoded batch to target ids, without the reference."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -8,6 +10,20 @@ from seq2seq.nn.model import Encoded, Seq2Seq
 
 BANNED = (PAD, BOS, UNK)
 """Symbols that no text is written with; a search never chooses them."""
+
+
+class Alignment(NamedTuple):
+    """Where the decoder looked.
+
+    Attributes:
+        source: Source tokens, S of them.
+        target: Predicted tokens and, unless the prediction was cut, the end; T of them.
+        weights: Attention, ``(T, S)``.
+    """
+
+    source: list[str]
+    target: list[str]
+    weights: Tensor
 
 
 @torch.inference_mode()

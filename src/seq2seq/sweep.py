@@ -56,7 +56,7 @@ def summary_row(run: Path) -> Row:
 def show_summary(console: Console, rows: Sequence[Row]) -> None:
     """Print a row for each run with the overrides in which it differs from another, and below why some failed."""
     shared = set.intersection(*(set(row.overrides) for row in rows)) if len(rows) > 1 else set()
-    table = Table(title="Summary", caption=" ".join(sorted(shared)) or None)
+    table = Table(title="Summary", caption=Text(" ".join(sorted(shared))))
     for column in ("run", "overrides", *COLUMNS):
         table.add_column(column, overflow="fold")
     for row in rows:
@@ -84,14 +84,14 @@ class SweepSummary(Callback):
     It reads the runs' directories, so it does not matter which launcher ran them, or where.
     """
 
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401, ARG002 - Hydra's signature
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse a directory that already holds a sweep."""
         sweep_dir = Path(config.hydra.sweep.dir)
         if runs(sweep_dir):
             print(f"error: hydra.sweep.dir={sweep_dir} already holds runs; choose another directory", file=sys.stderr)
             raise SystemExit(1)
 
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401, ARG002 - Hydra's signature
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Show the runs."""
         sweep_dir = Path(config.hydra.sweep.dir)
         rows = [summary_row(run) for run in runs(sweep_dir)]

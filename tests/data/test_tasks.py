@@ -13,7 +13,7 @@ from seq2seq.data.tasks.dates import ZEROS, date_patterns
 from seq2seq.errors import UserError
 
 SPLITS = ("train", "val", "test")
-COMMON = {"min_count": 1, "max_length": 200, "batch_size": 8, "max_epochs": 1, "num_workers": 0}
+COMMON = {"min_count": 1, "batch_size": 8, "max_epochs": 1, "num_workers": 0}
 CHARACTERS = {"source_tokens": "characters", "target_tokens": "characters"}
 REVERSE = COMMON | {
     "task": "reverse", "source_tokens": "spaces", "target_tokens": "spaces",
@@ -98,9 +98,15 @@ def test_every_default_locale_has_several_ways_to_write_a_day(default_locales):
     ("settings", "change", "message"),
     [
         (DATES, {"locales": ["xx"]}, r"data\.locales: xx is no locale that Babel knows"),
-        (DATES, {"locales": []}, r"data\.locales=\[\] must name at least one locale"),
-        (DATES, {"last_year": 1980}, r"data\.last_year=1980 must be a whole number of at least 1990"),
-        (DATES, {"last_year": 10000}, r"data\.last_year=10000 must be at most 9999"),
+        (DATES, {"locales": 5}, r"data\.locales=5 must be a list of at least one locale"),
+        (REVERSE, {"max_letters": 200_000}, r"data\.max_letters=200000 must be .* at most 1000"),
+        (DATES, {"locales": []}, r"data\.locales=\[\] must be a list of at least one locale"),
+        (DATES, {"last_year": 1980}, r"data\.last_year=1980 must be a whole number of at least 1990 and at most 9999"),
+        (
+            DATES,
+            {"last_year": 10000},
+            r"data\.last_year=10000 must be a whole number of at least 1990 and at most 9999",
+        ),
         (DATES, {"train_size": 0}, r"data\.train_size=0 must be a whole number of at least 1"),
         (DATES, {"seed": -1}, r"data\.seed=-1 must be a whole number of at least 0"),
         (DATES, {"batch_size": 0}, r"data\.batch_size=0 must be a whole number of at least 1"),
@@ -108,7 +114,7 @@ def test_every_default_locale_has_several_ways_to_write_a_day(default_locales):
         (REVERSE, {"max_letters": 1}, r"data\.max_letters=1 must be a whole number of at least 2"),
         (REVERSE, {"max_letters": 2}, r"data\.max_letters=2 gives 676 sequences, .* too few for 410"),
         (REVERSE, {"task": "revers"}, r"data\.task=revers must be one of dates, reverse, tsv"),
-        (REVERSE, {"letters": 2}, r"data\.letters is unknown; the keys of data\.task=reverse are source_tokens, "),
+        (REVERSE, {"letters": 2}, r"data\.letters is unknown; the keys of data are batch_size, max_epochs, "),
     ],
 )
 def test_what_cannot_be_generated_is_refused_by_key_and_value(settings, change, message):

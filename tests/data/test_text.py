@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seq2seq.data import BOS, EOS, PAD, UNK, Codec, Corpus, Vocabulary
+from seq2seq.data import BOS, EOS, PAD, UNK, Codec, Corpus, PairsDataModule, Vocabulary, build_task
 from seq2seq.data.codec import normalise, split
 from seq2seq.errors import UserError
 
@@ -78,6 +78,13 @@ def test_lengths_stay_on_the_cpu():
     assert batch.source.is_meta
     assert batch.target.is_meta
     assert not batch.source_lengths.is_meta
+
+
+def test_a_vocabulary_without_symbols_is_refused(compose):
+    settings = compose("train", "data=reverse", "data.min_count=100000").data
+
+    with pytest.raises(UserError, match=r"data\.min_count=100000 leaves no symbol"):
+        _ = PairsDataModule(build_task(settings), seed=0).codecs
 
 
 def test_ids_take_four_bytes_each():

@@ -58,6 +58,7 @@ def test_text_is_normalised(read):
         (b"ab\t \n", "{path}:1: the target (column 2) is empty"),
         (b"  \tc\n", "{path}:1: the source (column 1) is empty"),
         (b"ab\tc\nab\xff\tc\n", "{path}:2: byte 3 of the line, 0xff, is not UTF-8; save the file as UTF-8"),
+        (b"\xef\xbb\xbfab\xff\tc\n", "{path}:1: byte 6 of the line, 0xff, is not UTF-8"),
         (b"", "{path}: the file is empty; data.test needs at least one line"),
         (b"abcdefghij\tc\n", "{path}:1: the source (column 1) has 10 tokens; data.max_length=9 allows 9"),
         (b"ab\tc c c c c c c c c c\n", "{path}:1: the target (column 2) has 10 tokens; data.max_length=9 allows 9"),

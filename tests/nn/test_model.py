@@ -120,7 +120,8 @@ def test_the_source_reaches_the_decoder_without_attention():
         ({"decoder": {"embedding_size": None}}, r"model\.decoder\.embedding_size=None must be a whole number"),
         ({"encoder": {"bidirectional": 2}}, r"model\.encoder\.bidirectional=2 must be true or false"),
         ({"dropout": 1}, r"model\.dropout=1 must be a number of at least 0 and below 1"),
-        ({"encoder": {"layers": 3}}, r"model\.encoder\.layers is unknown; the keys are bidirectional, cell, "),
+        ({"encoder": {"layers": 3}}, r"model\.encoder\.layers is unknown; the keys of model\.encoder are bi"),
+        ({"encoder": None}, r"model\.encoder=None must hold the keys bidirectional, cell, "),
         ({"attention": "dots"}, r"model\.attention=dots must be one of general, dot, additive, none"),
     ],
 )  # fmt: skip

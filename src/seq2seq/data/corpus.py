@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -20,18 +21,33 @@ class Sequences:
                 [5, 6, 0]])
     """
 
-    def __init__(self, sequences: Iterable[Sequence[int]]) -> None:
-        ids, ends = array("i"), array("q", [0])
+    def __init__(self, sequences: Iterable[Sequence[int]] = ()) -> None:
+        self._ids, self._ends = array("i"), array("q", [0])
         for sequence in sequences:
-            ids.extend(sequence)
-            ends.append(len(ids))
-        self.ids = torch.frombuffer(ids, dtype=torch.int32) if ids else torch.empty(0, dtype=torch.int32)
-        offsets = torch.frombuffer(ends, dtype=torch.int64)
-        self.starts = offsets[:-1]
-        self.lengths = offsets.diff()
+            self.append(sequence)
+
+    def append(self, sequence: Sequence[int]) -> None:
+        """Add a sequence; not after the first read, which takes the storage as it is."""
+        self._ids.extend(sequence)
+        self._ends.append(len(self._ids))
+
+    @cached_property
+    def ids(self) -> Tensor:
+        """All ids, one sequence behind the other, int32."""
+        return torch.frombuffer(self._ids, dtype=torch.int32) if self._ids else torch.empty(0, dtype=torch.int32)
+
+    @cached_property
+    def starts(self) -> Tensor:
+        """Where each sequence begins, ``(N,)``."""
+        return torch.frombuffer(self._ends, dtype=torch.int64)[:-1]
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """Number of ids of each sequence, ``(N,)``."""
+        return torch.frombuffer(self._ends, dtype=torch.int64).diff()
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return len(self._ends) - 1
 
     def padded(self, rows: Tensor) -> Tensor:
         """Return the given rows as one right-padded tensor of ids, ``(B, S)``."""
@@ -49,9 +65,10 @@ class Corpus(Dataset[Batch]):
     """
 
     def __init__(self, pairs: Iterable[tuple[Sequence[int], Sequence[int]]]) -> None:
-        pairs = list(pairs)
-        self.sources = Sequences(source for source, _ in pairs)
-        self.targets = Sequences([BOS, *target, EOS] for _, target in pairs)
+        self.sources, self.targets = Sequences(), Sequences()
+        for source, target in pairs:
+            self.sources.append(source)
+            self.targets.append([BOS, *target, EOS])
 
     def __len__(self) -> int:
         return len(self.sources)

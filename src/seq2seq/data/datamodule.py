@@ -11,6 +11,7 @@ from seq2seq.data.corpus import Corpus
 from seq2seq.data.sampler import BucketSampler
 from seq2seq.data.tasks import Pair, Split, Task
 from seq2seq.data.vocabulary import Vocabulary
+from seq2seq.errors import UserError
 
 
 class PairsDataModule(LightningDataModule):
@@ -47,7 +48,10 @@ class PairsDataModule(LightningDataModule):
         codecs = []
         for side, tokens in enumerate((self.task.source_tokens, self.task.target_tokens)):
             sequences = (split(pair[side], tokens) for pair in pairs)
-            codecs.append(Codec(tokens, Vocabulary.count(sequences, self.task.min_count)))
+            vocabulary = Vocabulary.count(sequences, self.task.min_count)
+            if not vocabulary.symbols:
+                raise UserError(f"data.min_count={self.task.min_count} leaves no symbol; the most frequent is rarer")
+            codecs.append(Codec(tokens, vocabulary))
         return codecs[0], codecs[1]
 
     def corpus(self, split: Split) -> Corpus:
@@ -56,6 +60,8 @@ class PairsDataModule(LightningDataModule):
             source, target = self.codecs
             encoded = ((source.encode(pair.source), target.encode(pair.target)) for pair in self.pairs(split))
             self._corpora[split] = Corpus(encoded)
+            if split == "train":
+                del self._pairs[split]  # by now flat ids; the texts of the other splits are shown with predictions
         return self._corpora[split]
 
     def loader(self, split: Split) -> DataLoader[Batch]:

@@ -45,8 +45,9 @@ def decode_lines(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
+            place = len(line) - len(error.object) + error.start  # a byte order mark may have been cut off
             raise UserError(
-                f"{name}:{number}: byte {error.start + 1} of the line, 0x{line[error.start]:02x}, is not UTF-8; "
+                f"{name}:{number}: byte {place + 1} of the line, 0x{line[place]:02x}, is not UTF-8; "
                 "save the file as UTF-8"
             ) from error
         yield number, text.removesuffix("\n").removesuffix("\r")

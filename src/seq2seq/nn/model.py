@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, Self
 
 from torch import Tensor, nn
 
-from seq2seq.errors import UserError
+from seq2seq.errors import check_keys
 from seq2seq.nn.attention import Memory
 from seq2seq.nn.bridge import Bridge
 from seq2seq.nn.decoder import DecoderOutput, LuongDecoder
@@ -67,12 +67,6 @@ class Seq2Seq(nn.Module):
 PART_KEYS = {"cell", "embedding_size", "hidden_size", "num_layers"}
 
 
-def _check_keys(part: str, given: Mapping[str, Any], known: set[str]) -> None:
-    for key in given.keys() ^ known:
-        problem = "is unknown" if key in given else "is missing"
-        raise UserError(f"{part}.{key} {problem}; the keys are {', '.join(sorted(known))}")
-
-
 def build_model(
     *,
     source_size: int,
@@ -97,8 +91,8 @@ def build_model(
     Raises:
         UserError: If a key is unknown or missing, a value is not allowed, or the parts do not fit each other.
     """
-    _check_keys("model.encoder", encoder, PART_KEYS | {"bidirectional"})
-    _check_keys("model.decoder", decoder, PART_KEYS)
+    check_keys("model.encoder", encoder, PART_KEYS | {"bidirectional"})
+    check_keys("model.decoder", decoder, PART_KEYS)
     built_encoder = Encoder(vocabulary_size=source_size, dropout=dropout, **encoder)
     built_decoder = LuongDecoder(
         vocabulary_size=target_size,

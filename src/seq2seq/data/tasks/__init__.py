@@ -8,7 +8,7 @@ from seq2seq.data.tasks.dates import Dates
 from seq2seq.data.tasks.reverse import Reverse
 from seq2seq.data.tasks.task import Pair, Split, Task
 from seq2seq.data.tasks.tsv import TSV
-from seq2seq.errors import UserError, check_choice
+from seq2seq.errors import check_choice, check_keys
 
 TASKS: dict[str, type[Task]] = {"dates": Dates, "reverse": Reverse, "tsv": TSV}
 """The tasks by the word that stands for them in a config (``data.task``)."""
@@ -20,13 +20,9 @@ def build_task(settings: Mapping[str, Any]) -> Task:
     Raises:
         UserError: If there is none of that name, or it has no such setting.
     """
-    values = dict(settings)
-    name = check_choice("data.task", values.pop("task", None), TASKS)
-    kind = TASKS[name]
-    known = [field.name for field in fields(kind)]
-    for key in values.keys() ^ set(known):
-        problem = "is unknown" if key in values else "is missing"
-        raise UserError(f"data.{key} {problem}; the keys of data.task={name} are {', '.join(known)}")
+    kind = TASKS[check_choice("data.task", settings.get("task"), TASKS)]
+    check_keys("data", settings, ["task", *(field.name for field in fields(kind))])
+    values = {key: value for key, value in settings.items() if key != "task"}
     return kind(**values)
 
 

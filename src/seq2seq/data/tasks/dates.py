@@ -90,12 +90,10 @@ class Dates(Task):
         for key in ("train_size", "val_size", "test_size"):
             check_count(f"data.{key}", getattr(self, key))
         check_count("data.first_year", self.first_year, minimum=1000)
-        check_count("data.last_year", self.last_year, minimum=self.first_year)
-        if self.last_year > 9999:
-            raise UserError(f"data.last_year={self.last_year} must be at most 9999")
+        check_count("data.last_year", self.last_year, minimum=self.first_year, maximum=9999)
         check_count("data.seed", self.seed, minimum=0)
-        if not self.locales:
-            raise UserError("data.locales=[] must name at least one locale")
+        if not isinstance(self.locales, list) or not self.locales:
+            raise UserError(f"data.locales={self.locales} must be a list of at least one locale")
         self._locales = [self._parse_locale(name) for name in self.locales]
 
     @staticmethod

@@ -33,7 +33,7 @@ class Reverse(Task):
         super().__post_init__()
         for key in ("train_size", "val_size", "test_size", "min_letters"):
             check_count(f"data.{key}", getattr(self, key))
-        check_count("data.max_letters", self.max_letters, minimum=self.min_letters)
+        check_count("data.max_letters", self.max_letters, minimum=self.min_letters, maximum=1000)
         check_count("data.seed", self.seed, minimum=0)
         wanted = self.train_size + self.val_size + self.test_size
         available = sum(26**letters for letters in range(self.min_letters, self.max_letters + 1))

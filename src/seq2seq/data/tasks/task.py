@@ -35,7 +35,6 @@ class Task(ABC):
         source_tokens: ``characters`` or ``spaces``.
         target_tokens: Likewise.
         min_count: Symbols that occur less often in the training pairs are unknown, on both sides.
-        max_length: Longest source and longest target that is accepted, in tokens.
         batch_size: Pairs in a batch.
         max_epochs: Passes over the training pairs that suit the task; ``trainer.max_epochs`` refers to it.
         num_workers: Processes that prepare batches; 0 prepares them in the training process, which is fastest here.
@@ -46,7 +45,6 @@ class Task(ABC):
     source_tokens: str
     target_tokens: str
     min_count: int
-    max_length: int
     batch_size: int
     max_epochs: int
     num_workers: int
@@ -55,7 +53,6 @@ class Task(ABC):
         check_choice("data.source_tokens", self.source_tokens, TOKENS)
         check_choice("data.target_tokens", self.target_tokens, TOKENS)
         check_count("data.min_count", self.min_count)
-        check_count("data.max_length", self.max_length)
         check_count("data.batch_size", self.batch_size)
         check_count("data.max_epochs", self.max_epochs)
         check_count("data.num_workers", self.num_workers, minimum=0)

@@ -20,6 +20,7 @@ class TSV(Task):
         test: File to test on; may be the same as ``val``.
         source_column: Column of the source, counted from 1.
         target_column: Column of the target, counted from 1.
+        max_length: Longest source and longest target that is accepted, in tokens.
     """
 
     train: str | None
@@ -27,11 +28,13 @@ class TSV(Task):
     test: str | None
     source_column: int
     target_column: int
+    max_length: int
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_count("data.source_column", self.source_column)
         check_count("data.target_column", self.target_column)
+        check_count("data.max_length", self.max_length)
         if self.source_column == self.target_column:
             raise UserError(
                 f"data.target_column={self.target_column} must differ from data.source_column={self.source_column}"

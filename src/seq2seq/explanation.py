@@ -1,0 +1,32 @@
+"""Show the handoff of a configured model, for `scripts/explain_handoff.py`."""
+
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+
+from seq2seq.building import plain
+from seq2seq.errors import check_keys
+from seq2seq.handoff import measure
+from seq2seq.handoff_picture import handoff_picture
+from seq2seq.nn.model import build_model
+from seq2seq.plots import save
+
+TINY_VOCABULARY = 9
+
+
+def explain(config: DictConfig) -> None:
+    """Measure an untrained model of the configured shape on a padded batch, and draw what was found.
+
+    Raises:
+        UserError: If a setting is not what it must be.
+    """
+    settings = plain(config)
+    check_keys("", settings, ["model", "output"])
+    check_keys("model", settings["model"], ["encoder", "decoder", "bridge", "attention", "dropout"])
+    torch.manual_seed(0)
+    model = build_model(source_size=TINY_VOCABULARY, target_size=TINY_VOCABULARY, **settings["model"]).eval()
+    source = torch.randint(0, TINY_VOCABULARY, (2, 5))
+    measured = measure(model, source, torch.tensor([5, 3]), row=1)
+    cells = (settings["model"]["encoder"]["cell"], settings["model"]["decoder"]["cell"])
+    save(handoff_picture(measured, cells, settings["model"]["bridge"]), Path(str(settings["output"])).expanduser())

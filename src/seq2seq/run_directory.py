@@ -1,0 +1,114 @@
+"""A run's directory: whether it is free, and what stands in it before training begins."""
+
+import csv
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pytorch_lightning.loggers import CSVLogger, Logger
+
+from seq2seq.checkpoint import HYPERPARAMETERS
+from seq2seq.errors import UserError
+from seq2seq.files import write_file
+
+log = logging.getLogger(__name__)
+
+CONFIG = "config.yaml"
+"""The resolved config; its presence means that the directory is taken."""
+
+RUN_FILES = (CONFIG, "best.ckpt", "last.ckpt", "metrics.json", "predictions.tsv")
+"""Files by which a directory is known to hold a run."""
+
+
+def refuse_used(output_dir: Path, resume: str | None = None) -> None:
+    """Refuse a directory that holds a run, unless that run is the one to resume.
+
+    Raises:
+        UserError: If it does.
+    """
+    resumed_here = resume is not None and Path(resume).expanduser().resolve().parent == output_dir.resolve()
+    if resumed_here or not any((output_dir / name).exists() for name in RUN_FILES):
+        return
+    last = output_dir / "last.ckpt"
+    go_on = f", or go on with resume={last}" if last.exists() else ""
+    raise UserError(f"hydra.run.dir={output_dir} already holds a run; choose another directory{go_on}")
+
+
+def claim(output_dir: Path, settings: Mapping[str, Any], overrides: Sequence[str], resume: str | None) -> None:
+    """Take a directory for a run and write its settings there.
+
+    Raises:
+        UserError: If another run took it first, as two that start in the same second may try.
+    """
+    output_dir.mkdir(parents=True, exist_ok=True)
+    if resume is None:
+        try:
+            (output_dir / CONFIG).open("x").close()
+        except FileExistsError:
+            refuse_used(output_dir)
+    else:  # what an earlier part of the run left says nothing of the checkpoints to come
+        for stale in ("metrics.json", "predictions.tsv", "learning_curves.png", *output_dir.glob("attention_*.png")):
+            (output_dir / stale).unlink(missing_ok=True)
+    for name, content in ((CONFIG, dict(settings)), ("overrides.yaml", list(overrides))):
+        text = yaml.safe_dump(content, allow_unicode=True, sort_keys=False)
+        write_file(output_dir / name, lambda file, text=text: file.write(text))
+
+
+def check_resumable(hparams: Mapping[str, Any], saved: Mapping[str, Any], resume: str) -> None:
+    """Refuse a checkpoint whose run was another, and log what else has changed since.
+
+    Args:
+        hparams: Of the module that is to go on.
+        saved: The whole checkpoint.
+        resume: Its path.
+
+    Raises:
+        UserError: If its model, optimiser or vocabularies are others.
+    """
+    before = saved[HYPERPARAMETERS]
+    for side in ("source", "target"):
+        if hparams[side] != before[side]:
+            raise UserError(
+                f"data: the {side} vocabulary differs from that of resume={resume}; "
+                "give the training data of that run again"
+            )
+    then = dict(leaves(before))
+    for key, now in leaves(hparams):
+        if now == then.get(key):
+            continue
+        if key.startswith(("model.", "optimizer.")):
+            raise UserError(
+                f"{key}={now} differs from the {then.get(key)} that resume={resume} was trained with; "
+                "give the overrides of that run again"
+            )
+        log.warning("%s=%s from here on; it was %s", key, now, then.get(key))
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted keys of nested dicts, in order, and their values."""
+    for key in sorted(tree):
+        value = tree[key]
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def keep_old_rows(loggers: Sequence[Logger], output_dir: Path, steps: int) -> None:
+    """Keep, for a run that resumes in its own directory, the rows of ``metrics.csv`` of the steps that are done.
+
+    Lightning's logger starts the file anew.
+    """
+    path = output_dir / "metrics.csv"
+    if steps == 0 or not path.exists():
+        return
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if int(row["step"]) < steps]
+    for logger in loggers:
+        if isinstance(logger, CSVLogger):
+            for row in rows:
+                numbers = {name: float(value) for name, value in row.items() if value and name != "step"}
+                logger.experiment.log_metrics(numbers | {"epoch": int(row["epoch"])}, int(row["step"]))
+            logger.save()
