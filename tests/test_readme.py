@@ -73,7 +73,7 @@ def test_every_script_command_runs(command, folder, compose, monkeypatch):
         predict(compose("predict", *overrides))
     else:
         explain(compose("explain_handoff", *overrides))
-        assert (folder / "handoff.png").stat().st_size > 10_000
+        assert (folder / "outputs" / "handoff.png").stat().st_size > 10_000
 
 
 def test_all_scripts_are_shown():

@@ -9,7 +9,7 @@ from seq2seq.building import plain
 from seq2seq.errors import check_keys
 from seq2seq.handoff import measure
 from seq2seq.handoff_picture import handoff_picture
-from seq2seq.nn.model import build_model
+from seq2seq.nn.model import MODEL_KEYS, build_model
 from seq2seq.plots import save
 
 TINY_VOCABULARY = 9
@@ -23,10 +23,12 @@ def explain(config: DictConfig) -> None:
     """
     settings = plain(config)
     check_keys("", settings, ["model", "output"])
-    check_keys("model", settings["model"], ["encoder", "decoder", "bridge", "attention", "dropout"])
+    check_keys("model", settings["model"], MODEL_KEYS)
     torch.manual_seed(0)
     model = build_model(source_size=TINY_VOCABULARY, target_size=TINY_VOCABULARY, **settings["model"]).eval()
     source = torch.randint(0, TINY_VOCABULARY, (2, 5))
     measured = measure(model, source, torch.tensor([5, 3]), row=1)
     cells = (settings["model"]["encoder"]["cell"], settings["model"]["decoder"]["cell"])
-    save(handoff_picture(measured, cells, settings["model"]["bridge"]), Path(str(settings["output"])).expanduser())
+    output = Path(str(settings["output"])).expanduser()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    save(handoff_picture(measured, cells, settings["model"]["bridge"]), output)

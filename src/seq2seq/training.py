@@ -19,6 +19,7 @@ from seq2seq.data.tasks import build_task
 from seq2seq.errors import UserError, check_count, check_keys, check_mapping
 from seq2seq.evaluation import evaluate_split
 from seq2seq.module import Seq2SeqModule
+from seq2seq.nn.model import MODEL_KEYS
 from seq2seq.plots import HEATMAP_LIMIT, attention_heatmap, learning_curves, save
 from seq2seq.prediction import Predictor
 from seq2seq.report import Result, show_groups, show_metrics, show_predictions, write_json, write_predictions
@@ -32,7 +33,7 @@ SECTIONS = {
     "optimizer": ["lr", "warmup", "weight_decay"],
     "early_stopping": ["patience"],
     "search": ["max_length"],
-    "model": ["encoder", "decoder", "bridge", "attention", "dropout"],
+    "model": MODEL_KEYS,
 }  # fmt: skip
 """The keys of a training config; those of its other sections are checked by what reads them."""
 

@@ -64,6 +64,7 @@ class Seq2Seq(nn.Module):
         return self.decoder(targets, memory, state)
 
 
+MODEL_KEYS = {"encoder", "decoder", "bridge", "attention", "dropout"}
 PART_KEYS = {"cell", "embedding_size", "hidden_size", "num_layers"}
 
 
