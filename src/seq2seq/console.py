@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from seq2seq.errors import UserError
 from seq2seq.files import write_file
+from seq2seq.run_directory import OVERRIDES, write_yaml
 
 FAILURE = "error.txt"
 """Where a failed run of a sweep leaves its reason, in its own directory."""
@@ -56,5 +57,5 @@ def run_job(job: Callable[..., object], config: DictConfig, *, in_sweeps: bool =
             traceback.print_exc()
         print(f"error: {' '.join(overrides)}: {reason}", file=sys.stderr)
         write_file(output_dir / FAILURE, lambda file: file.write(reason + "\n"))
-        write_file(output_dir / "overrides.yaml", lambda file: file.write("".join(f"- {o}\n" for o in overrides)))
+        write_yaml(output_dir / OVERRIDES, overrides)
         return None

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from seq2seq.data.batch import Batch
 from seq2seq.data.codec import Codec
 from seq2seq.data.vocabulary import PAD
-from seq2seq.errors import UserError, check_count, check_number
+from seq2seq.errors import check_count, check_number
 from seq2seq.metrics import CorpusMetrics
 from seq2seq.nn.model import build_model
 from seq2seq.search import greedy, to_lists
@@ -128,14 +128,9 @@ class Seq2SeqModule(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return AdamW with a rise and fall of the learning rate over all steps of the run."""
-        total = self.trainer.estimated_stepping_batches
-        if not math.isfinite(total):
-            raise UserError(
-                f"trainer.max_epochs={self.trainer.max_epochs} sets no end, and the learning rate falls to zero at "
-                "the end; give trainer.max_epochs or trainer.max_steps"
-            )
+        total = int(self.trainer.estimated_stepping_batches)
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay)
-        schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, int(total), self.warmup))
+        schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, total, self.warmup))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 

@@ -18,6 +18,9 @@ log = logging.getLogger(__name__)
 CONFIG = "config.yaml"
 """The resolved config; its presence means that the directory is taken."""
 
+OVERRIDES = "overrides.yaml"
+"""What the command line of the run said."""
+
 RUN_FILES = (CONFIG, "best.ckpt", "last.ckpt", "metrics.json", "predictions.tsv")
 """Files by which a directory is known to hold a run."""
 
@@ -43,17 +46,21 @@ def claim(output_dir: Path, settings: Mapping[str, Any], overrides: Sequence[str
         UserError: If another run took it first, as two that start in the same second may try.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
-    if resume is None:
-        try:
-            (output_dir / CONFIG).open("x").close()
-        except FileExistsError:
-            refuse_used(output_dir)
-    else:  # what an earlier part of the run left says nothing of the checkpoints to come
+    try:
+        (output_dir / CONFIG).open("x").close()
+    except FileExistsError:
+        refuse_used(output_dir, resume)
+        # What an earlier part of the run left says nothing of the checkpoints to come.
         for stale in ("metrics.json", "predictions.tsv", "learning_curves.png", *output_dir.glob("attention_*.png")):
             (output_dir / stale).unlink(missing_ok=True)
-    for name, content in ((CONFIG, dict(settings)), ("overrides.yaml", list(overrides))):
-        text = yaml.safe_dump(content, allow_unicode=True, sort_keys=False)
-        write_file(output_dir / name, lambda file, text=text: file.write(text))
+    write_yaml(output_dir / CONFIG, dict(settings))
+    write_yaml(output_dir / OVERRIDES, list(overrides))
+
+
+def write_yaml(path: Path, content: object) -> None:
+    """Write numbers, strings, lists and dicts as YAML."""
+    text = yaml.safe_dump(content, allow_unicode=True, sort_keys=False)
+    write_file(path, lambda file: file.write(text))
 
 
 def check_resumable(hparams: Mapping[str, Any], saved: Mapping[str, Any], resume: str) -> None:

@@ -14,13 +14,14 @@ from rich.text import Text
 
 from seq2seq.console import FAILURE
 from seq2seq.files import write_file
+from seq2seq.run_directory import OVERRIDES
 
 COLUMNS = ("validation exact match", "test exact match", "test symbol error rate", "seconds")
 
 
 def runs(sweep_dir: Path) -> list[Path]:
     """Return the directories of a sweep's runs, in the order of their numbers."""
-    found = [path.parent for path in sweep_dir.glob("*/overrides.yaml")]
+    found = [path.parent for path in sweep_dir.glob(f"*/{OVERRIDES}")]
     return sorted(found, key=lambda path: (len(path.name), path.name))
 
 
@@ -42,7 +43,7 @@ class Row(NamedTuple):
 
 def summary_row(run: Path) -> Row:
     """Read what a run left in its directory."""
-    overrides = [str(override) for override in OmegaConf.load(run / "overrides.yaml")]
+    overrides = [str(override) for override in OmegaConf.load(run / OVERRIDES)]
     if not (run / "metrics.json").exists():
         failure = run / FAILURE
         reason = failure.read_text(encoding="utf-8").strip() if failure.exists() else "did not finish"
