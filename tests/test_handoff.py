@@ -5,6 +5,7 @@
 3. Padding and row order               change nothing
 4. A second implementation             a plain loop over cells, row by row, agrees
 5. From encoder to decoder             every decoder layer starts from its encoder layer; the LSTM's cell goes along
+6. The question, claim by claim        what a widely read forum question and its answers say, and what is so
 
 The oracle of the first parts is a recurrent network that writes its own address and counts its steps, so that every
 number can be traced by eye. All its weights are zero and its biases make
@@ -440,3 +441,194 @@ def test_every_decoder_layer_goes_on_from_its_own_state(cell, layers):
         torch.testing.assert_close(after.h[layer, 0], step)
         if c is not None:
             torch.testing.assert_close(after.c[layer, 0], c)
+
+
+# 6. The question, claim by claim
+#
+# A forum question shows ``output`` and ``h_n`` of a GRU and asks why they "are not the same while they should be" and
+# are "some transpose of each other". Three answers (A, B, C) explain. Each test cites the claim that it settles. Here
+# ``output`` is (B, S, D * H) and ``h_n`` (L * D, B, H), as PyTorch returns them.
+
+CLAIM_SHAPES = [(layers, directions) for layers in (1, 2, 3) for directions in (1, 2)]
+claim_shapes = pytest.mark.parametrize(("layers", "directions"), CLAIM_SHAPES)
+claim_cells = pytest.mark.parametrize("cell", CELLS)
+
+
+def run_rnn(layers, directions, cell="gru", lengths=None, steps=S):
+    """Run PyTorch's own network on random numbers, packed if lengths are given: it, its input, output, h_n, c_n."""
+    torch.manual_seed(4)
+    rnn = {"gru": nn.GRU, "lstm": nn.LSTM}[cell](E, H, layers, batch_first=True, bidirectional=directions == 2)
+    numbers = torch.randn(B, steps, E)
+    if lengths is None:
+        output, final = rnn(numbers)
+    else:
+        packed = nn.utils.rnn.pack_padded_sequence(numbers, lengths, batch_first=True, enforce_sorted=False)
+        output, final = rnn(packed)
+        output, _ = nn.utils.rnn.pad_packed_sequence(output, batch_first=True, total_length=steps)
+    h_n, c_n = final if cell == "lstm" else (final, None)
+    return rnn, numbers, output, h_n, c_n
+
+
+def stands_in(rows, output, directions):
+    """Whether each row of ``h_n`` or ``c_n``, for each row of the batch, stands anywhere in ``output``: (L * D, B)."""
+    places = output.unflatten(-1, (directions, H)).flatten(1, 2)  # (B, S * D, H)
+    return (rows.unsqueeze(2) == places).all(dim=-1).any(dim=-1)
+
+
+@claim_shapes
+def test_q1_a1_output_and_h_n_are_not_the_same(layers, directions):
+    _, _, output, h_n, _ = run_rnn(layers, directions)
+
+    assert output.shape == (B, S, directions * H)  # the top layer at every step
+    assert h_n.shape == (layers * directions, B, H)  # every layer and direction at its last step
+    assert not torch.equal(output, h_n)
+
+
+def test_q2_c2_they_are_no_transpose_of_each_other():
+    _, _, output, h_n, _ = run_rnn(layers=2, directions=1, steps=1)  # as in the question: one step, two layers
+
+    assert torch.equal(output[:, 0], h_n[1])  # the top layer is in both,
+    assert not stands_in(h_n[:1], output, 1).any()  # and layer 0 is in h_n alone
+
+
+@claim_shapes
+def test_a2_h_n_is_read_by_layer_then_direction_and_only_so(layers, directions):
+    _, _, output, h_n, _ = run_rnn(layers, directions)
+    right = h_n.view(layers, directions, B, H)
+
+    by_direction = h_n.view(directions, layers, B, H).transpose(0, 1)
+    side_by_side = h_n.view(layers, B, directions * H)
+
+    assert torch.equal(right[-1, 0], output[:, -1, :H])
+    assert torch.equal(by_direction, right) is (layers == 1 or directions == 1)
+    assert torch.equal(side_by_side, right.transpose(1, 2).flatten(2)) is (directions == 1)
+
+
+@claim_cells
+@pytest.mark.parametrize("directions", [1, 2])
+def test_a3_last_means_each_rows_own_length_if_and_only_if_the_input_is_packed(cell, directions):
+    rnn, numbers, _, packed, _ = run_rnn(2, directions, cell, LENGTHS)
+    unpacked = run_rnn(2, directions, cell)[3]
+
+    for row, length in enumerate(LENGTHS.tolist()):
+        final = rnn(numbers[row : row + 1, :length])[1]
+        alone = final[0] if cell == "lstm" else final
+        torch.testing.assert_close(packed[:, row], alone[:, 0], rtol=0, atol=1e-12)
+        assert torch.allclose(unpacked[:, row], alone[:, 0], rtol=0, atol=1e-12) is (length == S)
+
+
+@claim_cells
+def test_a4_b1_output_is_the_last_layer_at_each_step(cell):
+    rnn, numbers, output, _, _ = run_rnn(2, 2, cell)
+    kind = type(rnn)
+    lower, upper = (kind(size, H, batch_first=True, bidirectional=True) for size in (E, 2 * H))
+    for layer, one in enumerate((lower, upper)):
+        for name, parameter in one.named_parameters():
+            parameter.data = getattr(rnn, name.replace("_l0", f"_l{layer}")).data
+
+    torch.testing.assert_close(output, upper(lower(numbers)[0])[0], rtol=0, atol=1e-12)
+
+
+@claim_cells
+def test_a5_directions_stand_side_by_side_forward_first(cell):
+    rnn, numbers, output, _, _ = run_rnn(1, 2, cell)
+    forward = type(rnn)(E, H, batch_first=True)
+    for name, parameter in forward.named_parameters():
+        parameter.data = getattr(rnn, name).data
+
+    torch.testing.assert_close(output.view(B, S, 2, H)[:, :, 0], forward(numbers)[0], rtol=0, atol=1e-12)
+
+
+@claim_cells
+@claim_shapes
+def test_a6_a7_a11_b2_the_forward_final_state_is_the_last_output_without_padding(layers, directions, cell):
+    _, _, output, h_n, _ = run_rnn(layers, directions, cell)
+    final = h_n.view(layers, directions, B, H)[-1, 0]
+
+    assert torch.equal(output[:, -1, :H], final)
+
+    _, _, output, h_n, _ = run_rnn(layers, directions, cell, LENGTHS)
+    final = h_n.view(layers, directions, B, H)[-1, 0]
+
+    assert torch.equal(output[torch.arange(B), LENGTHS - 1, :H], final)  # with padding, at each row's own end
+    assert (output[:, -1, :H] == final).all(dim=-1).tolist() == (LENGTHS == S).tolist()
+
+
+@claim_cells
+@pytest.mark.parametrize("lengths", [None, LENGTHS])
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_a8_a10_the_backward_final_state_is_the_second_half_of_the_first_output(layers, lengths, cell):
+    _, _, output, h_n, _ = run_rnn(layers, 2, cell, lengths)
+    final = h_n.view(layers, 2, B, H)[-1, 1]
+
+    assert not torch.isclose(output[:, -1, :H], final).all(dim=-1).any()  # A8, printed in the answer as True
+    assert torch.equal(output[:, 0, H:], final)  # A10, with or without padding
+
+
+def test_a9_there_is_no_output_at_index_s():
+    _, _, output, h_n, _ = run_rnn(1, 1)
+
+    with pytest.raises(IndexError):
+        _ = output[:, S]
+    assert torch.equal(output[:, S - 1], h_n[0])
+
+
+@pytest.mark.parametrize("lengths", [None, LENGTHS])
+def test_a11_an_lstm_has_a_cell_packed_the_same_way_that_stands_nowhere_in_output(lengths):
+    _, _, output, h_n, c_n = run_rnn(2, 2, "lstm", lengths)
+
+    assert c_n.shape == h_n.shape
+    assert stands_in(h_n, output, 2).all(dim=-1).tolist() == [False, False, True, True]
+    assert not stands_in(c_n, output, 2).any()
+
+
+@claim_cells
+@claim_shapes
+def test_b3_every_row_of_h_n_stands_in_output_if_and_only_if_there_is_one_layer(layers, directions, cell):
+    _, _, output, h_n, _ = run_rnn(layers, directions, cell, LENGTHS)
+
+    found = stands_in(h_n, output, directions).all(dim=-1).tolist()
+
+    assert found == [False] * (layers - 1) * directions + [True] * directions
+
+
+def test_b3_with_a_single_step_the_subset_is_not_strict():
+    _, _, output, h_n, _ = run_rnn(1, 2, steps=1)
+
+    assert torch.equal(output.flatten(), h_n.transpose(0, 1).flatten())  # the same numbers, no more in one or the other
+
+
+@claim_cells
+def test_b4_the_backward_direction_is_a_copy_that_reads_the_reversed_input(cell):
+    rnn, numbers, output, h_n, _ = run_rnn(1, 2, cell)
+    copy = type(rnn)(E, H, batch_first=True)
+    for name, parameter in copy.named_parameters():
+        parameter.data = getattr(rnn, f"{name}_reverse").data
+
+    reverse_output = copy(numbers.flip(1))[0]  # in the copy's own time
+
+    torch.testing.assert_close(output[:, -1, H:], reverse_output[:, 0], rtol=0, atol=1e-12)  # beside the forward end
+    torch.testing.assert_close(output[:, 0, H:], reverse_output[:, -1], rtol=0, atol=1e-12)
+    torch.testing.assert_close(h_n[1], reverse_output[:, -1], rtol=0, atol=1e-12)
+
+
+def test_b5_h_n_saves_the_picking_which_goes_wrong_under_padding():
+    _, _, output, h_n, _ = run_rnn(1, 2, lengths=LENGTHS)
+
+    picked = torch.cat([output[:, -1, :H], output[:, 0, H:]], dim=-1)  # right without padding, by A6 and A10
+    final = torch.cat([h_n[0], h_n[1]], dim=-1)
+
+    assert (picked == final).all(dim=-1).tolist() == (LENGTHS == S).tolist()
+
+
+@claim_cells
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_c1_h_n_minus_1_is_the_last_output_whatever_the_layers_if_there_is_one_direction(layers, cell):
+    _, _, output, h_n, _ = run_rnn(layers, 1, cell)
+
+    assert torch.equal(output[:, -1], h_n[-1])
+    assert not torch.isclose(output[:, :-1], h_n[-1].unsqueeze(1)).all(dim=-1).any()  # the last output, not every one
+
+    _, _, output, h_n, _ = run_rnn(layers, 2, cell)
+
+    assert not torch.isclose(output[:, -1, H:], h_n[-1]).all(dim=-1).any()  # with two, h_n[-1] is the backward one
