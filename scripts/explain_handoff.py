@@ -11,7 +11,7 @@ from seq2seq.explanation import explain
 def main(config: DictConfig) -> None:
     """Measure and draw."""
     with one_line_errors():
-        explain(config)
+        print(f"written to {explain(config)}")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ TINY = [
     "trainer.accelerator=cpu",
     "trainer.enable_progress_bar=false",
     "trainer.log_every_n_steps=1",
+    "+trainer.num_sanity_val_steps=0",
 ]
 """Overrides that make any training run one of a second."""
 

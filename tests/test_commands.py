@@ -42,6 +42,15 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_code_1(tmp_path):
     assert stderr == "error: checkpoint=none.ckpt cannot be read: No such file or directory\n"
 
 
+def test_a_refused_run_leaves_no_folder(tmp_path):
+    code, stdout, stderr = run("train", "data=reverse", "model.bridge=concat", "hydra.run.dir=run", cwd=tmp_path)
+
+    assert (code, stdout) == (1, "")
+    assert stderr.startswith("error: model.decoder.hidden_size=128 does not fit model.bridge=concat")
+    assert stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("override", "message"), [("modl=lstm", "Key 'modl' is not in struct"), ("model=rnn", "Could not find 'model/rnn'")]
 )

@@ -55,7 +55,7 @@ def test_what_the_checkpoint_fixes_cannot_be_given(key):
         merge_data(TRAINED, GIVEN | {"max_length": 1}, ["data=tsv", f"data.{key}=x"])
 
 
-def test_a_file_of_ones_own_is_tested(compose, tiny_checkpoint, tmp_path):
+def test_a_file_of_ones_own_is_tested(compose, tiny_checkpoint, tmp_path, caplog):
     path = tmp_path / "own.tsv"
     path.write_text("a b\tb a\nc\té\n", encoding="utf-8")
     overrides = ["data=tsv", f"data.test={path}", "trainer.accelerator=cpu"]
@@ -65,6 +65,8 @@ def test_a_file_of_ones_own_is_tested(compose, tiny_checkpoint, tmp_path):
     rows = (tmp_path / "predictions.tsv").read_text(encoding="utf-8").splitlines()[1:]
     assert [row.split("\t")[0] for row in rows] == ["a b", "c"]
     assert content["test"]["exact_match"] <= 0.5  # é is in no vocabulary, so its row is a miss whatever is predicted
+    assert "% of the target tokens are unknown to the checkpoint" in caplog.text
+    assert "source tokens" not in caplog.text
 
 
 def test_a_directory_that_holds_a_run_is_refused(compose, tiny_run):

@@ -396,6 +396,14 @@ def test_from_lstm_to_gru_the_cell_is_left_behind_and_the_log_says_so(caplog):
 
 
 @pytest.mark.parametrize("name", ["learned", "zeros"])
+def test_learned_and_zeros_start_any_cell_from_any_other(name):
+    to_lstm, to_gru = make_bridge(name, 2, 2, 3, "gru", "lstm"), make_bridge(name, 2, 2, 3, "lstm", "gru")
+
+    assert to_lstm(readable_state(2, 2, "gru")).c.shape == (3, 1, B, 6)
+    assert to_gru(readable_state(2, 2, "lstm")).c is None
+
+
+@pytest.mark.parametrize("name", ["learned", "zeros"])
 @pytest.mark.parametrize("cell", CELLS)
 def test_learned_and_zeros_hand_nothing_over(name, cell):
     bridge = make_bridge(name, 2, 2, 3, cell, cell)

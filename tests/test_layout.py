@@ -15,7 +15,7 @@ ALLOWED = {
     "metrics": {"data"},
     "plots": {"search", "files"},
     "handoff": {"nn"},
-    "handoff_picture": {"handoff", "plots"},
+    "handoff_picture": {"handoff", "nn", "plots"},
     "module": {"nn", "data", "search", "metrics", "errors"},
 }
 """Which of our rooms a room may import; those that are not named join the others and may import all."""

@@ -107,6 +107,7 @@ def test_a_long_line_is_not_batched_with_many_short_ones():
     [
         (["input=none.txt"], r"input=none\.txt cannot be read: No such file or directory"),
         (["output=none/out.txt"], r"output=none/out\.txt cannot be written: No such file or directory"),
+        (["output=in.txt", "input=./in.txt"], r"output=in\.txt is the input, which would be lost; give another file"),
         (["input=2024"], r"input=2024 cannot be read: No such file or directory"),
         (["device=null"], r"device=None is not available here; use auto or cpu"),
         (["device=meta"], r"device=meta is not available here; use auto or cpu"),

@@ -11,6 +11,7 @@ from conftest import TINY
 
 from seq2seq.errors import UserError
 from seq2seq.evaluation import evaluate
+from seq2seq.metrics import CorpusMetrics
 from seq2seq.run_directory import claim
 from seq2seq.training import train
 
@@ -96,37 +97,37 @@ def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(compose, tmp_path, wor
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_a_run_that_resumes_elsewhere_takes_its_best_checkpoint_along(compose, tmp_path):
-    # With a learning rate of zero no later epoch is better than the first.
+def test_a_run_that_resumes_elsewhere_takes_its_best_checkpoint_along(compose, tmp_path, exact_match):
     first, second = tmp_path / "first", tmp_path / "second"
-    settings = [*TINY, "optimizer.lr=0"]
-    train(compose("train", *settings), first)
+    exact_match[:] = [0.5, 0.4]
+    train(compose("train", *TINY), first)
 
-    content = train(compose("train", *settings, "trainer.max_epochs=3", f"resume={first / 'last.ckpt'}"), second)
+    content = train(compose("train", *TINY, "trainer.max_epochs=3", f"resume={first / 'last.ckpt'}"), second)
 
     assert content["best_checkpoint"] == str(second / "best.ckpt")
     assert (second / "best.ckpt").read_bytes() == (first / "best.ckpt").read_bytes()
-    assert torch.load(second / "last.ckpt", weights_only=True)["epoch"] == 2
+    assert epoch_of(second / "last.ckpt") == 2
 
 
-def test_a_run_that_was_moved_keeps_its_best_checkpoint(compose, tmp_path):
-    settings = [*TINY, "optimizer.lr=0"]
-    train(compose("train", *settings), tmp_path / "first")
+def test_a_run_that_was_moved_keeps_its_best_checkpoint(compose, tmp_path, exact_match):
+    exact_match[:] = [0.5, 0.4]
+    train(compose("train", *TINY), tmp_path / "first")
     moved = (tmp_path / "first").rename(tmp_path / "moved")
 
-    train(compose("train", *settings, "trainer.max_epochs=3", f"resume={moved / 'last.ckpt'}"), moved)
+    train(compose("train", *TINY, "trainer.max_epochs=3", f"resume={moved / 'last.ckpt'}"), moved)
 
-    assert torch.load(moved / "best.ckpt", weights_only=True)["epoch"] == 0
+    assert epoch_of(moved / "best.ckpt") == 0
 
 
-def test_a_resumed_run_may_be_more_patient(compose, tmp_path):
-    settings = [*TINY, "optimizer.lr=0", "trainer.max_epochs=6"]
+def test_a_resumed_run_may_be_more_patient(compose, tmp_path, exact_match):
+    exact_match[:] = [0.5]
+    settings = [*TINY, "trainer.max_epochs=6"]
     train(compose("train", *settings, "early_stopping.patience=1"), tmp_path)
     resume = f"resume={tmp_path / 'last.ckpt'}"
 
     train(compose("train", *settings, "early_stopping.patience=50", resume), tmp_path)
 
-    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["epoch"] == 5
+    assert epoch_of(tmp_path / "last.ckpt") == 5
 
 
 def test_what_else_changes_at_a_resume_is_logged(compose, tmp_path, tiny_run, caplog):
@@ -174,7 +175,7 @@ def test_a_time_that_ends_before_the_first_validation_is_named(compose, tmp_path
 def test_validating_every_other_epoch_is_fine(compose, tmp_path):
     train(compose("train", *TINY, "trainer.max_epochs=2", "+trainer.check_val_every_n_epoch=2"), tmp_path)
 
-    assert torch.load(tmp_path / "best.ckpt", weights_only=True)["epoch"] == 1
+    assert epoch_of(tmp_path / "best.ckpt") == 1
 
 
 def test_long_items_are_not_drawn(compose, tmp_path, monkeypatch):
@@ -199,11 +200,48 @@ def stop_after(config, epochs, output_dir):
     assert stopped.value.code == 130
 
 
-def test_the_last_checkpoint_is_that_of_the_last_epoch_even_if_none_was_better(compose, tmp_path):
-    train(compose("train", *TINY, "trainer.max_epochs=3", "optimizer.lr=0"), tmp_path)
+@pytest.fixture
+def exact_match(monkeypatch):
+    """Lets a test say what the exact match of each validation is, one after another; the last one stays."""
+    values = [0.0]
 
-    epochs = [torch.load(tmp_path / name, weights_only=True)["epoch"] for name in ("best.ckpt", "last.ckpt")]
-    assert epochs == [0, 2]
+    def compute(metrics, real=CorpusMetrics.compute):
+        return real(metrics) | {"exact_match": values.pop(0) if len(values) > 1 else values[0]}
+
+    monkeypatch.setattr(CorpusMetrics, "compute", compute)
+    return values
+
+
+def epoch_of(checkpoint):
+    return torch.load(checkpoint, weights_only=True)["epoch"]
+
+
+def test_the_last_checkpoint_is_that_of_the_last_epoch_even_if_none_was_better(compose, tmp_path, exact_match):
+    exact_match[:] = [0.5, 0.4, 0.3]
+
+    train(compose("train", *TINY, "trainer.max_epochs=3"), tmp_path)
+
+    assert (epoch_of(tmp_path / "best.ckpt"), epoch_of(tmp_path / "last.ckpt")) == (0, 2)
+
+
+def test_of_equally_good_epochs_the_later_is_kept(compose, tmp_path, exact_match):
+    exact_match[:] = [0.2, 0.5, 0.5, 0.4]
+
+    train(compose("train", *TINY, "trainer.max_epochs=4"), tmp_path)
+
+    assert epoch_of(tmp_path / "best.ckpt") == 2
+
+
+def test_patience_is_counted_from_the_first_match_and_the_log_says_when_it_is_over(
+    compose, tmp_path, exact_match, caplog
+):
+    exact_match[:] = [0.0, 0.0, 0.0, 0.0, 0.5, 0.5, 0.4]
+
+    with caplog.at_level("INFO"):
+        train(compose("train", *TINY, "trainer.max_epochs=20", "early_stopping.patience=2"), tmp_path)
+
+    assert epoch_of(tmp_path / "last.ckpt") == 6
+    assert "stopped early after epoch 7: no better exact match in 2 epochs (early_stopping.patience=2)" in caplog.text
 
 
 def test_ctrl_c_keeps_the_checkpoints_and_says_where(compose, tmp_path, caplog):
@@ -213,10 +251,11 @@ def test_ctrl_c_keeps_the_checkpoints_and_says_where(compose, tmp_path, caplog):
     assert f"interrupted; kept: {tmp_path / 'best.ckpt'}, {tmp_path / 'last.ckpt'}" in caplog.text
 
 
-def test_ctrl_c_in_the_first_epoch_says_that_there_is_nothing(compose, tmp_path, caplog):
+def test_ctrl_c_in_the_first_epoch_says_that_there_is_nothing_and_frees_the_directory(compose, tmp_path, caplog):
     stop_after(compose("train", *TINY), epochs=0, output_dir=tmp_path)
 
     assert "no checkpoint, as no epoch was complete" in caplog.text
+    train(compose("train", *TINY), tmp_path)
 
 
 def test_a_directory_that_holds_a_run_is_refused_and_left_as_it_is(compose, tiny_run):
@@ -235,7 +274,7 @@ def test_a_directory_that_holds_a_run_is_refused_and_left_as_it_is(compose, tiny
         (["seed=-1"], "seed=-1 must be a whole number of at least 0"),
         (["early_stopping.patience=0"], "early_stopping.patience=0 must be a whole number of at least 1"),
         (["search.max_length=0"], "search.max_length=0 must be a whole number of at least 1"),
-        (["trainer.max_epochs=0"], "trainer.max_epochs=0 must be above the 0 epochs that are done already"),
+        (["trainer.max_epochs=0"], "trainer.max_epochs=0 must be at least 1, or -1 with trainer.max_steps"),
         (["trainer.max_epochs=-1"], "trainer.max_epochs=-1 sets no end"),
         (["trainer.max_epochs=abc"], "trainer.max_epochs=abc must be a whole number of at least -1"),
         (["trainer.devices=2"], "trainer.devices=2 must be 1"),

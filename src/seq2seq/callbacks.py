@@ -44,6 +44,12 @@ class RunCheckpoint(ModelCheckpoint):
         self.path = output_dir / f"{name}{self.FILE_EXTENSION}"
         self.resumed_from = resumed_from
 
+    def check_monitor_top_k(self, trainer: pl.Trainer, current: torch.Tensor | None = None) -> bool:
+        """Say whether this epoch is the best: of equal ones the later, which has learnt longer."""
+        best = self.best_k_models.get(self.kth_best_model_path)
+        equal = current is not None and best is not None and bool(current == best)
+        return equal or super().check_monitor_top_k(trainer, current)
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the state in a checkpoint, wherever its run's directory was or is now."""
         beside = self.resumed_from / self.path.name if self.resumed_from else self.path
@@ -61,10 +67,34 @@ class RunCheckpoint(ModelCheckpoint):
 
 
 class ExactMatchStopping(EarlyStopping):
-    """Stops after ``patience`` epochs without a better exact match; a run that resumes may change the patience."""
+    """Stops after ``patience`` epochs without a better exact match, counted from the first match.
+
+    Before it, exact match cannot tell a model that learns from one that does not. A run that resumes may change the
+    patience.
+    """
 
     def __init__(self, patience: int) -> None:
         super().__init__(MONITOR, mode="max", patience=patience, strict=False)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Count the epoch, where validation is what ends it."""
+        if trainer.callback_metrics.get(MONITOR, 0) > 0:
+            super().on_validation_end(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Count the epoch, where training is."""
+        if trainer.callback_metrics.get(MONITOR, 0) > 0:
+            super().on_train_epoch_end(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say so if this is why training ended."""
+        if self.stopped_epoch:
+            log.info(
+                "stopped early after epoch %d: no better exact match in %d epochs (early_stopping.patience=%d)",
+                self.stopped_epoch + 1,
+                self.wait_count,
+                self.patience,
+            )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the state in a checkpoint, but for the patience."""

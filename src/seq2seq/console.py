@@ -1,5 +1,6 @@
 """From a script's `main` to a function of ours, and from its errors to one line and an exit code."""
 
+import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -16,6 +17,12 @@ from seq2seq.run_directory import OVERRIDES, write_yaml
 
 FAILURE = "error.txt"
 """Where a failed run of a sweep leaves its reason, in its own directory."""
+
+
+def remove_if_empty(output_dir: Path) -> None:
+    """Remove the directory that Hydra made for a refused run, unless something but an empty log stands in it."""
+    if all(path.suffix == ".log" and path.stat().st_size == 0 for path in output_dir.iterdir()):
+        shutil.rmtree(output_dir)
 
 
 @contextmanager
@@ -48,7 +55,11 @@ def run_job(job: Callable[..., object], config: DictConfig, *, in_sweeps: bool =
     overrides = list(hydra.overrides.task)
     if hydra.mode != RunMode.MULTIRUN or not in_sweeps:
         with one_line_errors():
-            return job(config, output_dir, overrides)
+            try:
+                return job(config, output_dir, overrides)
+            except UserError:
+                remove_if_empty(output_dir)
+                raise
     try:
         return job(config, output_dir, overrides)
     except Exception as error:

@@ -1,5 +1,6 @@
 """A trained model on a split: its metrics and its predictions."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from rich.console import Console
 
 from seq2seq.building import build_trainer, keep_quiet, plain
 from seq2seq.checkpoint import load_module
+from seq2seq.data.corpus import Corpus
 from seq2seq.data.datamodule import PairsDataModule
 from seq2seq.data.tasks import Split, build_task
+from seq2seq.data.vocabulary import UNK
 from seq2seq.errors import UserError, check_count, check_keys
 from seq2seq.module import Seq2SeqModule
 from seq2seq.report import (
@@ -24,6 +27,8 @@ from seq2seq.report import (
     write_predictions,
 )
 from seq2seq.run_directory import refuse_used
+
+log = logging.getLogger(__name__)
 
 GIVEN = ("test", "source_column", "target_column", "batch_size")
 """Settings of a task that the command line may give; the checkpoint fixes the others with its vocabularies."""
@@ -78,6 +83,14 @@ def merge_data(trained: dict[str, Any], given: dict[str, Any] | None, overrides:
     return trained | {key: given[key] for key in GIVEN if f"data.{key}" in named}
 
 
+def warn_of_unknown(corpus: Corpus) -> None:
+    """Log how many tokens of a file the checkpoint has never seen, if there are any."""
+    for side, sequences in (("source", corpus.sources), ("target", corpus.targets)):
+        share = float((sequences.ids == UNK).float().mean())
+        if share > 0:
+            log.warning("%.1f %% of the %s tokens are unknown to the checkpoint", 100 * share, side)
+
+
 def evaluate(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Test a checkpoint, print the results and write them to ``output_dir``.
 
@@ -94,7 +107,7 @@ def evaluate(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()
         module.max_length = check_count("search.max_length", settings["search"]["max_length"])
     task = build_task(merge_data(module.hparams["data"], settings.get("data"), overrides))
     data = PairsDataModule(task, seed=0, codecs=(module.source, module.target))
-    data.corpus("test")  # a file's mistakes are found before anything starts
+    warn_of_unknown(data.corpus("test"))  # and a file's mistakes are found before anything starts
     result = evaluate_split(build_trainer(config.trainer, output_dir), module, data, "test")
     console = Console()
     show_metrics(console, {"test": result})

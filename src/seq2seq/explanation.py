@@ -15,8 +15,8 @@ from seq2seq.plots import save
 TINY_VOCABULARY = 9
 
 
-def explain(config: DictConfig) -> None:
-    """Measure an untrained model of the configured shape on a padded batch, and draw what was found.
+def explain(config: DictConfig) -> Path:
+    """Measure an untrained model of the configured shape on a padded batch, draw it, and return the picture's path.
 
     Raises:
         UserError: If a setting is not what it must be.
@@ -32,3 +32,4 @@ def explain(config: DictConfig) -> None:
     output = Path(str(settings["output"])).expanduser()
     output.parent.mkdir(parents=True, exist_ok=True)
     save(handoff_picture(measured, cells, settings["model"]["bridge"]), output)
+    return output

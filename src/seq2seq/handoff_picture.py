@@ -5,6 +5,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
 from seq2seq.handoff import Handoff
+from seq2seq.nn.bridge import WEIGHTED
 from seq2seq.plots import new_figure
 
 LAYER_COLOURS = ("#4c78a8", "#e08a3c", "#59a14f", "#b07aa1", "#9c755f")
@@ -24,7 +25,7 @@ def handoff_picture(measured: Handoff, cells: tuple[str, str], bridge: str) -> F
     """
     layers, directions = measured.places.shape
     rows = layers * directions
-    bottom = min(0.0, _decoder_y(0, measured.reach.size(0), rows, directions)) - 0.3
+    bottom = min(0.0, _decoder_y(0, measured.reach.size(0), rows, directions)) - 0.9
     figure = new_figure(11.5, 0.62 * (rows + 1.0 - bottom))
     axes = figure.subplots()
     axes.axis("off")
@@ -33,7 +34,10 @@ def handoff_picture(measured: Handoff, cells: tuple[str, str], bridge: str) -> F
         _draw_steps(axes, row, layer, direction, measured)
         _draw_state_row(axes, row, layer, direction, cells[0])
     _draw_output_bracket(axes, rows, directions, measured.steps)
-    _draw_decoder(axes, rows, directions, measured, bridge)
+    _draw_decoder(axes, rows, directions, measured)
+    middle = (STATE_X + STATE_WIDTH + DECODER_X) / 2
+    label = _bridge_label(measured, cells, bridge)
+    axes.text(middle, bottom + 0.3, label, ha="center", fontsize=10.5, style="italic", color=INK)
     top = rows * ROW + 0.45
     _title(axes, measured.steps / 2, top, f"encoder ({cells[0].upper()}), one row of {measured.length} tokens")
     _title(axes, STATE_X + STATE_WIDTH / 2, top, "h_n" + (" and c_n" if cells[0] == "lstm" else ""))
@@ -94,7 +98,7 @@ def _draw_output_bracket(axes: Axes, rows: int, directions: int, steps: int) -> 
     axes.text(steps * CELL + 0.1, low + 0.03, "output", ha="left", va="bottom", fontsize=9, style="italic", color=INK)
 
 
-def _draw_decoder(axes: Axes, rows: int, directions: int, measured: Handoff, bridge: str) -> None:
+def _draw_decoder(axes: Axes, rows: int, directions: int, measured: Handoff) -> None:
     count = measured.reach.size(0)
     for layer in range(count):
         y = _decoder_y(layer, count, rows, directions)
@@ -108,11 +112,16 @@ def _draw_decoder(axes: Axes, rows: int, directions: int, measured: Handoff, bri
             row = source * directions + direction
             start = (STATE_X + STATE_WIDTH, row * ROW + 0.42)
             _arrow(axes, start, (DECODER_X, y + ROW / 2), LAYER_COLOURS[source % len(LAYER_COLOURS)])
-    middle = (STATE_X + STATE_WIDTH + DECODER_X) / 2
-    reached = "" if measured.reach.any() else "\n(nothing is handed over)"
-    axes.text(
-        middle, rows * ROW + 0.45, f"bridge: {bridge}{reached}", ha="center", fontsize=11, style="italic", color=INK
-    )
+
+
+def _bridge_label(measured: Handoff, cells: tuple[str, str], bridge: str) -> str:
+    """Name the bridge, and say what becomes of an LSTM's cell that only one side has."""
+    label = f"bridge: {bridge}" if measured.reach.any() else f"bridge: {bridge}, nothing is handed over"
+    if cells == ("lstm", "gru"):
+        return label + "; c_n is left behind"
+    if cells == ("gru", "lstm") and bridge not in ("learned", "zeros"):
+        return label + ("; the cell is made from h_n" if bridge in WEIGHTED else "; the cell starts at zero")
+    return label
 
 
 def _decoder_y(layer: int, count: int, rows: int, directions: int) -> float:

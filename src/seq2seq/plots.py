@@ -56,7 +56,7 @@ def learning_curves(metrics_file: Path) -> Figure:
         axes.grid(alpha=0.3)
         axes.set_xlim(left=0)
     loss.legend(frameon=False)
-    decoding.legend(frameon=False)
+    decoding.legend(frameon=False, loc="center right")
     return figure
 
 

@@ -131,6 +131,8 @@ def predict(config: DictConfig) -> None:
     module = load_module(str(settings["checkpoint"]))
     predictor = Predictor(module, settings["device"], settings["search"]["max_length"])
     given, wanted = settings["input"], settings["output"]
+    if None not in (given, wanted) and Path(str(given)).resolve() == Path(str(wanted)).resolve():
+        raise UserError(f"output={wanted} is the input, which would be lost; give another file")
     with opened_input(given) as source:
         lines = decode_lines(source, "<stdin>" if given is None else str(given))
         if wanted is None:

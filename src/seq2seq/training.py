@@ -23,7 +23,7 @@ from seq2seq.nn.model import MODEL_KEYS
 from seq2seq.plots import HEATMAP_LIMIT, attention_heatmap, learning_curves, save
 from seq2seq.prediction import Predictor
 from seq2seq.report import Result, show_groups, show_metrics, show_predictions, write_json, write_predictions
-from seq2seq.run_directory import check_resumable, claim, keep_old_rows, refuse_used
+from seq2seq.run_directory import CONFIG, check_resumable, claim, keep_old_rows, refuse_used
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +139,9 @@ def check_end(trainer: dict[str, Any], done: int, steps: int) -> None:
             f"trainer.max_steps={trainer['max_steps']} ends before the next validation, "
             f"after step {(done + 1) * steps}; nothing would be kept"
         )
-    if 0 <= epochs <= done:
+    if epochs == 0:
+        raise UserError("trainer.max_epochs=0 must be at least 1, or -1 with trainer.max_steps")
+    if 0 < epochs <= done:
         raise UserError(f"trainer.max_epochs={epochs} must be above the {done} epochs that are done already")
 
 
@@ -164,7 +166,11 @@ def checkpoints_named_on_interrupt(output_dir: Path) -> Iterator[None]:
         if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
             raise
         kept = [str(path) for path in (output_dir / "best.ckpt", output_dir / "last.ckpt") if path.exists()]
-        log.error("interrupted; kept: %s", ", ".join(kept) or "no checkpoint, as no epoch was complete")
+        if kept:
+            log.error("interrupted; kept: %s; go on with resume=%s", ", ".join(kept), kept[-1])
+        else:
+            (output_dir / CONFIG).unlink(missing_ok=True)  # the directory is free again
+            log.error("interrupted; kept: no checkpoint, as no epoch was complete")
         raise SystemExit(130) from None
 
 
