@@ -42,7 +42,8 @@ def folder(tmp_path, monkeypatch, first_run):
     for name in ("train.tsv", "dev.tsv"):
         (tmp_path / name).write_text("a b\tx y\nc\tz\nb a\ty\n")
     (tmp_path / "dates.txt").write_text("jeudi 2 janvier 2003\n")
-    shutil.copytree(first_run, tmp_path / "outputs" / "first")
+    for name in ("first", "own"):
+        shutil.copytree(first_run, tmp_path / "outputs" / name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
