@@ -6,24 +6,35 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import pytest
 from conftest import ROOT, TINY
 
 
-def start(script, *overrides, cwd):
+def hear_ctrl_c():
+    # A job in a shell's background is born deaf to it, and so would be our child.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@contextmanager
+def started(script, *overrides, cwd):
+    """A script's process, ended in any case."""
     command = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *overrides]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    pipe = subprocess.PIPE
-    return subprocess.Popen(
-        command, cwd=cwd, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True, encoding="utf-8"
-    )
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    process = subprocess.Popen(command, cwd=cwd, env=environment, encoding="utf-8", preexec_fn=hear_ctrl_c, **streams)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def run(script, *overrides, cwd, stdin=""):
-    process = start(script, *overrides, cwd=cwd)
-    stdout, stderr = process.communicate(stdin, timeout=120)
-    return process.returncode, stdout, stderr
+    with started(script, *overrides, cwd=cwd) as process:
+        stdout, stderr = process.communicate(stdin, timeout=120)
+        return process.returncode, stdout, stderr
 
 
 def test_predict_answers_in_a_pipe_and_leaves_nothing_behind(tiny_checkpoint, tmp_path):
@@ -86,13 +97,13 @@ def test_a_sweep_goes_on_after_a_failure_and_ends_with_a_summary(tmp_path):
 
 def test_ctrl_c_ends_with_a_code_of_its_own_and_keeps_the_checkpoints(tmp_path):
     long = [*TINY, "trainer.max_epochs=5000", "early_stopping.patience=5000", "hydra.run.dir=run"]
-    process = start("train", *long, cwd=tmp_path)
-    deadline = time.monotonic() + 100
-    while not (tmp_path / "run" / "last.ckpt").exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
+    with started("train", *long, cwd=tmp_path) as process:
+        deadline = time.monotonic() + 100
+        while not (tmp_path / "run" / "last.ckpt").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
 
-    process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=60)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
 
     assert process.returncode == 130
     assert f"interrupted; kept: {tmp_path}/run/best.ckpt, {tmp_path}/run/last.ckpt" in stdout + stderr
