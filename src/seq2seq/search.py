@@ -64,7 +64,7 @@ def greedy(model: Seq2Seq, encoded: Encoded, max_length: int) -> Tensor:
         if going * 2 <= len(rows):
             kept = (~finished).nonzero().squeeze(1)
             rows, finished, tokens = rows[kept], finished[kept], tokens[kept]
-            memory, state = memory.select(kept), state.select(kept)
+            memory, state = Encoded(memory, state).select(kept)
     return result[:, : step + 1]
 
 
