@@ -97,6 +97,19 @@ def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(compose, tmp_path, wor
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_what_was_logged_after_the_checkpoint_is_logged_anew(compose, tmp_path):
+    # A run that is killed in mid-epoch has logged steps that its checkpoint does not know.
+    train(compose("train", *TINY), tmp_path)
+    with (tmp_path / "metrics.csv").open("a") as file:
+        file.write("1,3,99.0,0.1,,,,,\n")
+
+    train(compose("train", *TINY, "trainer.max_epochs=2", f"resume={tmp_path / 'last.ckpt'}"), tmp_path)
+
+    steps = [row["step"] for row in read_rows(tmp_path / "metrics.csv") if row["train/loss"]]
+    assert steps == ["0", "1", "2", "3", "4", "5"]
+    assert "99.0" not in losses(tmp_path)
+
+
 def test_a_run_that_resumes_elsewhere_takes_its_best_checkpoint_along(compose, tmp_path, exact_match):
     first, second = tmp_path / "first", tmp_path / "second"
     exact_match[:] = [0.5, 0.4]
