@@ -66,6 +66,14 @@ def test_a_picture_of_any_shape_is_drawn(compose, tmp_path, overrides):
     assert [path.name for path in output.parent.iterdir()] == ["x.png"]
 
 
+def test_a_picture_that_cannot_be_written_is_named(compose, tmp_path):
+    (tmp_path / "file").write_text("")
+
+    for output in (tmp_path / "file" / "x.png", tmp_path):
+        with pytest.raises(UserError, match=f"output={output} cannot be written: "):
+            explain(compose("explain_handoff", f"output={output}"))
+
+
 def test_an_unknown_key_is_refused(compose):
     with pytest.raises(UserError, match="foo is unknown; the keys are model, output"):
         explain(compose("explain_handoff", "+foo=1"))

@@ -185,6 +185,13 @@ def test_a_time_that_ends_before_the_first_validation_is_named(compose, tmp_path
         train(compose("train", *TINY, "+trainer.max_time='00:00:00:00'"), tmp_path)
 
 
+def test_steps_are_counted_in_gathered_batches(compose, tmp_path):
+    # Three batches in steps of two: an epoch is two steps, so two of them reach its validation.
+    train(compose("train", *TINY, "+trainer.accumulate_grad_batches=2", "+trainer.max_steps=2"), tmp_path)
+
+    assert torch.load(tmp_path / "best.ckpt", weights_only=True)["global_step"] == 2
+
+
 def test_validating_every_other_epoch_is_fine(compose, tmp_path):
     train(compose("train", *TINY, "trainer.max_epochs=2", "+trainer.check_val_every_n_epoch=2"), tmp_path)
 
@@ -302,6 +309,11 @@ def test_a_directory_that_holds_a_run_is_refused_and_left_as_it_is(compose, tiny
         (["+model.foo=1"], "model.foo is unknown"),
         (["+foo=1"], "foo is unknown; the keys are data, early_stopping, "),
         (["trainer=null"], "trainer=None must hold the arguments of Lightning's Trainer"),
+        (["+trainer.max_steps=abc"], "trainer.max_steps=abc must be a whole number of at least -1"),
+        (
+            ["+trainer.accumulate_grad_batches=0"],
+            "trainer.accumulate_grad_batches=0 must be a whole number of at least 1",
+        ),
         (["+trainer.max_steps=2"], "trainer.max_steps=2 ends before the next validation, after step 3"),
         (["+trainer.epochs=3"], "trainer: Trainer.__init__() got an unexpected keyword argument 'epochs'"),
         (["trainer.precision=17"], "trainer: Precision 17 is invalid"),

@@ -1,6 +1,5 @@
 """From a script's `main` to a function of ours, and from its errors to one line and an exit code."""
 
-import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -19,10 +18,11 @@ FAILURE = "error.txt"
 """Where a failed run of a sweep leaves its reason, in its own directory."""
 
 
-def remove_if_empty(output_dir: Path) -> None:
-    """Remove the directory that Hydra made for a refused run, unless something but an empty log stands in it."""
-    if all(path.suffix == ".log" and path.stat().st_size == 0 for path in output_dir.iterdir()):
-        shutil.rmtree(output_dir)
+def remove_if_empty(output_dir: Path, log_file: Path) -> None:
+    """Remove the directory that Hydra made for a refused run, unless more than that run's empty log stands in it."""
+    if [*output_dir.iterdir()] == [log_file] and log_file.stat().st_size == 0:
+        log_file.unlink()
+        output_dir.rmdir()
 
 
 @contextmanager
@@ -58,7 +58,7 @@ def run_job(job: Callable[..., object], config: DictConfig, *, in_sweeps: bool =
             try:
                 return job(config, output_dir, overrides)
             except UserError:
-                remove_if_empty(output_dir)
+                remove_if_empty(output_dir, output_dir / f"{hydra.job.name}.log")
                 raise
     try:
         return job(config, output_dir, overrides)

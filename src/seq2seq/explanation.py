@@ -6,7 +6,7 @@ import torch
 from omegaconf import DictConfig
 
 from seq2seq.building import plain
-from seq2seq.errors import check_keys
+from seq2seq.errors import UserError, check_keys
 from seq2seq.handoff import measure
 from seq2seq.handoff_picture import handoff_picture
 from seq2seq.nn.model import MODEL_KEYS, build_model
@@ -30,6 +30,9 @@ def explain(config: DictConfig) -> Path:
     measured = measure(model, source, torch.tensor([5, 3]), row=1)
     cells = (settings["model"]["encoder"]["cell"], settings["model"]["decoder"]["cell"])
     output = Path(str(settings["output"])).expanduser()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    save(handoff_picture(measured, cells, settings["model"]["bridge"]), output)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"output={output} cannot be written: {error.strerror}") from error
+    save(handoff_picture(measured, cells, settings["model"]["bridge"]), output, "output")
     return output

@@ -46,12 +46,11 @@ def measure(model: Seq2Seq, source: Tensor, lengths: Tensor, row: int) -> Handof
 def reach(model: Seq2Seq, state: RNNState) -> Tensor:
     """Return which rows of ``h_n`` each decoder layer's initial state depends on, by its gradient, ``(L', L, D)``."""
     h = state.h.detach().requires_grad_()
-    handed = model.bridge(RNNState(h, state.c)).h
     reached = []
-    for layer in handed:
-        if not layer.requires_grad:
-            reached.append(torch.zeros(h.shape[:2], dtype=torch.bool))
-            continue
-        (gradient,) = torch.autograd.grad(layer.sum(), h, retain_graph=True, allow_unused=True)
-        reached.append(torch.zeros(h.shape[:2], dtype=torch.bool) if gradient is None else gradient.any(-1).any(-1))
-    return torch.stack(reached)
+    for layer in model.bridge(RNNState(h, state.c)).h:
+        # A bridge that reads nothing, or only weights of its own, has no gradient here at all.
+        (gradient,) = (
+            torch.autograd.grad(layer.sum(), h, retain_graph=True, allow_unused=True) if layer.requires_grad else [None]
+        )
+        reached.append(torch.zeros_like(h) if gradient is None else gradient)
+    return torch.stack(reached).any(-1).any(-1)

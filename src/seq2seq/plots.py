@@ -1,7 +1,7 @@
 """Pictures: learning curves and attention heatmaps."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib import font_manager
@@ -25,30 +25,31 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG."""
-    with replacing(path, "picture") as temporary:
+def save(figure: Figure, path: Path, key: str = "picture") -> None:
+    """Write a figure as PNG; ``key`` is the setting that named the file, for the error."""
+    with replacing(path, key) as temporary:
         figure.savefig(temporary, dpi=150, format="png")
 
 
-def read_curve(metrics_file: Path, column: str) -> tuple[list[int], list[float]]:
+def curve(rows: Sequence[Mapping[str, str]], column: str) -> tuple[list[int], list[float]]:
     """Return the steps and the values of a column of Lightning's ``metrics.csv``, without its gaps."""
-    with metrics_file.open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row.get(column)]
-    return [int(row["step"]) for row in rows], [float(row[column]) for row in rows]
+    filled = [row for row in rows if row.get(column)]
+    return [int(row["step"]) for row in filled], [float(row[column]) for row in filled]
 
 
 def learning_curves(metrics_file: Path) -> Figure:
     """Draw the loss, what real decoding makes of it, and the learning rate, over optimiser steps."""
+    with metrics_file.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
     figure = new_figure(10, 3.2)
     loss, decoding, rate = figure.subplots(1, 3)
-    loss.plot(*read_curve(metrics_file, "train/loss"), color=GREY, linewidth=0.8, label="training")
-    loss.plot(*read_curve(metrics_file, "val/loss_teacher_forced"), "o-", color=BLUE, label="validation")
+    loss.plot(*curve(rows, "train/loss"), color=GREY, linewidth=0.8, label="training")
+    loss.plot(*curve(rows, "val/loss_teacher_forced"), "o-", color=BLUE, label="validation")
     loss.set(title="Loss, teacher-forced", ylabel="nats per token", yscale="log")
     for name, color in (("exact_match", BLUE), ("symbol_error_rate", ORANGE)):
-        decoding.plot(*read_curve(metrics_file, f"val/{name}"), "o-", color=color, label=name.replace("_", " "))
+        decoding.plot(*curve(rows, f"val/{name}"), "o-", color=color, label=name.replace("_", " "))
     decoding.set(title="Validation, real decoding", ylim=(-0.02, 1.02))
-    rate.plot(*read_curve(metrics_file, "train/lr"), color=BLUE)
+    rate.plot(*curve(rows, "train/lr"), color=BLUE)
     rate.set(title="Learning rate")
     rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     for axes in (loss, decoding, rate):
@@ -66,9 +67,10 @@ def attention_heatmap(alignment: Alignment) -> Figure:
     figure = new_figure(1.6 + 0.28 * columns, 1.4 + 0.28 * rows)
     axes = figure.subplots()
     image = axes.imshow(alignment.weights.numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    axes.set_xticks(range(columns), [printable(token) for token in alignment.source])
+    source = [printable(token) for token in alignment.source]
+    axes.set_xticks(range(columns), source)
     axes.set_yticks(range(rows), [printable(token) for token in alignment.target])
-    if any(len(printable(token)) > 2 for token in alignment.source):
+    if any(len(label) > 2 for label in source):
         axes.tick_params(axis="x", labelrotation=90)
     axes.set(xlabel="source", ylabel="prediction")
     axes.xaxis.set_label_position("top")
@@ -89,7 +91,7 @@ def printable(token: str) -> str:
     """
     if token == " ":
         return "␣"
-    drawn: Sequence[str] = [
+    drawn = [
         letter if FONT.get_char_index(ord(letter)) and letter.isprintable() else f"U+{ord(letter):04X}"
         for letter in token
     ]

@@ -1,6 +1,7 @@
 """Train a model: from a composed config to the files that a run leaves behind."""
 
 import logging
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -70,7 +71,7 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
     if resume:
         check_resumable(module.hparams, saved, resume)
     data.first_epoch = saved["epoch"] + 1
-    check_end(settings["trainer"], data.first_epoch, len(data.train_dataloader()))
+    check_end(settings["trainer"], data.first_epoch, batches=len(data.train_dataloader()))
     resumed_from = Path(resume).expanduser().parent if resume else None
     best = RunCheckpoint(output_dir, "best", MONITOR, resumed_from)
     last = RunCheckpoint(output_dir, "last", None, resumed_from)
@@ -119,25 +120,28 @@ def build_module(settings: dict[str, Any], data: PairsDataModule) -> Seq2SeqModu
     )
 
 
-def check_end(trainer: dict[str, Any], done: int, steps: int) -> None:
+def check_end(trainer: dict[str, Any], done: int, batches: int) -> None:
     """Refuse a run that has no end, or none that leaves anything.
 
     Args:
         trainer: Its arguments.
         done: Epochs that are done already.
-        steps: Of an epoch.
+        batches: Of an epoch.
     """
     check_mapping("trainer", trainer, TRAINER_CONTENT)
     epochs = check_count("trainer.max_epochs", trainer.get("max_epochs"), minimum=-1)
-    if epochs == -1 and trainer.get("max_steps", -1) == -1:
+    steps = check_count("trainer.max_steps", trainer.get("max_steps", -1), minimum=-1)
+    if epochs == steps == -1:
         raise UserError(
             "trainer.max_epochs=-1 sets no end, and the learning rate falls to zero at the end; "
             "give a number of epochs, or trainer.max_steps"
         )
-    if 0 <= trainer.get("max_steps", -1) < (done + 1) * steps:
+    batches_a_step = check_count("trainer.accumulate_grad_batches", trainer.get("accumulate_grad_batches", 1))
+    next_validation = (done + 1) * math.ceil(batches / batches_a_step)
+    if 0 <= steps < next_validation:
         raise UserError(
-            f"trainer.max_steps={trainer['max_steps']} ends before the next validation, "
-            f"after step {(done + 1) * steps}; nothing would be kept"
+            f"trainer.max_steps={steps} ends before the next validation, after step {next_validation}; "
+            "nothing would be kept"
         )
     if epochs == 0:
         raise UserError("trainer.max_epochs=0 must be at least 1, or -1 with trainer.max_steps")
