@@ -1,11 +1,12 @@
 # make train   set everything up and train on the built-in task; ARGS="model=lstm seed=1" passes overrides
 # make test    set everything up and run the tests
 # make check   format, lint and types
+# make mutants break the handoff on purpose, in every way we know, and see that a test fails
 # make install make the environment only
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install train test check format clean
+.PHONY: install train test mutants check format clean
 
 install: .venv/installed
 
@@ -22,6 +23,9 @@ train: install
 
 test: install
 	$(BIN)/python -m pytest $(ARGS)
+
+mutants: install
+	$(BIN)/python tests/mutants.py
 
 check: install
 	$(BIN)/ruff format --check

@@ -1,6 +1,7 @@
-"""Draw how a model hands its state over: ``python scripts/explain_handoff.py [model=lstm ...] [output=FILE]``."""
+"""Show and prove how a model hands its state over; see configs/explain_handoff.yaml."""
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from seq2seq.console import one_line_errors
@@ -9,9 +10,9 @@ from seq2seq.explanation import explain
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="explain_handoff")
 def main(config: DictConfig) -> None:
-    """Measure and draw."""
+    """Measure, print and draw."""
     with one_line_errors():
-        print(f"written to {explain(config)}")
+        print(f"written to {explain(config, HydraConfig.get().overrides.task)}")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,18 @@
 """What every chapter of tests may use."""
 
+import os
 from pathlib import Path
 
 import hydra
 import pytest
 import torch
+from hypothesis import settings
 
 from seq2seq.training import train
+
+# Examples of property tests: the same every time in CI; no deadline, as machines are shared.
+settings.register_profile("house", deadline=None, max_examples=200, derandomize="CI" in os.environ)
+settings.load_profile("house")
 
 ROOT = Path(__file__).parents[1]
 

@@ -92,7 +92,10 @@ def test_a_sweep_goes_on_after_a_failure_and_ends_with_a_summary(tmp_path):
     code, _, stderr = run("train", *sweep, cwd=tmp_path)  # the same directory again
 
     assert code == 1
-    assert stderr == "error: hydra.sweep.dir=sweep already holds runs; choose another directory\n"
+    assert stderr == (
+        "error: hydra.sweep.dir=sweep already holds runs; choose another directory, or skip_finished=true to go on "
+        "with them\n"
+    )
 
 
 def test_ctrl_c_ends_with_a_code_of_its_own_and_keeps_the_checkpoints(tmp_path):

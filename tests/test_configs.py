@@ -11,16 +11,20 @@ from omegaconf import DictConfig, OmegaConf
 from seq2seq.building import plain
 from seq2seq.data import build_task
 from seq2seq.data.tasks import TASKS
+from seq2seq.handoff import MISTAKES
 from seq2seq.nn import Encoder, LuongDecoder, build_model
 from seq2seq.training import train
 
 CONFIGS = ROOT / "configs"
-EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
-SMALL = [override for override in TINY if not override.startswith("data")]
 
 
 def options(group):
     return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+
+
+EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
+CASES = options("experiment/case")
+SMALL = [override for override in TINY if not override.startswith("data")]
 
 
 def targets(node):
@@ -72,9 +76,11 @@ def test_a_word_makes_an_lstm_of_both_sides(compose):
 def test_every_experiment_runs(compose, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pairs.tsv").write_text("ab\tx y\ncd\tz\nda\ty\n")
-    files = [f"data.{split}=pairs.tsv" for split in ("train", "val", "test")]
+    data = [f"data.{split}=pairs.tsv" for split in ("train", "val", "test")]
+    if compose("train", f"experiment={name}").data.task != "tsv":
+        data = [f"data.{split}_size=40" for split in ("train", "val", "test")]
 
-    content = train(compose("train", f"experiment={name}", *files, *SMALL), tmp_path / "run")
+    content = train(compose("train", f"experiment={name}", *data, *SMALL), tmp_path / "run")
 
     assert set(content["test"]) >= {"exact_match", "symbol_error_rate"}
 
@@ -83,6 +89,8 @@ def test_every_experiment_runs(compose, tmp_path, monkeypatch, name):
 def test_an_experiment_has_the_last_word(compose, name):
     delta = OmegaConf.load(CONFIGS / "experiment" / f"{name}.yaml")
     del delta["defaults"]
+    if "hydra" in delta:
+        del delta["hydra"]
     composed = compose("train", f"experiment={name}")
 
     assert OmegaConf.merge(composed, delta) == composed
@@ -97,6 +105,19 @@ def test_an_experiment_is_a_short_delta_with_a_question_and_a_command(name):
     assert "# Question:" in text
     assert "# Command:" in text
     assert "# Result:" in text
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_case_of_the_study_is_what_its_name_says(compose, name):
+    config = compose("train", "experiment=handoff_study", f"experiment/case={name}")
+
+    assert config.model.encoder.cell == config.model.decoder.cell == ("lstm" if name.startswith("lstm_") else "gru")
+    assert name.removeprefix("lstm_") == (config.model.bridge if config.handoff == "right" else config.handoff)
+    assert config.handoff == "right" or config.model.bridge == "linear"
+
+
+def test_the_study_has_every_mistake_once():
+    assert sorted(case.removeprefix("lstm_") for case in CASES if "wrong" in case) == sorted(MISTAKES)
 
 
 def test_no_group_has_a_single_option_but_those_that_will_be_filled_by_users():

@@ -1,9 +1,13 @@
 """Evaluation on other files: only the files and their columns come from the command line."""
 
 import pytest
+import torch
+from torch import nn
 
 from seq2seq.errors import UserError
 from seq2seq.evaluation import evaluate, merge_data
+from seq2seq.handoff import AlteredBridge
+from seq2seq.nn import RNNState
 
 TRAINED = {
     "task": "tsv", "train": "a", "val": "b", "test": "c", "source_column": 2, "target_column": 1,
@@ -78,13 +82,45 @@ def test_a_directory_that_holds_a_run_is_refused(compose, tiny_run):
     assert (tiny_run / "metrics.json").read_bytes() == before
 
 
+@pytest.mark.parametrize("state", ["zeroed", "shuffled"])
+def test_a_state_that_is_taken_away_is_seen_in_the_results(compose, tiny_checkpoint, tmp_path, state, caplog):
+    def results(word):
+        (tmp_path / word).mkdir()
+        return evaluate(compose("evaluate", f"checkpoint={tiny_checkpoint}", f"state={word}"), tmp_path / word)
+
+    kept, without = results("kept"), results(state)
+
+    assert kept["test"]["loss_teacher_forced"] != without["test"]["loss_teacher_forced"]
+    assert without["state"] == state
+    assert f"state={state}: these are not the results of the model as it was trained" in caplog.text
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_zeroed_is_zero_and_shuffled_gives_every_row_the_state_of_another(cell):
+    h = torch.arange(2 * 5 * 3.0).view(2, 1, 5, 3) + 1
+    handed = RNNState(h, -h if cell == "lstm" else None)
+
+    zeroed = AlteredBridge(nn.Identity(), "zeroed")(handed)
+    shuffled = AlteredBridge(nn.Identity(), "shuffled")(handed)
+
+    assert not zeroed.h.any()
+    rows = [(h[0, 0] == row).all(-1).nonzero().item() for row in shuffled.h[0, 0]]
+    assert sorted(rows) == list(range(5))
+    assert all(given != own for own, given in enumerate(rows))
+    assert torch.equal(shuffled.h, h[:, :, rows])  # all layers of a row go together
+    if cell == "lstm":
+        assert not zeroed.c.any()
+        assert torch.equal(shuffled.c, -shuffled.h)
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("state=gone", "state=gone must be one of kept, zeroed, shuffled"),
         ("search.max_length=abc", r"search\.max_length=abc must be a whole number"),
         ("search.max_length=0", r"search\.max_length=0 must be a whole number of at least 1"),
         ("+trainer.limit_test_batches=1", r"trainer\.limit_test_batches=1 is not allowed"),
-        ("+foo=1", r"foo is unknown; the keys are checkpoint, data, search, trainer"),
+        ("+foo=1", r"foo is unknown; the keys are checkpoint, data, search, state, trainer"),
     ],
 )
 def test_what_cannot_be_is_refused(compose, tiny_checkpoint, tmp_path, override, message):

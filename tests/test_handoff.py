@@ -6,6 +6,8 @@
 4. A second implementation             a plain loop over cells, row by row, agrees
 5. From encoder to decoder             every decoder layer starts from its encoder layer; the LSTM's cell goes along
 6. The question, claim by claim        what a widely read forum question and its answers say, and what is so
+7. The same for any shape              properties over cells, layers, directions, sizes, lengths and row orders
+8. The gallery of mistakes             what each popular mistake hands over instead
 
 The oracle of the first parts is a recurrent network that writes its own address and counts its steps, so that every
 number can be traced by eye. All its weights are zero and its biases make
@@ -24,7 +26,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from seq2seq.errors import UserError
+from seq2seq.handoff import MISTAKES, WrongEncoder
 from seq2seq.nn import Bridge, Encoder, LuongDecoder, RNNState
+from seq2seq.nn.attention import Memory, build_attention
 
 LENGTHS = torch.tensor([3, 5, 1, 4])  # neither sorted nor equal
 B, S, H, E, V = 4, 5, 7, 8, 9
@@ -206,6 +211,17 @@ def test_what_stands_in_the_padding_is_never_read(cell):
     assert torch.equal(one.state.h, other.state.h)
     assert not one.outputs[padding].any()
     assert torch.equal(one.mask, ~padding)
+
+
+@pytest.mark.parametrize("lengths", [LENGTHS, torch.full((B,), S)])
+def test_outputs_are_as_long_as_the_source_even_where_every_row_is_padded(lengths):
+    source = torch.cat([random_source(), torch.zeros(B, 2, dtype=torch.long)], dim=1)
+
+    encoded = make_encoder()(source, lengths)
+
+    assert encoded.outputs.shape == (B, S + 2, 2 * H)
+    assert not encoded.outputs[:, S:].any()
+    assert encoded.mask.sum(dim=1).tolist() == lengths.tolist()
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -479,7 +495,7 @@ def run_rnn(layers, directions, cell="gru", lengths=None, steps=S):
 
 def stands_in(rows, output, directions):
     """Whether each row of ``h_n`` or ``c_n``, for each row of the batch, stands anywhere in ``output``: (L * D, B)."""
-    places = output.unflatten(-1, (directions, H)).flatten(1, 2)  # (B, S * D, H)
+    places = output.unflatten(-1, (directions, -1)).flatten(1, 2)  # (B, S * D, H)
     return (rows.unsqueeze(2) == places).all(dim=-1).any(dim=-1)
 
 
@@ -640,3 +656,231 @@ def test_c1_h_n_minus_1_is_the_last_output_whatever_the_layers_if_there_is_one_d
     _, _, output, h_n, _ = run_rnn(layers, 2, cell)
 
     assert not torch.isclose(output[:, -1, H:], h_n[-1]).all(dim=-1).any()  # with two, h_n[-1] is the backward one
+
+
+# 7. The same for any shape
+
+
+@st.composite
+def any_shape(draw):
+    """An encoder of any cell, depth, directions and size, and a batch of rows of any length and padding."""
+    cell, layers, directions = draw(st.sampled_from(CELLS)), draw(st.integers(1, 4)), draw(st.integers(1, 2))
+    encoder = make_encoder(cell, layers, directions, hidden_size=draw(st.integers(1, 5)))
+    lengths = torch.tensor(draw(st.lists(st.integers(1, 6), min_size=1, max_size=5)))
+    steps = int(lengths.max()) + draw(st.integers(0, 2))
+    torch.manual_seed(draw(st.integers(0, 999)))
+    return encoder, torch.randint(0, V, (len(lengths), steps)), lengths
+
+
+@given(any_shape())
+def test_the_top_layer_stands_in_output_at_each_rows_ends_and_nothing_else_does(shape):
+    encoder, source, lengths = shape
+    encoded = encoder(source, lengths)
+    h, size = encoded.state.h, encoder.hidden_size
+
+    assert torch.equal(h[-1, 0], encoded.outputs[torch.arange(len(lengths)), lengths - 1, :size])  # A6, A7
+    if encoder.directions == 2:
+        assert torch.equal(h[-1, 1], encoded.outputs[:, 0, size:])  # A10
+    rows = h.flatten(0, 1) if encoded.state.c is None else torch.cat([h, encoded.state.c]).flatten(0, 1)
+    found = stands_in(rows, encoded.outputs, encoder.directions).all(dim=-1).view(-1, encoder.directions).any(dim=-1)
+    assert found.tolist() == [layer == encoder.num_layers - 1 for layer in range(len(found))]  # B3, A11
+
+
+@given(any_shape())
+def test_any_row_alone_agrees_with_itself_in_the_batch_and_with_a_loop_over_cells(shape):
+    encoder, source, lengths = shape
+    encoded = encoder(source, lengths)
+
+    for row, length in enumerate(lengths.tolist()):
+        alone = encoder(source[row : row + 1, :length], lengths[row : row + 1])
+        outputs, h, c = cell_by_cell(encoder, source[row, :length])
+        for other_outputs, other_h in ((alone.outputs[0], alone.state.h[:, :, 0]), (outputs, h)):
+            torch.testing.assert_close(encoded.outputs[row, :length], other_outputs, rtol=0, atol=1e-12)
+            torch.testing.assert_close(encoded.state.h[:, :, row], other_h, rtol=0, atol=1e-12)
+        if encoder.cell == "lstm":
+            for other_c in (alone.state.c[:, :, 0], c):
+                torch.testing.assert_close(encoded.state.c[:, :, row], other_c, rtol=0, atol=1e-12)
+
+
+@given(any_shape(), st.randoms())
+def test_any_order_of_rows_gives_the_same_rows(shape, random):
+    encoder, source, lengths = shape
+    order = random.sample(range(len(lengths)), len(lengths))
+    straight = encoder(source, lengths)
+
+    mixed = encoder(source[order], lengths[order])
+
+    torch.testing.assert_close(mixed.outputs, straight.outputs[order], rtol=0, atol=1e-12)
+    expected = straight.state.select(torch.tensor(order))
+    for part, other in zip(mixed.state, expected, strict=True):
+        if part is not None:
+            torch.testing.assert_close(part, other, rtol=0, atol=1e-12)
+
+
+@given(
+    st.sampled_from(CELLS), st.integers(1, 4), st.integers(1, 2), st.lists(st.integers(1, 6), min_size=1, max_size=5)
+)
+def test_every_layer_and_direction_counts_each_rows_own_steps(cell, layers, directions, lengths):
+    counter, lengths = make_counter(cell, layers, directions), torch.tensor(lengths)
+
+    state = counter(torch.zeros(len(lengths), int(lengths.max()), dtype=torch.long), lengths).state
+
+    written = state.h if cell == "gru" else state.c
+    steps = 1 - 0.5**lengths if cell == "gru" else lengths.double()
+    for layer in range(layers):
+        for direction in range(directions):
+            torch.testing.assert_close(written[layer, direction, :, 0], address(layer, direction) * steps)
+
+
+@given(
+    st.sampled_from(["concat", "mean", "linear", "top"]), st.sampled_from(CELLS), st.sampled_from(CELLS),
+    st.integers(1, 4), st.integers(1, 4), st.integers(1, 2),
+)  # fmt: skip
+def test_any_bridge_hands_each_decoder_layer_its_own(name, cell, decoder_cell, layers, decoder_layers, directions):
+    bridge = make_bridge(name, layers, directions, decoder_layers, cell, decoder_cell)
+    state = readable_state(layers, directions, cell)
+
+    handed = bridge(state)
+
+    assert handed.h.shape[:3] == (decoder_layers, 1, B)
+    assert (handed.c is None) is (decoder_cell == "gru")
+    aligned = [
+        layers - 1 if name == "top" else max(0, layer + layers - decoder_layers) for layer in range(decoder_layers)
+    ]
+    reached = reach(bridge, state, "h", "h")
+    assert reached.int().argmax(dim=1).tolist() == aligned
+    assert reached.sum(dim=1).tolist() == [1] * decoder_layers
+    if name == "concat":
+        for layer, source in enumerate(aligned):
+            assert torch.equal(handed.h[layer, 0], torch.cat(list(state.h[source]), dim=-1))
+
+
+# 8. The gallery of mistakes
+#
+# Each is shown on the counter: with an LSTM the cell of layer l and direction d is ``address * length``, so whatever
+# stands in the wrong place says whose it is. Addresses are 0.11, 0.12 (layer 0), 0.21, 0.22 (layer 1), and the four
+# rows have 3, 5, 1 and 4 tokens.
+
+
+def mistaken(name, cell="lstm", layers=2, directions=2):
+    """What the counter hands over with a mistake."""
+    return WrongEncoder(make_counter(cell, layers, directions), name)(random_source(), LENGTHS)
+
+
+def cells_of(encoded, row):
+    """The cells of a row by layer, forward and backward, as ``address`` times a whole number."""
+    return [[round(value, 6) for value in layer] for layer in encoded.state.c[:, :, row, 0].tolist()]
+
+
+def test_the_first_rows_hand_layer_0_backward_to_layer_1_and_drop_the_top():
+    handed = mistaken("wrong_first_rows")
+
+    assert cells_of(handed, row=0) == [[0.11 * 3] * 2, [0.12 * 3] * 2]  # right: .11 .12, then .21 .22
+    assert cells_of(handed, row=3) == [[0.11 * 4] * 2, [0.12 * 4] * 2]
+
+
+def test_halves_hand_both_forward_directions_to_layer_0():
+    handed = mistaken("wrong_halves")
+
+    assert cells_of(handed, row=3) == [[0.11 * 4, 0.21 * 4], [0.12 * 4, 0.22 * 4]]
+
+
+def test_a_joined_view_takes_neighbours_in_the_batch_for_directions():
+    handed = mistaken("wrong_joined_view")
+
+    assert cells_of(handed, row=0) == [[0.11 * 3, 0.11 * 5], [0.21 * 3, 0.21 * 5]]  # rows 0 and 1, forward
+    assert cells_of(handed, row=3) == [[0.12 * 1, 0.12 * 4], [0.22 * 1, 0.22 * 4]]  # rows 2 and 3, backward
+
+
+def test_a_view_across_layers_gives_each_row_one_layer_and_direction_of_all_rows():
+    handed = mistaken("wrong_across_layers")
+
+    for row, own in enumerate((0.11, 0.12, 0.21, 0.22)):
+        expected = [[own * 3, own * 5], [own * 1, own * 4]]
+        assert cells_of(handed, row) == [[round(value, 6) for value in layer] for layer in expected]
+
+
+def test_the_last_output_is_zero_for_shorter_rows_and_has_read_one_token_backward():
+    handed = mistaken("wrong_last_output", cell="gru").state.h[..., 0]
+
+    assert not handed[:, :, LENGTHS < S].any()
+    expected = torch.tensor([0.21 * (1 - 0.5**5), 0.22 * (1 - 0.5)])  # of the only row of five tokens, to both layers
+    torch.testing.assert_close(handed[:, :, 1], expected.expand(2, 2))
+
+
+def test_without_packing_padding_is_counted():
+    handed = mistaken("wrong_unpacked")
+
+    for row in range(B):
+        assert cells_of(handed, row) == [[0.11 * S, 0.12 * S], [0.21 * S, 0.22 * S]]
+    assert handed.mask.sum(dim=1).tolist() == LENGTHS.tolist()  # attention still knows what is padding
+
+
+def test_without_a_mask_attention_looks_at_padding():
+    torch.manual_seed(0)
+    attention, queries = build_attention("general", query_size=6, value_size=2 * H), torch.randn(B, 3, 6)
+    encoder, padding = make_encoder(), torch.arange(S) >= LENGTHS.unsqueeze(1)
+
+    def weights_on_padding(encoded):
+        memory = Memory(attention.keys(encoded.outputs), encoded.outputs, encoded.mask)
+        return attention(queries, memory)[1].sum(dim=1)[padding]
+
+    assert not weights_on_padding(encoder(random_source(), LENGTHS)).any()
+    assert (weights_on_padding(WrongEncoder(encoder, "wrong_unmasked")(random_source(), LENGTHS)) > 0).all()
+
+
+def test_the_copied_cell_is_the_hidden_state():
+    right, handed = make_counter("lstm", 2, 2)(random_source(), LENGTHS), mistaken("wrong_cell")
+
+    assert torch.equal(handed.state.c, right.state.h)
+    assert not torch.isclose(handed.state.c, right.state.c).any()
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_keeps_every_shape_so_that_only_a_test_can_see_it(name):
+    encoder = make_encoder("lstm", layers=2)
+    right = encoder(random_source(), LENGTHS)
+
+    wrong = WrongEncoder(encoder, name)(random_source(), LENGTHS)
+
+    for one, other in zip(
+        (wrong.outputs, *wrong.state, wrong.mask), (right.outputs, *right.state, right.mask), strict=True
+    ):
+        assert one.shape == other.shape
+    bridge = Bridge("linear", encoder=encoder, num_layers=2, hidden_size=6, cell="lstm")
+    same = all(torch.equal(*parts) for parts in zip(bridge(wrong.state), bridge(right.state), strict=True))
+    assert same is (name == "wrong_unmasked")  # the only one that leaves the state as it is
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_says_what_it_is_and_where_it_was_seen(name):
+    mistake = MISTAKES[name]
+
+    assert name.startswith("wrong_")
+    assert all((mistake.code, mistake.seen, mistake.hands))
+
+
+@pytest.mark.parametrize(
+    ("name", "cell", "layers", "directions", "needs"),
+    [
+        ("wrong_first_rows", "gru", 2, 1, r"model\.encoder\.bidirectional=true: "),
+        ("wrong_joined_view", "gru", 2, 1, r"model\.encoder\.bidirectional=true: "),
+        ("wrong_halves", "gru", 1, 2, r"bidirectional=true and model\.encoder\.num_layers=2 or more: "),
+        ("wrong_cell", "gru", 2, 2, r"model\.encoder\.cell=lstm: "),
+        ("wrong_across_layers", "lstm", 1, 1, r"bidirectional=true or model\.encoder\.num_layers=2 or more: "),
+    ],
+)
+def test_a_mistake_that_this_encoder_cannot_make_is_refused(name, cell, layers, directions, needs):
+    encoder = make_encoder(cell, layers, directions)
+
+    with pytest.raises(UserError, match=rf"handoff={name} needs .*{needs}otherwise there is nothing to get wrong"):
+        WrongEncoder(encoder, name)
+
+    if name != "wrong_cell":  # and it is true: there the mistake hands over what is right
+        handed = MISTAKES[name].encode(encoder, random_source(), LENGTHS)
+        assert torch.equal(handed.state.h, encoder(random_source(), LENGTHS).state.h)
+
+
+def test_a_mistake_that_nobody_knows_is_refused():
+    with pytest.raises(UserError, match="handoff=wrong_rows must be one of right, wrong_first_rows, "):
+        WrongEncoder(make_encoder(), "wrong_rows")

@@ -14,9 +14,10 @@ ALLOWED = {
     "search": {"nn", "data"},
     "metrics": {"data"},
     "plots": {"search", "files"},
-    "handoff": {"nn"},
-    "handoff_picture": {"handoff", "nn", "plots"},
-    "module": {"nn", "data", "search", "metrics", "errors"},
+    "handoff": {"nn", "errors"},
+    "handoff_measured": {"handoff", "nn"},
+    "handoff_picture": {"handoff", "handoff_measured", "nn", "plots"},
+    "module": {"nn", "data", "handoff", "search", "metrics", "errors"},
 }
 """Which of our rooms a room may import; those that are not named join the others and may import all."""
 

@@ -22,7 +22,7 @@ def make_module(cell="gru", label_smoothing=0.0, **optimizer):
             "encoder": part | {"bidirectional": True}, "decoder": part, "bridge": "linear", "attention": "general",
             "dropout": 0.0,
         },
-        optimizer={"lr": 1e-2, "warmup": 0.1, "weight_decay": 0.0} | optimizer,
+        handoff="right", optimizer={"lr": 1e-2, "warmup": 0.1, "weight_decay": 0.0} | optimizer,
         label_smoothing=label_smoothing, source=LETTERS, target=LETTERS, max_length=20, data={},
     )  # fmt: skip
 

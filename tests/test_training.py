@@ -43,7 +43,7 @@ def test_a_run_leaves_its_results_and_nothing_half_written(tiny_run):
 def test_metrics_json_holds_both_splits_and_where_the_best_checkpoint_is(tiny_run):
     content = json.loads((tiny_run / "metrics.json").read_text())
 
-    assert set(content) == {"validation", "test", "parameters", "seconds", "best_checkpoint"}
+    assert set(content) == {"validation", "test", "handoff", "parameters", "seconds", "best_checkpoint"}
     assert set(content["validation"]) == set(content["test"]) == METRICS
     assert content["best_checkpoint"] == str(tiny_run / "best.ckpt")
     assert content["parameters"] == 3_122

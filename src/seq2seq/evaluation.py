@@ -15,7 +15,8 @@ from seq2seq.data.corpus import Corpus
 from seq2seq.data.datamodule import PairsDataModule
 from seq2seq.data.tasks import Split, build_task
 from seq2seq.data.vocabulary import UNK
-from seq2seq.errors import UserError, check_count, check_keys
+from seq2seq.errors import UserError, check_choice, check_count, check_keys
+from seq2seq.handoff import KEPT, STATES, AlteredBridge
 from seq2seq.module import Seq2SeqModule
 from seq2seq.report import (
     Prediction,
@@ -99,10 +100,14 @@ def evaluate(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()
     """
     keep_quiet()
     settings = plain(config)
-    check_keys("", {"data": None} | settings, ["checkpoint", "data", "search", "trainer"])
+    check_keys("", {"data": None} | settings, ["checkpoint", "data", "search", "state", "trainer"])
     check_keys("search", settings["search"], ["max_length"])
     refuse_used(output_dir)
     module = load_module(str(settings["checkpoint"]))
+    state = check_choice("state", settings["state"], STATES)
+    if state != KEPT:
+        module.model.bridge = AlteredBridge(module.model.bridge, state)
+        log.warning("state=%s: these are not the results of the model as it was trained", state)
     if settings["search"]["max_length"] is not None:
         module.max_length = check_count("search.max_length", settings["search"]["max_length"])
     task = build_task(merge_data(module.hparams["data"], settings.get("data"), overrides))
@@ -110,10 +115,15 @@ def evaluate(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()
     warn_of_unknown(data.corpus("test"))  # and a file's mistakes are found before anything starts
     result = evaluate_split(build_trainer(config.trainer, output_dir), module, data, "test")
     console = Console()
-    show_metrics(console, {"test": result})
+    show_metrics(console, {"test" if state == KEPT else f"test, state {state}": result})
     show_groups(console, result)
     show_predictions(console, result)
-    content = {"test": result.to_plain(), "checkpoint": str(Path(str(settings["checkpoint"])).absolute())}
+    content = {
+        "test": result.to_plain(),
+        "state": state,
+        "handoff": module.hparams["handoff"],
+        "checkpoint": str(Path(str(settings["checkpoint"])).absolute()),
+    }
     write_predictions(output_dir / "predictions.tsv", result.predictions)
     write_json(output_dir / "metrics.json", content)
     console.print(f"written to {output_dir}", soft_wrap=True, markup=False)

@@ -1,56 +1,220 @@
-"""The handoff, measured: where each row of ``h_n`` stands in ``output``, and which decoder layers it reaches."""
+"""The handoff, broken on purpose: popular mistakes, as data.
 
-from typing import NamedTuple
+Each mistake wraps the encoder's call and returns an `EncoderOutput` of the same shapes, so every bridge fits it and the
+network knows nothing of it. Training with one shows what it costs (``experiment=handoff_study``); its name begins with
+``wrong_``, so whatever shows the settings of such a run shows that, too.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from seq2seq.nn.model import Seq2Seq
+from seq2seq.errors import UserError, check_choice
+from seq2seq.nn.encoder import EncoderOutput
 from seq2seq.nn.state import RNNState
 
+RIGHT = "right"
+"""The word for the handoff as it should be (``handoff`` in a config)."""
 
-class Handoff(NamedTuple):
-    """What was measured.
+Encode = Callable[[Tensor, Tensor], EncoderOutput]
+"""An encoder's call: source ``(B, S)`` and lengths ``(B,)`` to its output."""
+
+Shape = tuple[int, int, int, int]
+"""L, D, B, H."""
+
+
+class Mistake(NamedTuple):
+    """A popular way to get the handoff wrong.
 
     Attributes:
-        length: Real tokens of the row that was looked at.
-        steps: Of the padded batch, S.
-        places: Where in ``output`` each row of ``h_n`` stands, -1 where it stands nowhere, ``(L, D)``.
-        reach: Whether a row of ``h_n`` has a say in a decoder layer's initial state, ``(L', L, D)``.
+        code: How it is written, where ``h_n`` is ``(L * D, B, H)`` and ``output`` is ``(B, S, D * H)``.
+        seen: Where, in projects as of the commits that were read.
+        hands: What is handed over instead, and to which layer.
+        encode: Does it.
+        needs: What the encoder's settings must be, or there is nothing to get wrong.
+        fits: Whether they are, of an `Encoder`.
     """
 
-    length: int
-    steps: int
-    places: Tensor
-    reach: Tensor
+    code: str
+    seen: str
+    hands: str
+    encode: Callable[[Encode, Tensor, Tensor], EncoderOutput]
+    needs: str = ""
+    fits: Callable[[Any], bool] = lambda encoder: True  # noqa: ARG005
 
 
-def measure(model: Seq2Seq, source: Tensor, lengths: Tensor, row: int) -> Handoff:
-    """Encode a batch and look where the final state of one of its rows stands and where it goes.
+def _first_rows(h_n: Tensor, shape: Shape) -> Tensor:
+    return h_n[: shape[0]].unsqueeze(1).expand(shape)  # one row a layer, in the place of both directions
+
+
+def _joined_view(h_n: Tensor, shape: Shape) -> Tensor:
+    layers, directions, rows, size = shape
+    return h_n.view(layers, rows, directions * size).unflatten(-1, (directions, size)).transpose(1, 2)
+
+
+def _halves(h_n: Tensor, shape: Shape) -> Tensor:
+    return torch.stack(h_n.chunk(shape[1]), dim=1)
+
+
+def _across_layers(h_n: Tensor, shape: Shape) -> Tensor:
+    layers, directions, rows, size = shape
+    return h_n.view(rows, layers, directions, size).permute(1, 2, 0, 3)
+
+
+def _of_the_state(rearrange: Callable[[Tensor, Shape], Tensor]) -> Callable[[Encode, Tensor, Tensor], EncoderOutput]:
+    """Make a mistake of what is done to ``h_n`` and, with an LSTM, to ``c_n`` alike."""
+
+    def encode(right: Encode, source: Tensor, lengths: Tensor) -> EncoderOutput:
+        encoded = right(source, lengths)
+        packed = encoded.state.to_torch()
+        layers, directions, rows, size = encoded.state.h.shape
+        parts = (packed,) if isinstance(packed, Tensor) else packed
+        return encoded._replace(state=RNNState(*(rearrange(part, (layers, directions, rows, size)) for part in parts)))
+
+    return encode
+
+
+def _last_output(right: Encode, source: Tensor, lengths: Tensor) -> EncoderOutput:
+    encoded = right(source, lengths)
+    layers, directions, _, size = encoded.state.h.shape
+    summary = encoded.outputs[:, -1].unflatten(-1, (directions, size)).transpose(0, 1)  # (D, B, H)
+    return encoded._replace(state=encoded.state._replace(h=summary.expand(layers, -1, -1, -1)))
+
+
+def _unpacked(right: Encode, source: Tensor, lengths: Tensor) -> EncoderOutput:
+    mask = torch.arange(source.size(1)) < lengths.unsqueeze(1)
+    return right(source, torch.full_like(lengths, source.size(1)))._replace(mask=mask.to(source.device))
+
+
+def _unmasked(right: Encode, source: Tensor, lengths: Tensor) -> EncoderOutput:
+    encoded = right(source, lengths)
+    return encoded._replace(mask=torch.ones_like(encoded.mask))
+
+
+def _cell(right: Encode, source: Tensor, lengths: Tensor) -> EncoderOutput:
+    encoded = right(source, lengths)
+    return encoded._replace(state=encoded.state._replace(c=encoded.state.h))
+
+
+MISTAKES = {
+    "wrong_first_rows": Mistake(
+        code="h_n[:num_layers]",
+        seen="keon/seq2seq model.py:101; the PyTorch chatbot tutorial",
+        hands="row l of h_n to layer l: with two layers, layer 0 backward to layer 1, and the top layer to none",
+        encode=_of_the_state(_first_rows),
+        needs="model.encoder.bidirectional=true",
+        fits=lambda encoder: encoder.directions == 2,
+    ),
+    "wrong_joined_view": Mistake(
+        code="h_n.view(num_layers, batch, 2 * hidden)",
+        seen="public code that throws the result of h.permute(0, 2, 1, 3) away before the view",
+        hands="of the right layer, but for row b what two neighbours in the batch had in one direction",
+        encode=_of_the_state(_joined_view),
+        needs="model.encoder.bidirectional=true",
+        fits=lambda encoder: encoder.directions == 2,
+    ),
+    "wrong_halves": Mistake(
+        code="forward, backward = h_n.chunk(2)",
+        seen="asked in spro/practical-pytorch#81 and #97: is the first half the forward direction?",
+        hands="rows l and L + l of h_n to layer l: with two layers, layer 0 forward and layer 1 forward to layer 0",
+        encode=_of_the_state(_halves),
+        needs="model.encoder.bidirectional=true and model.encoder.num_layers=2 or more",
+        fits=lambda encoder: encoder.directions == 2 and encoder.num_layers > 1,
+    ),
+    "wrong_last_output": Mistake(
+        code="output[:, -1]",
+        seen="yunjey/pytorch-tutorial bidirectional_recurrent_neural_network/main.py:54-58 (#149)",
+        hands="to every layer the top layer at the last padded step: zero for a shorter row; otherwise the backward "
+        "half has read one token",
+        encode=_last_output,
+    ),
+    "wrong_unpacked": Mistake(
+        code="rnn(embedding(source)) without pack_padded_sequence",
+        seen="bentrevett/pytorch-seq2seq notebook 3; IBM/pytorch-seq2seq by default",
+        hands="to the right layer a state that has read the padding: last in the forward direction, first backward",
+        encode=_unpacked,
+    ),
+    "wrong_unmasked": Mistake(
+        code="softmax(scores) without masked_fill",
+        seen="bentrevett/pytorch-seq2seq notebook 3; IBM/pytorch-seq2seq",
+        hands="the right state; attention also looks at padding",
+        encode=_unmasked,
+    ),
+    "wrong_cell": Mistake(
+        code="c_0 = h_0",
+        seen="joeynmt decoders.py:464-489",
+        hands="to each layer its h_n as its cell too; c_n to none",
+        encode=_cell,
+        needs="model.encoder.cell=lstm",
+        fits=lambda encoder: encoder.cell == "lstm",
+    ),
+    "wrong_across_layers": Mistake(
+        code="h_n.view(batch, num_layers, 2 * hidden)",
+        seen="h_n.view(batch, -1) in public classifiers; OpenNMT-py's bridge (rnn_encoder.py:91-118) turns the axes "
+        "first, then cuts rows of L * H, which straddle layers if L is odd",
+        hands="to each layer what other rows of the batch had in other layers",
+        encode=_of_the_state(_across_layers),
+        needs="model.encoder.bidirectional=true or model.encoder.num_layers=2 or more",
+        fits=lambda encoder: encoder.directions * encoder.num_layers > 1,
+    ),
+}
+"""The gallery."""
+
+
+class WrongEncoder(nn.Module):
+    """An encoder whose call makes a mistake of the gallery.
+
+    Its parameters are named ``wrong.*``, so a right model refuses them.
 
     Args:
-        model: In evaluation mode.
-        source: Token ids, ``(B, S)``.
-        lengths: On the CPU, ``(B,)``.
-        row: The row of the batch to look at.
+        encoder: An `Encoder`.
+        name: Of the mistake.
+
+    Raises:
+        UserError: If there is no such mistake, or the encoder's shape leaves nothing to get wrong.
     """
-    encoded = model.encoder(source, lengths)
-    directions = encoded.state.h.size(1)
-    output = encoded.outputs[row].unflatten(-1, (directions, -1))  # (S, D, H)
-    final = encoded.state.h[:, :, row]  # (L, D, H)
-    same = (final.unsqueeze(0) == output.unsqueeze(1)).all(-1)  # (S, L, D)
-    places = torch.where(same.any(0), same.int().argmax(0), -1)
-    return Handoff(int(lengths[row]), source.size(1), places, reach(model, encoded.state))
+
+    def __init__(self, encoder: nn.Module, name: str) -> None:
+        super().__init__()
+        mistake = MISTAKES[check_choice("handoff", name, [RIGHT, *MISTAKES])]
+        if not mistake.fits(encoder):
+            raise UserError(f"handoff={name} needs {mistake.needs}: otherwise there is nothing to get wrong")
+        self.wrong = encoder
+        self.encode = mistake.encode
+
+    def forward(self, source: Tensor, lengths: Tensor) -> EncoderOutput:
+        """Encode as `Encoder` does, with the mistake."""
+        return self.encode(self.wrong, source, lengths)
 
 
-def reach(model: Seq2Seq, state: RNNState) -> Tensor:
-    """Return which rows of ``h_n`` each decoder layer's initial state depends on, by its gradient, ``(L', L, D)``."""
-    h = state.h.detach().requires_grad_()
-    reached = []
-    for layer in model.bridge(RNNState(h, state.c)).h:
-        # A bridge that reads nothing, or only weights of its own, has no gradient here at all.
-        (gradient,) = (
-            torch.autograd.grad(layer.sum(), h, retain_graph=True, allow_unused=True) if layer.requires_grad else [None]
-        )
-        reached.append(torch.zeros_like(h) if gradient is None else gradient)
-    return torch.stack(reached).any(-1).any(-1)
+KEPT = "kept"
+
+STATES = (KEPT, "zeroed", "shuffled")
+"""What may be done to the state on its way to the decoder (``state`` of `evaluate.py`)."""
+
+
+class AlteredBridge(nn.Module):
+    """A bridge whose result is taken away, to see how much a trained model leans on it.
+
+    Args:
+        bridge: The model's own.
+        state: ``zeroed``, or ``shuffled``: every row gets the state of another row of its batch, chosen at random.
+    """
+
+    def __init__(self, bridge: nn.Module, state: str) -> None:
+        super().__init__()
+        self.bridge = bridge
+        self.shuffled = check_choice("state", state, STATES) == "shuffled"
+        self.generator = torch.Generator().manual_seed(0)
+
+    def forward(self, state: RNNState) -> RNNState:
+        """Return the altered initial state of the decoder, ``(L', 1, B, H')``."""
+        handed = self.bridge(state)
+        if not self.shuffled:
+            return RNNState(*(torch.zeros_like(part) for part in handed if part is not None))
+        rows = torch.randperm(handed.h.size(2), generator=self.generator)
+        others = torch.empty_like(rows)
+        others[rows] = rows.roll(1)  # one round through all rows, so that none keeps its own
+        return handed.select(others.to(handed.h.device))

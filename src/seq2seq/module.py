@@ -1,5 +1,6 @@
 """Training as Lightning sees it: loss, optimiser, and what is logged."""
 
+import logging
 import math
 from typing import Any
 
@@ -14,11 +15,14 @@ from seq2seq.data.batch import Batch
 from seq2seq.data.codec import Codec
 from seq2seq.data.vocabulary import PAD
 from seq2seq.errors import check_count, check_number
+from seq2seq.handoff import MISTAKES, RIGHT, WrongEncoder
 from seq2seq.metrics import CorpusMetrics
 from seq2seq.nn.model import build_model
 from seq2seq.search import greedy, to_lists
 
-CHECKPOINT_FORMAT = 1
+log = logging.getLogger(__name__)
+
+CHECKPOINT_FORMAT = 2
 """Raised when a checkpoint can no longer be read by an older version, or an older one by this."""
 
 
@@ -30,6 +34,7 @@ class Seq2SeqModule(pl.LightningModule):
 
     Args:
         model: The arguments of `build_model`, but for the vocabularies' sizes.
+        handoff: ``right``, or a mistake of `seq2seq.handoff` that is made on purpose.
         optimizer: ``lr``, the highest learning rate; ``warmup``, the share of all steps in which it rises from zero,
             before it falls to zero as a half cosine; ``weight_decay``, of AdamW.
         label_smoothing: Probability that the loss spreads over all symbols.
@@ -46,6 +51,7 @@ class Seq2SeqModule(pl.LightningModule):
         self,
         *,
         model: dict[str, Any],
+        handoff: str,
         optimizer: dict[str, Any],
         label_smoothing: float,
         source: dict[str, Any],
@@ -60,6 +66,9 @@ class Seq2SeqModule(pl.LightningModule):
         self.model = build_model(
             source_size=len(self.source.vocabulary), target_size=len(self.target.vocabulary), **model
         )
+        if handoff != RIGHT:
+            self.model.encoder = WrongEncoder(self.model.encoder, handoff)
+            log.warning("handoff=%s is wrong on purpose; it hands over: %s", handoff, MISTAKES[handoff].hands)
         self.lr = check_number("optimizer.lr", optimizer["lr"], 0, math.inf)
         self.warmup = check_number("optimizer.warmup", optimizer["warmup"], 0, 1)
         self.weight_decay = check_number("optimizer.weight_decay", optimizer["weight_decay"], 0, math.inf)

@@ -1,6 +1,7 @@
 """A run's directory: whether it is free, and what stands in it before training begins."""
 
 import csv
+import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,10 @@ CONFIG = "config.yaml"
 OVERRIDES = "overrides.yaml"
 """What the command line of the run said."""
 
-RUN_FILES = (CONFIG, "best.ckpt", "last.ckpt", "metrics.json", "predictions.tsv")
+METRICS = "metrics.json"
+"""The results; its presence means that the run is finished."""
+
+RUN_FILES = (CONFIG, "best.ckpt", "last.ckpt", METRICS, "predictions.tsv")
 """Files by which a directory is known to hold a run."""
 
 
@@ -39,6 +43,31 @@ def refuse_used(output_dir: Path, resume: str | None = None) -> None:
     raise UserError(f"hydra.run.dir={output_dir} already holds a run; choose another directory{go_on}")
 
 
+def finished(output_dir: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the ``metrics.json`` of the run that a directory holds; None if there is none, or it did not finish.
+
+    What a run that did not finish has left is removed, so that it can start anew.
+
+    Raises:
+        UserError: If the run's settings were others.
+    """
+    if not (output_dir / CONFIG).exists():
+        return None
+    before = dict(leaves(yaml.safe_load((output_dir / CONFIG).read_text(encoding="utf-8")) or {}))
+    now = dict(leaves(settings))
+    for key in sorted(before.keys() | now.keys()):
+        if before and before.get(key) != now.get(key):
+            raise UserError(
+                f"{output_dir} holds a run with {key}={before.get(key)}, and this one has {now.get(key)}; "
+                "choose another hydra.sweep.dir, or remove it"
+            )
+    if (output_dir / METRICS).exists():
+        return json.loads((output_dir / METRICS).read_text(encoding="utf-8"))
+    for name in RUN_FILES:
+        (output_dir / name).unlink(missing_ok=True)
+    return None
+
+
 def claim(output_dir: Path, settings: Mapping[str, Any], overrides: Sequence[str], resume: str | None) -> None:
     """Take a directory for a run and write its settings there.
 
@@ -51,7 +80,7 @@ def claim(output_dir: Path, settings: Mapping[str, Any], overrides: Sequence[str
     except FileExistsError:
         refuse_used(output_dir, resume)
         # What an earlier part of the run left says nothing of the checkpoints to come.
-        for stale in ("metrics.json", "predictions.tsv", "learning_curves.png", *output_dir.glob("attention_*.png")):
+        for stale in (METRICS, "predictions.tsv", "learning_curves.png", *output_dir.glob("attention_*.png")):
             (output_dir / stale).unlink(missing_ok=True)
     write_yaml(output_dir / CONFIG, dict(settings))
     write_yaml(output_dir / OVERRIDES, list(overrides))
@@ -85,7 +114,7 @@ def check_resumable(hparams: Mapping[str, Any], saved: Mapping[str, Any], resume
     for key, now in leaves(hparams):
         if now == then.get(key):
             continue
-        if key.startswith(("model.", "optimizer.")):
+        if key.startswith(("model.", "optimizer.", "handoff")):
             raise UserError(
                 f"{key}={now} differs from the {then.get(key)} that resume={resume} was trained with; "
                 "give the overrides of that run again"

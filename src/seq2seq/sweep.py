@@ -14,7 +14,7 @@ from rich.text import Text
 
 from seq2seq.console import FAILURE
 from seq2seq.files import write_file
-from seq2seq.run_directory import OVERRIDES
+from seq2seq.run_directory import METRICS, OVERRIDES
 
 COLUMNS = ("validation exact match", "test exact match", "test symbol error rate", "seconds")
 
@@ -44,11 +44,11 @@ class Row(NamedTuple):
 def summary_row(run: Path) -> Row:
     """Read what a run left in its directory."""
     overrides = [str(override) for override in OmegaConf.load(run / OVERRIDES)]
-    if not (run / "metrics.json").exists():
+    if not (run / METRICS).exists():
         failure = run / FAILURE
         reason = failure.read_text(encoding="utf-8").strip() if failure.exists() else "did not finish"
         return Row(run.name, overrides, [], reason)
-    content = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    content = json.loads((run / METRICS).read_text(encoding="utf-8"))
     validation, test = content["validation"], content["test"]
     rates = (validation["exact_match"], test["exact_match"], test["symbol_error_rate"])
     return Row(run.name, overrides, [*(f"{rate:.4f}" for rate in rates), f"{content['seconds']:.0f}"], "")
@@ -86,10 +86,14 @@ class SweepSummary(Callback):
     """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Refuse a directory that already holds a sweep."""
+        """Refuse a directory that already holds a sweep, unless this one goes on with it."""
         sweep_dir = Path(config.hydra.sweep.dir)
-        if runs(sweep_dir):
-            print(f"error: hydra.sweep.dir={sweep_dir} already holds runs; choose another directory", file=sys.stderr)
+        if runs(sweep_dir) and config.get("skip_finished") is not True:
+            print(
+                f"error: hydra.sweep.dir={sweep_dir} already holds runs; choose another directory, or "
+                "skip_finished=true to go on with them",
+                file=sys.stderr,
+            )
             raise SystemExit(1)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:

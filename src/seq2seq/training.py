@@ -17,20 +17,20 @@ from seq2seq.callbacks import MONITOR, BatchSeed, ExactMatchStopping, RunCheckpo
 from seq2seq.checkpoint import load_module, read_checkpoint
 from seq2seq.data.datamodule import PairsDataModule
 from seq2seq.data.tasks import build_task
-from seq2seq.errors import UserError, check_count, check_keys, check_mapping
+from seq2seq.errors import UserError, check_count, check_flag, check_keys, check_mapping
 from seq2seq.evaluation import evaluate_split
 from seq2seq.module import Seq2SeqModule
 from seq2seq.nn.model import MODEL_KEYS
 from seq2seq.plots import HEATMAP_LIMIT, attention_heatmap, learning_curves, save
 from seq2seq.prediction import Predictor
 from seq2seq.report import Result, show_groups, show_metrics, show_predictions, write_json, write_predictions
-from seq2seq.run_directory import CONFIG, check_resumable, claim, keep_old_rows, refuse_used
+from seq2seq.run_directory import CONFIG, METRICS, check_resumable, claim, finished, keep_old_rows, refuse_used
 
 log = logging.getLogger(__name__)
 
 SECTIONS = {
-    "": ["data", "model", "logger", "trainer", "optimizer", "early_stopping", "search", "seed", "resume",
-         "label_smoothing"],
+    "": ["data", "model", "handoff", "logger", "trainer", "optimizer", "early_stopping", "search", "seed", "resume",
+         "skip_finished", "label_smoothing"],
     "optimizer": ["lr", "warmup", "weight_decay"],
     "early_stopping": ["patience"],
     "search": ["max_length"],
@@ -62,6 +62,9 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
     for section, keys in SECTIONS.items():
         check_keys(section, settings[section] if section else settings, keys)
     resume = settings["resume"]
+    if check_flag("skip_finished", settings["skip_finished"]) and (content := finished(output_dir, settings)):
+        log.info("%s is finished already", output_dir)
+        return content
     refuse_used(output_dir, resume)
     seed = check_count("seed", settings["seed"], minimum=0, maximum=2**32 - 1)
     pl.seed_everything(seed, workers=True, verbose=False)
@@ -111,6 +114,7 @@ def build_module(settings: dict[str, Any], data: PairsDataModule) -> Seq2SeqModu
     values = {key: getattr(data.task, key) for key in settings["data"] if key != "task"}
     return Seq2SeqModule(
         model=settings["model"],
+        handoff=settings["handoff"],
         optimizer=settings["optimizer"],
         label_smoothing=settings["label_smoothing"],
         source=source.to_plain(),
@@ -187,12 +191,13 @@ def finish(
         "test": evaluate_split(judge, module, data, "test"),
     }
     content = {split: result.to_plain() for split, result in results.items()} | {
+        "handoff": module.hparams["handoff"],
         "parameters": parameters(module),
         "seconds": round(seconds, 1),
         "best_checkpoint": str((output_dir / "best.ckpt").absolute()),
     }
     write_predictions(output_dir / "predictions.tsv", results["test"].predictions)
-    write_json(output_dir / "metrics.json", content)
+    write_json(output_dir / METRICS, content)
     console = Console()
     show_metrics(console, results)
     show_groups(console, results["test"])

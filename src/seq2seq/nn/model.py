@@ -32,6 +32,11 @@ class Encoded(NamedTuple):
 class Seq2Seq(nn.Module):
     """An encoder, a bridge and a decoder.
 
+    Args:
+        encoder: An `Encoder`, or a module that is called as one.
+        bridge: A `Bridge`, or likewise.
+        decoder: It starts from the bridge's result and attends to the encoder's outputs.
+
     Example:
         >>> import torch
         >>> part = {"cell": "gru", "embedding_size": 8, "hidden_size": 7, "num_layers": 2}
@@ -42,7 +47,7 @@ class Seq2Seq(nn.Module):
         torch.Size([4, 3, 6])
     """
 
-    def __init__(self, encoder: Encoder, bridge: Bridge, decoder: LuongDecoder) -> None:
+    def __init__(self, encoder: nn.Module, bridge: nn.Module, decoder: LuongDecoder) -> None:
         super().__init__()
         self.encoder = encoder
         self.bridge = bridge

@@ -14,6 +14,7 @@ not the lower layers either. Everything outside this file sees four axes and can
 
 from typing import NamedTuple, Self
 
+import torch
 from torch import Tensor, nn
 
 
@@ -66,6 +67,16 @@ class RNNState(NamedTuple):
             rows: Indices into the batch, in any order and number, ``(B')``.
         """
         return self._replace(h=self.h.index_select(2, rows), c=None if self.c is None else self.c.index_select(2, rows))
+
+
+def packed_rows(layers: int, directions: int) -> Tensor:
+    """Return which row of ``h_n`` each layer and direction stands in, ``(L, D)``, for those who show it.
+
+    Example:
+        >>> packed_rows(3, 2).tolist()
+        [[0, 1], [2, 3], [4, 5]]
+    """
+    return RNNState.from_torch(torch.arange(layers * directions).view(-1, 1, 1), directions).h[:, :, 0, 0]
 
 
 RNNS: dict[str, type[nn.GRU] | type[nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.LSTM}

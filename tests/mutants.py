@@ -1,0 +1,178 @@
+"""Break the handoff in every way we can think of, and see the suite notice: ``make mutants``.
+
+Each mutant is one edit of the source, or a mistake of the gallery in the place of the encoder's call. It is applied to
+a copy of the project, in which the tests of the network run until the first one fails. A mutant that survives is a hole
+in the suite: the table shows it, and the exit code is 1.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from seq2seq.handoff import MISTAKES
+
+ROOT = Path(__file__).parents[1]
+TESTS = ("tests/test_handoff.py", "tests/nn", "tests/test_search.py", "tests/test_handoff_measured.py")
+LIMIT = 300  # seconds for a mutant; one that hangs counts as found
+
+
+class Mutant(NamedTuple):
+    """An edit.
+
+    Attributes:
+        name: What it breaks.
+        file: Below ``src/seq2seq``.
+        old: Stands there exactly once.
+        new: What takes its place.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+
+
+MUTANTS = [
+    Mutant("layers and directions swapped in h_n", "nn/state.py",
+           "part.unflatten(0, (rows // directions, directions)) for",
+           "part.unflatten(0, (directions, rows // directions)).transpose(0, 1) for"),
+    Mutant("layers and directions swapped on the way back", "nn/state.py",
+           "h = self.h.flatten(0, 1).contiguous()", "h = self.h.transpose(0, 1).flatten(0, 1).contiguous()"),
+    Mutant("forward and backward swapped", "nn/state.py",
+           "part.unflatten(0, (rows // directions, directions)) for",
+           "part.unflatten(0, (rows // directions, directions)).flip(1) for"),
+    Mutant("c is h when a state is read", "nn/state.py",
+           "for part in parts))", "for part in (parts[0],) * len(parts)))"),
+    Mutant("rows of c not selected with those of h", "nn/state.py",
+           "c=None if self.c is None else self.c.index_select(2, rows)", "c=self.c"),
+    Mutant("rows of h not selected", "nn/state.py", "h=self.h.index_select(2, rows)", "h=self.h[:, :, : len(rows)]"),
+    Mutant("packing skipped", "nn/encoder.py", "if mask.all():", "if True:"),
+    Mutant("lengths sorted, rows not put back", "nn/encoder.py",
+           "packed = pack_padded_sequence(source, lengths, batch_first=True, enforce_sorted=False)",
+           "packed = pack_padded_sequence(source, lengths.sort(descending=True)[0], batch_first=True)"),
+    Mutant("mask shifted by one", "nn/encoder.py",
+           "mask = torch.arange(steps) < lengths.unsqueeze(1)", "mask = torch.arange(steps) <= lengths.unsqueeze(1)"),
+    Mutant("mask inverted on its way out", "nn/encoder.py", "mask.to(source.device))", "~mask.to(source.device))"),
+    Mutant("outputs not padded to S", "nn/encoder.py", ", total_length=steps)", ")"),
+    Mutant("attention not masked", "nn/attention.py",
+           "scores.masked_fill(~memory.mask.unsqueeze(1), -torch.inf)", "scores"),
+    Mutant("attention masks real tokens", "nn/attention.py", "~memory.mask.unsqueeze(1)", "memory.mask.unsqueeze(1)"),
+    Mutant("attention masked with a large number only", "nn/attention.py", "-torch.inf)", "-2.0)"),
+    Mutant("layer offset one too low", "nn/bridge.py",
+           "offset = encoder.num_layers - num_layers", "offset = encoder.num_layers - num_layers - 1"),
+    Mutant("bottoms aligned instead of tops", "nn/bridge.py",
+           "max(0, layer + offset) for", "min(layer, encoder.num_layers - 1) for"),
+    Mutant("directions of a layer swapped", "nn/bridge.py",
+           "layer.transpose(0, 1).flatten(1)", "layer.flip(0).transpose(0, 1).flatten(1)"),
+    Mutant("directions mixed with the batch", "nn/bridge.py",
+           "layer.transpose(0, 1).flatten(1)", "layer.reshape(layer.size(1), -1)"),
+    Mutant("one direction only", "nn/bridge.py",
+           "layer.transpose(0, 1).flatten(1)", "layer[:1].expand_as(layer).transpose(0, 1).flatten(1)"),
+    Mutant("weights shared between layers", "nn/bridge.py",
+           "zip(self.sources, self.maps, strict=True)",
+           "zip(self.sources, [self.maps[0]] * len(self.maps), strict=True)"),
+    Mutant("weights shared between h and c", "nn/bridge.py",
+           "self.cell = BRIDGES[name](sizes) if", "self.cell = self.hidden if"),
+    Mutant("c not handed over", "nn/bridge.py", "cell_has_source = encoder.cell == \"lstm\" or name in WEIGHTED",
+           "cell_has_source = False"),
+    Mutant("top bridge takes the bottom layer", "nn/bridge.py",
+           "self.map(side_by_side(layers[-1]))", "self.map(side_by_side(layers[0]))"),
+    Mutant("mean bridge takes one direction", "nn/bridge.py",
+           "layers[list(self.sources)].mean(1, keepdim=True)", "layers[list(self.sources)][:, :1]"),
+    Mutant("state not handed to the decoder", "nn/decoder.py",
+           "self.rnn(embedded, state.to_torch())", "self.rnn(embedded)"),
+    Mutant("state after a step not handed on", "nn/decoder.py",
+           "RNNState.from_torch(packed_state, 1), weights)", "state, weights)"),
+    Mutant("memory of other rows", "nn/attention.py", "values=self.values[rows]", "values=self.values[: len(rows)]"),
+    Mutant("search forgets the state", "search.py", "state = output.state", "state = state"),
+    Mutant("search keeps rows but not their state", "search.py",
+           "memory, state = Encoded(memory, state).select(kept)",
+           "memory, state = memory.select(kept), state.select(torch.arange(len(kept)))"),
+]  # fmt: skip
+
+GALLERY = """
+
+import seq2seq.handoff
+
+_right = Encoder.forward
+Encoder.forward = lambda self, source, lengths: seq2seq.handoff.MISTAKES["{name}"].encode(
+    lambda *batch: _right(self, *batch), source, lengths
+)
+"""
+
+
+def all_mutants() -> Iterator[Mutant]:
+    """Yield the mistakes of the gallery as mutants of the encoder, and the edits."""
+    end = '    "build_model",\n]\n'
+    for name, mistake in MISTAKES.items():
+        new = end + GALLERY.format(name=name)
+        yield Mutant(f"{name}: {mistake.code}", "nn/__init__.py", end, new)
+    yield from MUTANTS
+
+
+def apply(mutant: Mutant, folder: Path) -> None:
+    """Copy what the tests need, with the edit."""
+    for name in ("src", "tests", "configs"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    path = folder / "src" / "seq2seq" / mutant.file
+    text = path.read_text(encoding="utf-8")
+    if text.count(mutant.old) != 1:
+        raise ValueError(f"{mutant.name}: {mutant.file} holds this {text.count(mutant.old)} times: {mutant.old}")
+    path.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
+
+
+def first_failure(mutant: Mutant | None) -> str:
+    """Return the first test that fails; empty if none does. Without a mutant the project is as it is."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        apply(mutant or Mutant("", "nn/state.py", "RNNS: dict", "RNNS: dict"), folder)
+        environment = os.environ | {"PYTHONPATH": str(folder / "src"), "OMP_NUM_THREADS": "1", "CI": "1"}
+        command = [sys.executable, "-m", "pytest", "-x", "--tb=no", "-p", "no:cacheprovider", *TESTS]
+        try:
+            done = subprocess.run(
+                command, cwd=folder, env=environment, capture_output=True, text=True, timeout=LIMIT, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return f"none ended within {LIMIT} s"
+    failed = [line.split(" ")[1] for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+    if done.returncode not in (0, 1) or (done.returncode == 1) is not bool(failed):
+        raise RuntimeError(f"pytest ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return failed[0] if failed else ""
+
+
+def main() -> int:
+    """Try them all, and return the exit code."""
+    console = Console() if sys.stdout.isatty() else Console(width=150)
+    start = time.monotonic()
+    if failure := first_failure(None):
+        console.print(f"the suite fails without a mutant: {failure}", markup=False)
+        return 1
+    mutants = list(all_mutants())
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        failures = list(pool.map(first_failure, mutants))
+    table = Table(title="Mutants")
+    table.add_column("mutant")
+    table.add_column("first failing test", overflow="fold")
+    for mutant, failure in zip(mutants, failures, strict=True):
+        test = failure.removeprefix("tests/").replace("::", "\n") if failure else "SURVIVED"
+        table.add_row(Text(mutant.name), Text(test, style="" if failure else "bold red"))
+    console.print(table)
+    survived = failures.count("")
+    console.print(f"{len(mutants) - survived} of {len(mutants)} killed, {time.monotonic() - start:.0f} s")
+    return 1 if survived else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
