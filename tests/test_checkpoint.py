@@ -64,7 +64,7 @@ class Bomb:
         (Bomb(), "is no checkpoint or is damaged; give a best.ckpt or last.ckpt of a run"),
         ({"state_dict": {}}, "is a checkpoint of another program"),
         ([1, 2], "is a checkpoint of another program"),
-        ({"seq2seq_format": 99}, "has format 99, and this version reads format 1 only"),
+        ({"seq2seq_format": 99}, "has format 99, and this version reads format 2 only"),
     ],
 )
 def test_what_is_no_checkpoint_of_ours_is_refused(tmp_path, content, message):

@@ -151,7 +151,7 @@ def handoff_picture(measured: Handoff, settings: Mapping[str, Any], handoff: str
         (drawing.decoder_x + DECODER_WIDTH / 2, f"decoder ({cells[1].upper()}) starts from"),
     ):
         drawing.text(x, drawing.rows + 0.4, title, size=11, fontweight="bold")
-    width = drawing.decoder_x + DECODER_WIDTH + 2.5
+    width = drawing.decoder_x + DECODER_WIDTH + 2.9
     axes.set_xlim(-2.1, width - 2.1)
     axes.set_ylim(bottom, drawing.rows + 0.8)
     figure.set_size_inches(0.62 * width, 0.62 * (drawing.rows + 0.8 - bottom))
