@@ -106,7 +106,7 @@ GALLERY = """
 import seq2seq.handoff
 
 _right = Encoder.forward
-Encoder.forward = lambda self, source, lengths: seq2seq.handoff.MISTAKES["{name}"].encode(
+Encoder.forward = lambda self, source, lengths: seq2seq.handoff.MISTAKES["{name}"].apply(
     lambda *batch: _right(self, *batch), source, lengths
 )
 """

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from seq2seq.ablation import AlteredBridge
 from seq2seq.errors import UserError
 from seq2seq.evaluation import evaluate, merge_data
-from seq2seq.handoff import AlteredBridge
 from seq2seq.nn import RNNState
 
 TRAINED = {

@@ -877,7 +877,7 @@ def test_a_mistake_that_this_encoder_cannot_make_is_refused(name, cell, layers, 
         WrongEncoder(encoder, name)
 
     if name != "wrong_cell":  # and it is true: there the mistake hands over what is right
-        handed = MISTAKES[name].encode(encoder, random_source(), LENGTHS)
+        handed = MISTAKES[name].apply(encoder, random_source(), LENGTHS)
         assert torch.equal(handed.state.h, encoder(random_source(), LENGTHS).state.h)
 
 

@@ -2,15 +2,11 @@
 
 import pytest
 import torch
-from conftest import TINY
 from torch import nn
 
-from seq2seq.errors import UserError
-from seq2seq.explanation import explain
 from seq2seq.handoff import MISTAKES, WrongEncoder
 from seq2seq.handoff_measured import EXACT, measure
-from seq2seq.nn import build_model
-from seq2seq.training import train
+from seq2seq.nn import RNNState, build_model
 
 LENGTHS = torch.tensor([3, 5, 1])
 PART = {"cell": "gru", "embedding_size": 5, "hidden_size": 6, "num_layers": 2}
@@ -136,124 +132,100 @@ def test_a_fork_is_told_layer_direction_and_row():
     model.encoder = ReadsPadding(model.encoder)
 
     assert measured(model).faults == ["layer 0 backward, row 2: h_n alone and in the batch differ by 1e-06"]
+    assert not measured(model).compared  # it has no network under the name that ours has
 
 
-# The script
+class Rearranged(nn.Module):
+    """A fork's encoder that does something to the state on its way out."""
 
+    def __init__(self, encoder, change):
+        super().__init__()
+        self.embedding, self.rnn, self.encoder, self.change = encoder.embedding, encoder.rnn, encoder, change
 
-def run(compose, tmp_path, *overrides):
-    return explain(compose("explain_handoff", *overrides, f"output={tmp_path}/x.png"), overrides)
-
-
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ["model=lstm", "model.encoder.num_layers=3", "model.decoder.cell=gru"],
-        ["model.encoder.num_layers=1", "model.encoder.bidirectional=false", "model.decoder.num_layers=3"],
-        ["model.bridge=zeros"],
-        ["handoff=wrong_first_rows"],
-    ],
-)
-def test_a_picture_of_any_shape_is_drawn(compose, tmp_path, overrides):
-    output = run(compose, tmp_path / "new folder", *overrides)
-
-    assert output.read_bytes().startswith(b"\x89PNG")
-    assert [path.name for path in output.parent.iterdir()] == ["x.png"]
-
-
-def test_the_tables_say_what_stands_where_and_what_reaches_what(compose, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "120")
-
-    run(compose, tmp_path, "model=lstm", "model.encoder.num_layers=3", "model.decoder.cell=gru")
-
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines()]
-    assert ["h_n[0]", "0", "forward", "h[0, 0]", "nowhere"] in [row[:5] for row in rows]
-    assert ["h_n[4]", "2", "forward", "h[2, 0]", "output[b, length - 1, :128], steps 2, 4, 0", "0"] in rows
-    assert ["h_n[5]", "2", "backward", "h[2, 1]", "output[b, 0, 128:]", "0"] in rows
-    assert ["c_n[5]", "2", "backward", "c[2, 1]", "nowhere"] in [row[:5] for row in rows]
-    reaching = [[cell == "·" for cell in row[1:]] for row in rows if row and row[0] == "decoder"]
-    assert reaching == [[True] * 4 + [False] * 2, [True] * 2 + [False] * 2 + [True] * 2]  # layer 1, layer 0
-
-
-def test_a_checkpoint_is_proved_on_the_text_given(compose, tmp_path, tiny_checkpoint, capsys):
-    run(compose, tmp_path, f"checkpoint={tiny_checkpoint}", "text=[a b c,'d é']")
-
-    printed = capsys.readouterr().out
-    assert "Proved on this batch" in printed
-    assert "│ d <unk>" in printed
-    assert "row 1: unknown to the checkpoint, and read as <unk>: é" in printed
-    assert "row 2 is there to be longer than the others, so that they are padded" in printed
-
-
-def test_a_checkpoint_is_proved_without_a_text_too(compose, tmp_path, tiny_checkpoint, capsys):
-    run(compose, tmp_path, f"checkpoint={tiny_checkpoint}")
-
-    assert "Proved on this batch" in capsys.readouterr().out
-
-
-def test_a_wrong_checkpoint_is_named_as_such_everywhere(compose, tmp_path, capsys, caplog):
-    train(compose("train", *TINY, "handoff=wrong_halves"), tmp_path / "run")
-
-    assert "handoff=wrong_halves is wrong on purpose; it hands over: rows l and L + l" in caplog.text
-    for file in ("config.yaml", "hparams.yaml", "metrics.json"):
-        assert "wrong_halves" in (tmp_path / "run" / file).read_text()
-    saved = torch.load(tmp_path / "run" / "best.ckpt", weights_only=True)
-    assert saved["hyper_parameters"]["handoff"] == "wrong_halves"
-    assert "model.encoder.wrong.embedding.weight" in saved["state_dict"]
-
-    capsys.readouterr()
-    run(compose, tmp_path, f"checkpoint={tmp_path}/run/best.ckpt")
-
-    printed = capsys.readouterr().out
-    assert "handoff=wrong_halves, wrong on purpose" in printed
-    assert "layer 1 forward, row 0: h_n differs from output[0, " in printed
-
-
-def test_a_handoff_that_is_wrong_by_mistake_ends_with_an_error(compose, tmp_path, monkeypatch, capsys):
-    def broken(**settings):
-        model = build_model(**settings)
-        model.encoder = WrongEncoder(model.encoder, "wrong_across_layers")
-        return model
-
-    monkeypatch.setattr("seq2seq.explanation.build_model", broken)
-
-    with pytest.raises(UserError, match=r"wrong in \d+ ways; the first: layer 1 forward, row 0: h_n differs"):
-        run(compose, tmp_path)
-    assert "more" in capsys.readouterr().out.splitlines()[-1]  # the list is cut
+    def forward(self, source, lengths):
+        encoded = self.encoder(source, lengths)
+        return encoded._replace(state=self.change(encoded.state))
 
 
 @pytest.mark.parametrize(
-    ("overrides", "message"),
+    ("change", "fault"),
     [
-        (["text=abc"], "text=abc needs a trained model: give checkpoint=FILE, too"),
-        (["checkpoint=CHECKPOINT", "model=lstm"], "model=lstm cannot be given with checkpoint: it says what the model"),
-        (["checkpoint=CHECKPOINT", "model.bridge=zeros"], r"model\.bridge=zeros cannot be given with checkpoint"),
-        (["checkpoint=CHECKPOINT", "handoff=right"], "handoff=right cannot be given with checkpoint"),
-        (["checkpoint=CHECKPOINT", "text=''"], "text= has 0 tokens; it must have at least 1 and at most 60"),
-        (["checkpoint=CHECKPOINT", f"text={'a ' * 61}"], "has 61 tokens; it must have at least 1 and at most 60"),
-        (["checkpoint=none.ckpt"], r"checkpoint=none\.ckpt cannot be read: No such file"),
-        (["handoff=wrong_cell"], r"handoff=wrong_cell needs model\.encoder\.cell=lstm"),
-        (["+foo=1"], "foo is unknown; the keys are checkpoint, handoff, model, output, text"),
+        (
+            lambda state: state._replace(h=torch.cat([state.h[:1].flip(1), state.h[1:]])),
+            "layer 0 forward, row 0: h_n is",
+        ),
+        (lambda state: RNNState(*(part[[1, 0, 2]] for part in state)), "layer 0 forward, row 0: h_n is not what"),
+        (lambda state: state._replace(c=state.c.flip(0, 1)), "layer 0 forward, row 0: c_n is not what PyTorch returns"),
+        (
+            lambda state: state._replace(c=2 * state.c),
+            "layer 2 backward, row 2: c_n is not what PyTorch returns for it",
+        ),
     ],
 )
-def test_what_cannot_be_is_refused(compose, tmp_path, tiny_checkpoint, overrides, message):
-    given = [override.replace("CHECKPOINT", str(tiny_checkpoint)) for override in overrides]
+def test_a_fork_that_rearranges_what_output_does_not_show_is_told_so(change, fault):
+    model = make_model(layers=3, cells=("lstm", "lstm"))
+    model.encoder = Rearranged(model.encoder, change)
 
-    with pytest.raises(UserError, match=message):
-        run(compose, tmp_path, *given)
-
-
-def test_a_checkpoint_of_another_version_is_refused(compose, tmp_path, tiny_checkpoint):
-    content = torch.load(tiny_checkpoint, weights_only=True) | {"seq2seq_format": 1}
-    torch.save(content, tmp_path / "old.ckpt")
-
-    with pytest.raises(UserError, match=r"old\.ckpt has format 1, and this version reads format 2 only"):
-        run(compose, tmp_path, f"checkpoint={tmp_path}/old.ckpt")
+    assert any(found.startswith(fault) for found in measured(model).faults)
 
 
-def test_a_picture_that_cannot_be_written_is_named(compose, tmp_path):
-    (tmp_path / "file").write_text("")
+def test_outputs_that_depend_on_the_batch_are_found():
+    class Loud(ReadsPadding):
+        def forward(self, source, lengths):
+            encoded = self.encoder(source, lengths)
+            return encoded._replace(outputs=encoded.outputs + 1e-3 * (len(lengths) - 1))
 
-    for output in (tmp_path / "file" / "x.png", tmp_path):
-        with pytest.raises(UserError, match=f"output={output} cannot be written: "):
-            explain(compose("explain_handoff", f"output={output}"))
+    model = make_model()
+    model.encoder = Loud(model.encoder)
+
+    assert "layer 1, row 0: output alone and in the batch differs by 0.002" in measured(model).faults
+
+
+@pytest.mark.parametrize(
+    ("sources", "fault"),
+    [
+        ((0, 1), "h_n of encoder layer 0 reaches the initial h of decoder layer 0"),  # bottoms aligned
+        ((1, 1), "h_n of encoder layer 2 does not reach the initial h of decoder layer 1"),
+    ],
+)
+def test_a_bridge_that_takes_another_layer_is_found(sources, fault):
+    model = make_model(layers=3)
+    model.bridge.hidden.sources = sources
+
+    assert fault in measured(model).faults
+
+
+def test_a_bridge_that_copies_h_into_c_is_found():
+    model = make_model(cells=("lstm", "lstm"))
+    right = model.bridge.forward
+    model.bridge.forward = lambda state: right(state)._replace(c=right(state).h)
+
+    assert "h_n of encoder layer 0 reaches the initial c of decoder layer 0" in measured(model).faults
+    assert "c_n of encoder layer 1 does not reach the initial c of decoder layer 1" in measured(model).faults
+
+
+def test_the_size_of_a_gradient_is_that_of_the_weights():
+    # A mean bridge hands over (forward + backward) / 2: the gradient of one unit's sum is 1/2 at that unit of H = 6.
+    model = make_model(bridge="mean")
+
+    sizes = measured(model).reach["h", "h"]
+
+    torch.testing.assert_close(sizes[0, 0], torch.full((2,), 0.5, dtype=torch.float64))
+
+
+def test_a_mistake_in_the_run_itself_is_measured_where_it_happens():
+    # Without packing, the forward direction ends at the last padded step, and nothing but that is wrong with places.
+    model = make_model()
+    model.encoder = WrongEncoder(model.encoder, "wrong_unpacked")
+
+    assert places(measured(model)) == [[-1, -1], [4, 0]]
+
+
+def test_output_that_is_handed_over_is_told_from_nothing():
+    model = make_model()
+    assert not measured(model).of_output
+
+    model.encoder = WrongEncoder(model.encoder, "wrong_last_output")
+
+    assert measured(model).of_output
+    assert not measured(model).reach["h", "h"].any()

@@ -15,6 +15,7 @@ ALLOWED = {
     "metrics": {"data"},
     "plots": {"search", "files"},
     "handoff": {"nn", "errors"},
+    "ablation": {"nn", "errors"},
     "handoff_measured": {"handoff", "nn"},
     "handoff_picture": {"handoff", "handoff_measured", "nn", "plots"},
     "module": {"nn", "data", "handoff", "search", "metrics", "errors"},

@@ -73,8 +73,7 @@ def test_every_script_command_runs(command, folder, compose, monkeypatch):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"jeudi 2 janvier 2003\n")))
         predict(compose("predict", *overrides))
     else:
-        explain(compose("explain_handoff", *overrides))
-        assert (folder / "outputs" / "handoff.png").stat().st_size > 10_000
+        assert explain(compose("explain_handoff", *overrides), overrides).stat().st_size > 10_000
 
 
 def test_all_scripts_are_shown():

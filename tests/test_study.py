@@ -1,13 +1,18 @@
 """A study: runs that are done are left alone, and its report says what they found."""
 
 import json
+import math
+import shutil
 
 import pytest
 import yaml
 from conftest import TINY
+from matplotlib.colors import to_hex
 from test_commands import run
 
 from seq2seq.errors import UserError
+from seq2seq.plots import BLUE, ORANGE
+from seq2seq.run_directory import claimed
 from seq2seq.study import Run, interval, markdown, picture, read_run, shown
 from seq2seq.training import train
 
@@ -41,6 +46,68 @@ def test_a_finished_run_of_other_settings_is_not_taken_for_this_one(compose, tmp
         train(compose("train", *SKIP, "optimizer.lr=1e-3"), tmp_path / "run")
 
 
+def test_a_run_that_cannot_start_anew_loses_nothing(compose, tmp_path):
+    tsv = [size for size in TINY if not size.startswith("data")]
+    (tmp_path / "pairs.tsv").write_text("ab\tx\ncd\tz\n")
+    files = [f"data.{split}={tmp_path}/pairs.tsv" for split in ("train", "val", "test")]
+    again = ["data=tsv", *files, *tsv, "skip_finished=true"]
+    train(compose("train", *again), tmp_path / "run")
+    (tmp_path / "run" / "metrics.json").unlink()
+    (tmp_path / "pairs.tsv").unlink()
+
+    with pytest.raises(UserError, match="cannot be read"):
+        train(compose("train", *again), tmp_path / "run")
+
+    assert (tmp_path / "run" / "best.ckpt").exists()
+
+
+def test_a_checkpoint_that_no_run_of_ours_left_is_not_removed(compose, tmp_path, tiny_run):
+    (tmp_path / "run").mkdir()
+    shutil.copy(tiny_run / "last.ckpt", tmp_path / "run")
+
+    with pytest.raises(UserError, match="already holds a run"):
+        train(compose("train", *SKIP), tmp_path / "run")
+
+    assert (tmp_path / "run" / "last.ckpt").exists()
+
+
+def test_what_does_not_change_the_result_may_differ(compose, tmp_path):
+    first = train(compose("train", *TINY), tmp_path / "run")  # without skip_finished
+
+    again = train(compose("train", *SKIP, "trainer.log_every_n_steps=7", "~logger.csv"), tmp_path / "run")
+
+    assert again == json.loads(json.dumps(first))
+
+
+def test_a_directory_in_use_is_refused(compose, tmp_path):
+    train(compose("train", *SKIP), tmp_path / "run")
+    (tmp_path / "run" / "metrics.json").unlink()
+    settings = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+
+    with (
+        claimed(tmp_path / "run", settings, [], resume=None, anew=True),
+        pytest.raises(UserError, match=r"hydra\.run\.dir=.*run is in use by another run; choose another directory"),
+    ):
+        train(compose("train", *SKIP), tmp_path / "run")
+
+
+def test_a_sweep_that_is_refused_a_directory_says_so_and_changes_nothing(tmp_path):
+    sweep = ["-m", *SKIP, "seed=1", "hydra.sweep.dir=sweep"]
+    assert run("train", *sweep, cwd=tmp_path)[0] == 0
+    before = (tmp_path / "sweep" / "0" / "overrides.yaml").read_text()
+
+    code, stdout, _ = run("train", *sweep, "optimizer.lr=0.1", cwd=tmp_path)
+
+    assert code == 1
+    assert "holds a run with optimizer.lr=0.003, and this one has 0.1" in stdout
+    assert (tmp_path / "sweep" / "0" / "overrides.yaml").read_text() == before
+
+    code, stdout, _ = run("train", *sweep, cwd=tmp_path)  # the right settings again
+
+    assert code == 0
+    assert "failed" not in stdout
+
+
 def test_skip_finished_is_true_or_false(compose, tmp_path):
     with pytest.raises(UserError, match="skip_finished=maybe must be true or false"):
         train(compose("train", *TINY, "skip_finished=maybe"), tmp_path / "run")
@@ -69,11 +136,11 @@ def test_a_study_is_one_command_and_goes_on_where_it_stopped(tmp_path):
 
 
 RUNS = [
-    Run("dates, GRU", "zeros", "none", 10.0, 1.0),
-    Run("dates, GRU", "linear", "none", 90.0, 30.0),
-    Run("dates, GRU", "linear", "none", 94.0, 30.0),
-    Run("dates, GRU", "linear", "general", 99.0, 50.0),
-    Run("dates, LSTM", "wrong_cell", "none", 50.0, 5.0),
+    Run("dates, GRU", "zeros", "none", 1, 10.0, 1.0),
+    Run("dates, GRU", "linear", "none", 1, 90.0, 30.0),
+    Run("dates, GRU", "linear", "none", 2, 94.0, 30.0),
+    Run("dates, GRU", "linear", "general", 1, 99.0, 50.0),
+    Run("dates, LSTM", "wrong_cell", "none", 1, 50.0, 5.0),
 ]
 
 
@@ -86,8 +153,8 @@ def test_the_table_holds_means_and_intervals_by_group():
         "| handed over | seeds | general attention | no attention | general attention, first epoch "
         "| no attention, first epoch |",
         "|---|---|---|---|---|---|",
-        "| linear | 1, 2 | 99.0 | 92.0 ± 25.4 | 50.0 | 30.0 ± 0.0 |",
-        "| zeros | 0, 1 |  | 10.0 |  | 1.0 |",
+        "| linear | 2 | 99.0 | 92.0 ± 25.4 | 50.0 | 30.0 ± 0.0 |",
+        "| zeros | 1 |  | 10.0 |  | 1.0 |",
     ]
     assert "| wrong_cell | 1 | 50.0 | 5.0 |" in lines
 
@@ -102,6 +169,10 @@ def test_the_interval_is_students():
 
 
 def test_the_picture_has_a_panel_for_each_group_and_attention():
+    colours = {
+        to_hex(line.get_color()) for axes in picture(RUNS).axes for line in axes.lines if line.get_marker() == "o"
+    }
+    assert colours == {BLUE, ORANGE}  # bridges and mistakes
     titles = [axes.get_title() for axes in picture(RUNS).axes]
 
     assert titles == ["dates, GRU, general attention", "dates, GRU, no attention", "dates, LSTM, no attention", ""]
@@ -114,4 +185,23 @@ def test_a_run_is_read_by_its_settings(tiny_run, tmp_path):
     metrics = json.loads((tiny_run / "metrics.json").read_text())
     assert yaml.safe_load((tiny_run / "config.yaml").read_text())["handoff"] == "right"
     assert found[:3] == ("reverse, GRU", "linear", "general")
+    assert found.seed == 1
     assert found.exact_match == 100 * metrics["test"]["exact_match"]
+    assert found.first == 100 * metrics["validation"]["exact_match"]  # there was one epoch only
+
+
+def test_a_run_without_a_curve_is_read_too(tiny_run, tmp_path):
+    for name in ("config.yaml", "metrics.json"):
+        shutil.copy(tiny_run / name, tmp_path)
+
+    assert math.isnan(read_run(tmp_path).first)
+
+
+def test_a_mistake_through_another_bridge_is_no_seed_of_the_same(tiny_run, tmp_path):
+    settings = yaml.safe_load((tiny_run / "config.yaml").read_text())
+    settings |= {"handoff": "wrong_halves", "model": settings["model"] | {"bridge": "top"}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
+    shutil.copy(tiny_run / "metrics.json", tmp_path)
+
+    assert read_run(tmp_path).variant == "wrong_halves through top"
+    assert "| wrong_halves through top | 1 |" in markdown([read_run(tmp_path)])

@@ -12,7 +12,7 @@ from conftest import TINY
 from seq2seq.errors import UserError
 from seq2seq.evaluation import evaluate
 from seq2seq.metrics import CorpusMetrics
-from seq2seq.run_directory import claim
+from seq2seq.run_directory import claimed
 from seq2seq.training import train
 
 METRICS = {
@@ -162,10 +162,12 @@ def test_resuming_into_the_directory_of_another_run_is_refused(compose, tmp_path
 
 
 def test_of_two_runs_that_start_at_once_one_gets_the_directory(tmp_path):
-    claim(tmp_path, {"seed": 1}, [], resume=None)
+    with claimed(tmp_path, {"seed": 1}, [], resume=None, anew=False):
+        with pytest.raises(UserError, match=r"is in use by another run; choose another directory$"):
+            claimed(tmp_path, {"seed": 2}, [], resume=None, anew=False).__enter__()
 
     with pytest.raises(UserError, match=r"already holds a run; choose another directory$"):
-        claim(tmp_path, {"seed": 2}, [], resume=None)
+        claimed(tmp_path, {"seed": 2}, [], resume=None, anew=False).__enter__()
 
     assert yaml.safe_load((tmp_path / "config.yaml").read_text()) == {"seed": 1}
 

@@ -12,10 +12,7 @@ from omegaconf import DictConfig
 
 from seq2seq.errors import UserError
 from seq2seq.files import write_file
-from seq2seq.run_directory import OVERRIDES, write_yaml
-
-FAILURE = "error.txt"
-"""Where a failed run of a sweep leaves its reason, in its own directory."""
+from seq2seq.run_directory import CONFIG, FAILURE, OVERRIDES, write_yaml
 
 
 def remove_if_empty(output_dir: Path, log_file: Path) -> None:
@@ -68,5 +65,6 @@ def run_job(job: Callable[..., object], config: DictConfig, *, in_sweeps: bool =
             traceback.print_exc()
         print(f"error: {' '.join(overrides)}: {reason}", file=sys.stderr)
         write_file(output_dir / FAILURE, lambda file: file.write(reason + "\n"))
-        write_yaml(output_dir / OVERRIDES, overrides)
+        if not (output_dir / CONFIG).exists():  # or they are those of the run that the directory holds
+            write_yaml(output_dir / OVERRIDES, overrides)
         return None

@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig
 from rich.console import Console
 
+from seq2seq.ablation import KEPT, STATES, AlteredBridge
 from seq2seq.building import build_trainer, keep_quiet, plain
 from seq2seq.checkpoint import load_module
 from seq2seq.data.corpus import Corpus
@@ -16,7 +17,6 @@ from seq2seq.data.datamodule import PairsDataModule
 from seq2seq.data.tasks import Split, build_task
 from seq2seq.data.vocabulary import UNK
 from seq2seq.errors import UserError, check_choice, check_count, check_keys
-from seq2seq.handoff import KEPT, STATES, AlteredBridge
 from seq2seq.module import Seq2SeqModule
 from seq2seq.report import (
     Prediction,
@@ -114,6 +114,8 @@ def evaluate(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()
     data = PairsDataModule(task, seed=0, codecs=(module.source, module.target))
     warn_of_unknown(data.corpus("test"))  # and a file's mistakes are found before anything starts
     result = evaluate_split(build_trainer(config.trainer, output_dir), module, data, "test")
+    if isinstance(module.model.bridge, AlteredBridge) and module.model.bridge.alone:
+        log.warning("%d rows were alone in their batch and kept their own state", module.model.bridge.alone)
     console = Console()
     show_metrics(console, {"test" if state == KEPT else f"test, state {state}": result})
     show_groups(console, result)

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from seq2seq.building import plain
 from seq2seq.checkpoint import load_module
+from seq2seq.data.codec import Codec
 from seq2seq.data.corpus import Sequences
 from seq2seq.data.vocabulary import SPECIALS, UNK
 from seq2seq.errors import UserError, check_keys
 from seq2seq.handoff import RIGHT, WrongEncoder
-from seq2seq.handoff_measured import DIRECTIONS, EXACT, Handoff, measure
+from seq2seq.handoff_measured import DIRECTIONS, EXACT, Measured, measure
 from seq2seq.handoff_picture import MOST_STEPS, handoff_picture
 from seq2seq.nn.model import MODEL_KEYS, Seq2Seq, build_model
 from seq2seq.nn.state import packed_rows
@@ -65,15 +66,17 @@ def explain(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     """
     settings = plain(config)
     check_keys("", settings, ["model", "checkpoint", "text", "handoff", "output"])
-    output = Path(str(settings["output"])).expanduser()
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"output={output} cannot be written: {error.strerror}") from error
+    if not isinstance(settings["output"], str) or not settings["output"]:
+        raise UserError(f"output={settings['output']} must be the name of a file")
+    output = Path(settings["output"]).expanduser()
     example = trained(settings, overrides) if settings["checkpoint"] is not None else untrained(settings)
     measured = measure(example.model, example.source, example.lengths)
     console = Console()
     show(console, example, measured)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"output={output} cannot be written: {error.strerror}") from error
     save(handoff_picture(measured, example.settings, example.handoff, example.rows[0]), output, "output")
     if measured.faults and example.handoff == RIGHT:
         raise UserError(f"the handoff is wrong in {len(measured.faults)} ways; the first: {measured.faults[0]}")
@@ -98,15 +101,11 @@ def untrained(settings: dict[str, Any]) -> Example:
 def trained(settings: dict[str, Any], overrides: Sequence[str]) -> Example:
     """Load a checkpoint, and encode the given texts with a longer companion, so that they are padded."""
     for override in overrides:
-        key = override.lstrip("+").partition("=")[0]
+        key = override.lstrip("+~").partition("=")[0]
         if key == "handoff" or key.split(".")[0] == "model":
             raise UserError(f"{override} cannot be given with checkpoint: it says what the model is")
     module = load_module(str(settings["checkpoint"]))
-    given = settings["text"]
-    symbols = module.source.vocabulary.symbols
-    texts = [str(text) for text in given] if isinstance(given, list) else [str(given)]
-    if given is None:
-        texts = [module.source.decode(range(len(SPECIALS), len(SPECIALS) + min(size, len(symbols)))) for size in (5, 3)]
+    texts = given_texts(settings["text"], module.source)
     ids = [module.source.encode(text) for text in texts]
     for text, row in zip(texts, ids, strict=True):
         if not row or not text.strip() or len(row) > MOST_STEPS:
@@ -130,7 +129,22 @@ def trained(settings: dict[str, Any], overrides: Sequence[str]) -> Example:
     )
 
 
-def show(console: Console, example: Example, measured: Handoff) -> None:
+def given_texts(given: object, codec: Codec) -> list[str]:
+    """Return the texts to explain; without any, two made of the symbols that the checkpoint knows."""
+    if given is None:
+        symbols = range(len(SPECIALS), len(codec.vocabulary))
+        return [codec.decode(symbols[:size]) for size in (5, 3)]
+    texts = []
+    for text in given if isinstance(given, list) else [given]:
+        if not isinstance(text, str):  # Hydra has read a number or a flag, and its letters are gone
+            raise UserError(f"text={text} is not read as a text; quote it twice, as in text=\"'{text}'\"")
+        texts.append(text)
+    if not texts:
+        raise UserError("text=[] must hold at least one text")
+    return texts
+
+
+def show(console: Console, example: Example, measured: Measured) -> None:
     """Print the batch, where its final states stand in ``output``, which of them reach the decoder, and the proof."""
     encoder, decoder = example.settings["encoder"], example.settings["decoder"]
     shapes = [
@@ -162,7 +176,7 @@ def show_batch(console: Console, example: Example) -> None:
         console.print(Text(note), soft_wrap=True)
 
 
-def show_places(console: Console, name: str, measured: Handoff, steps: Tensor, gaps: Tensor) -> None:
+def show_places(console: Console, name: str, measured: Measured, steps: Tensor, gaps: Tensor) -> None:
     """Print each packed row of ``h_n`` or ``c_n``: what it is, and where it stands in ``output`` or how far it is."""
     layers, directions, rows_of_batch = steps.shape
     shape = (layers * directions, rows_of_batch, measured.hidden_size)
@@ -171,17 +185,20 @@ def show_places(console: Console, name: str, measured: Handoff, steps: Tensor, g
         table.add_column(column)
     for layer, rows in enumerate(packed_rows(layers, directions).tolist()):
         for direction, row in enumerate(rows):
-            found = gaps[layer, direction] <= EXACT
-            place = where(steps[layer, direction], measured, direction) if found.all() else "nowhere"
-            gap = gaps[layer, direction].max() if found.all() else gaps[layer, direction].min()
-            difference = f"{gap:.1g}" if found.all() else f"at least {gap:.1g}"
+            here, found = gaps[layer, direction], gaps[layer, direction] <= EXACT
+            place, difference = "nowhere", f"at least {here.min():.1g}"
+            if found.all():
+                place, difference = where(steps[layer, direction], measured, direction), f"{here.max():.1g}"
+            elif found.any():  # of a fork that is wrong in some rows
+                missing = ", ".join(map(str, (~found).nonzero().flatten().tolist()))
+                place, difference = f"row {missing}: nowhere", f"up to {here.max():.1g}"
             state = f"{name[0]}[{layer}, {direction}]"
             cells = (f"{name}[{row}]", str(layer), DIRECTIONS[direction], state, place, difference)
             table.add_row(*map(Text, cells))  # as text, or the brackets would be markup
     console.print(table)
 
 
-def where(steps: Tensor, measured: Handoff, direction: int) -> str:
+def where(steps: Tensor, measured: Measured, direction: int) -> str:
     """Say at which step, and in which slice, the rows of the batch stand in ``output``."""
     size = measured.hidden_size
     units = f"{size}:" if direction else f":{size}"
@@ -208,13 +225,16 @@ def show_reach(console: Console, title: str, name: str, sizes: Tensor) -> None:
     console.print(table)
 
 
-def show_proof(console: Console, measured: Handoff) -> None:
+def show_proof(console: Console, measured: Measured) -> None:
     """Print what holds, or what does not."""
     if not measured.faults:
         console.print("Proved on this batch, in float64:")
         console.print("  the top layer's final states stand in output at each row's own ends;")
         console.print("  every row alone gives what it gives in the batch, state and output;")
-        console.print("  the mask is True at real tokens only, and no row reaches another's state.")
+        if measured.compared:
+            console.print("  every layer and direction of h_n and c_n is what PyTorch's own network returns for it;")
+        console.print("  the mask is True at real tokens only, and no row reaches another's state;")
+        console.print("  every decoder layer starts from its encoder layer, as the bridge says.")
         return
     console.print(Text(f"Wrong, {len(measured.faults)} times:", style="bold red"))
     for fault in measured.faults[:SHOWN_FAULTS]:

@@ -5,7 +5,7 @@ network knows nothing of it. Training with one shows what it costs (``experiment
 ``wrong_``, so whatever shows the settings of such a run shows that, too.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -32,7 +32,7 @@ class Mistake(NamedTuple):
         code: How it is written, where ``h_n`` is ``(L * D, B, H)`` and ``output`` is ``(B, S, D * H)``.
         seen: Where, in projects as of the commits that were read.
         hands: What is handed over instead, and to which layer.
-        encode: Does it.
+        apply: Does it.
         needs: What the encoder's settings must be, or there is nothing to get wrong.
         fits: Whether they are, of an `Encoder`.
     """
@@ -40,7 +40,7 @@ class Mistake(NamedTuple):
     code: str
     seen: str
     hands: str
-    encode: Callable[[Encode, Tensor, Tensor], EncoderOutput]
+    apply: Callable[[Encode, Tensor, Tensor], EncoderOutput]
     needs: str = ""
     fits: Callable[[Any], bool] = lambda encoder: True  # noqa: ARG005
 
@@ -66,14 +66,14 @@ def _across_layers(h_n: Tensor, shape: Shape) -> Tensor:
 def _of_the_state(rearrange: Callable[[Tensor, Shape], Tensor]) -> Callable[[Encode, Tensor, Tensor], EncoderOutput]:
     """Make a mistake of what is done to ``h_n`` and, with an LSTM, to ``c_n`` alike."""
 
-    def encode(right: Encode, source: Tensor, lengths: Tensor) -> EncoderOutput:
+    def apply(right: Encode, source: Tensor, lengths: Tensor) -> EncoderOutput:
         encoded = right(source, lengths)
         packed = encoded.state.to_torch()
         layers, directions, rows, size = encoded.state.h.shape
         parts = (packed,) if isinstance(packed, Tensor) else packed
         return encoded._replace(state=RNNState(*(rearrange(part, (layers, directions, rows, size)) for part in parts)))
 
-    return encode
+    return apply
 
 
 def _last_output(right: Encode, source: Tensor, lengths: Tensor) -> EncoderOutput:
@@ -101,61 +101,66 @@ def _cell(right: Encode, source: Tensor, lengths: Tensor) -> EncoderOutput:
 MISTAKES = {
     "wrong_first_rows": Mistake(
         code="h_n[:num_layers]",
-        seen="keon/seq2seq model.py:101; the PyTorch chatbot tutorial",
-        hands="row l of h_n to layer l: with two layers, layer 0 backward to layer 1, and the top layer to none",
-        encode=_of_the_state(_first_rows),
+        seen="keon/seq2seq@0e124a7 model.py:101; the chatbot tutorial of pytorch/tutorials@03b2773",
+        hands="for layer l, row l of h_n, in the place of both directions: with two layers, layer 0 forward for "
+        "layer 0, layer 0 backward for layer 1, and nothing of the top layer",
+        apply=_of_the_state(_first_rows),
         needs="model.encoder.bidirectional=true",
         fits=lambda encoder: encoder.directions == 2,
     ),
     "wrong_joined_view": Mistake(
         code="h_n.view(num_layers, batch, 2 * hidden)",
         seen="public code that throws the result of h.permute(0, 2, 1, 3) away before the view",
-        hands="of the right layer, but for row b what two neighbours in the batch had in one direction",
-        encode=_of_the_state(_joined_view),
+        hands="for row b of layer l, places 2b and 2b + 1 of its forward and then its backward rows: neighbours in the "
+        "batch for directions; with a batch of one, what is right",
+        apply=_of_the_state(_joined_view),
         needs="model.encoder.bidirectional=true",
         fits=lambda encoder: encoder.directions == 2,
     ),
     "wrong_halves": Mistake(
         code="forward, backward = h_n.chunk(2)",
         seen="asked in spro/practical-pytorch#81 and #97: is the first half the forward direction?",
-        hands="rows l and L + l of h_n to layer l: with two layers, layer 0 forward and layer 1 forward to layer 0",
-        encode=_of_the_state(_halves),
+        hands="for layer l, rows l and L + l of h_n: with two layers, layer 0 forward and layer 1 forward for layer 0, "
+        "and both backward directions for layer 1",
+        apply=_of_the_state(_halves),
         needs="model.encoder.bidirectional=true and model.encoder.num_layers=2 or more",
         fits=lambda encoder: encoder.directions == 2 and encoder.num_layers > 1,
     ),
     "wrong_last_output": Mistake(
         code="output[:, -1]",
-        seen="yunjey/pytorch-tutorial bidirectional_recurrent_neural_network/main.py:54-58 (#149)",
-        hands="to every layer the top layer at the last padded step: zero for a shorter row; otherwise the backward "
-        "half has read one token",
-        encode=_last_output,
+        seen="yunjey/pytorch-tutorial@4896cef bidirectional_recurrent_neural_network/main.py:54-58 (#149)",
+        hands="for h of every layer, the top layer at the last padded step: zero for a shorter row; for the longest "
+        "the backward half has read one token",
+        apply=_last_output,
     ),
     "wrong_unpacked": Mistake(
         code="rnn(embedding(source)) without pack_padded_sequence",
-        seen="bentrevett/pytorch-seq2seq notebook 3; IBM/pytorch-seq2seq by default",
-        hands="to the right layer a state that has read the padding: last in the forward direction, first backward",
-        encode=_unpacked,
+        seen="bentrevett/pytorch-seq2seq@b3cd54c notebook 3; IBM/pytorch-seq2seq@f146087 by default",
+        hands="for the right layer a state, and for attention outputs, that have read the padding: last in the forward "
+        "direction, first in the backward one",
+        apply=_unpacked,
     ),
     "wrong_unmasked": Mistake(
         code="softmax(scores) without masked_fill",
-        seen="bentrevett/pytorch-seq2seq notebook 3; IBM/pytorch-seq2seq",
-        hands="the right state; attention also looks at padding",
-        encode=_unmasked,
+        seen="bentrevett/pytorch-seq2seq@b3cd54c notebook 3; IBM/pytorch-seq2seq@f146087",
+        hands="the right state; attention, if there is any, also looks at padding",
+        apply=_unmasked,
     ),
     "wrong_cell": Mistake(
-        code="c_0 = h_0",
-        seen="joeynmt decoders.py:464-489",
-        hands="to each layer its h_n as its cell too; c_n to none",
-        encode=_cell,
+        code="c_n = h_n",
+        seen="joeynmt/joeynmt@cdc4d03 decoders.py:464-489, where h_0 and c_0 are the same projection of h_n",
+        hands="for the cell of each layer its h_n too, and nothing of c_n",
+        apply=_cell,
         needs="model.encoder.cell=lstm",
         fits=lambda encoder: encoder.cell == "lstm",
     ),
     "wrong_across_layers": Mistake(
-        code="h_n.view(batch, num_layers, 2 * hidden)",
-        seen="h_n.view(batch, -1) in public classifiers; OpenNMT-py's bridge (rnn_encoder.py:91-118) turns the axes "
-        "first, then cuts rows of L * H, which straddle layers if L is odd",
-        hands="to each layer what other rows of the batch had in other layers",
-        encode=_of_the_state(_across_layers),
+        code="h_n.view(batch, num_layers, directions * hidden)",
+        seen="h_n.view(batch, -1) in public classifiers; a relative is the bridge of OpenNMT-py@97111d9 "
+        "(rnn_encoder.py:91-118), which turns the axes first and then cuts rows of L * H, across layers if L is odd",
+        hands="for row b, what stands at its place in memory: other rows of the batch, of other layers; with a batch "
+        "of one, what is right",
+        apply=_of_the_state(_across_layers),
         needs="model.encoder.bidirectional=true or model.encoder.num_layers=2 or more",
         fits=lambda encoder: encoder.directions * encoder.num_layers > 1,
     ),
@@ -163,10 +168,22 @@ MISTAKES = {
 """The gallery."""
 
 
+def check_effect(name: str, model: Mapping[str, Any]) -> None:
+    """Refuse a mistake in what the rest of a model does not read; ``model`` holds its settings.
+
+    Raises:
+        UserError: If it does not.
+    """
+    if name == "wrong_cell" and model["decoder"]["cell"] != "lstm":
+        raise UserError(f"handoff={name} needs model.decoder.cell=lstm: otherwise nothing reads the cell")
+    if name not in ("wrong_unmasked", "wrong_unpacked") and model["bridge"] in ("learned", "zeros"):
+        raise UserError(f"handoff={name} does not fit model.bridge={model['bridge']}, which hands nothing over")
+
+
 class WrongEncoder(nn.Module):
     """An encoder whose call makes a mistake of the gallery.
 
-    Its parameters are named ``wrong.*``, so a right model refuses them.
+    Its parameters are named ``inner.*``, so a right model refuses them.
 
     Args:
         encoder: An `Encoder`.
@@ -181,40 +198,9 @@ class WrongEncoder(nn.Module):
         mistake = MISTAKES[check_choice("handoff", name, [RIGHT, *MISTAKES])]
         if not mistake.fits(encoder):
             raise UserError(f"handoff={name} needs {mistake.needs}: otherwise there is nothing to get wrong")
-        self.wrong = encoder
-        self.encode = mistake.encode
+        self.inner = encoder
+        self.mistake = mistake
 
     def forward(self, source: Tensor, lengths: Tensor) -> EncoderOutput:
         """Encode as `Encoder` does, with the mistake."""
-        return self.encode(self.wrong, source, lengths)
-
-
-KEPT = "kept"
-
-STATES = (KEPT, "zeroed", "shuffled")
-"""What may be done to the state on its way to the decoder (``state`` of `evaluate.py`)."""
-
-
-class AlteredBridge(nn.Module):
-    """A bridge whose result is taken away, to see how much a trained model leans on it.
-
-    Args:
-        bridge: The model's own.
-        state: ``zeroed``, or ``shuffled``: every row gets the state of another row of its batch, chosen at random.
-    """
-
-    def __init__(self, bridge: nn.Module, state: str) -> None:
-        super().__init__()
-        self.bridge = bridge
-        self.shuffled = check_choice("state", state, STATES) == "shuffled"
-        self.generator = torch.Generator().manual_seed(0)
-
-    def forward(self, state: RNNState) -> RNNState:
-        """Return the altered initial state of the decoder, ``(L', 1, B, H')``."""
-        handed = self.bridge(state)
-        if not self.shuffled:
-            return RNNState(*(torch.zeros_like(part) for part in handed if part is not None))
-        rows = torch.randperm(handed.h.size(2), generator=self.generator)
-        others = torch.empty_like(rows)
-        others[rows] = rows.roll(1)  # one round through all rows, so that none keeps its own
-        return handed.select(others.to(handed.h.device))
+        return self.mistake.apply(self.inner, source, lengths)

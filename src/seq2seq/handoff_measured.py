@@ -5,13 +5,14 @@ encoded once more without its batch.
 """
 
 import copy
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from seq2seq.handoff import WrongEncoder
+from seq2seq.nn.bridge import Bridge
 from seq2seq.nn.encoder import EncoderOutput
 from seq2seq.nn.model import Seq2Seq
 from seq2seq.nn.state import RNNState
@@ -34,16 +35,18 @@ class Places(NamedTuple):
     gaps: Tensor
 
 
-class Handoff(NamedTuple):
+class Measured(NamedTuple):
     """What was measured on a padded batch.
 
     Attributes:
         lengths: Real tokens of each row, ``(B,)``.
         steps: Of the padded batch, S.
         hidden_size: H.
-        places: By state, ``h`` and, of an LSTM, ``c``.
+        places: By state, ``h`` and, of an LSTM, ``c``; of a mistake that is made on purpose, before it rearranges them.
         reach: By the decoder's state and the encoder's, such as ``("c", "h")``: the mean size of the gradient of each
             decoder layer's initial state with respect to each row of ``h_n`` or ``c_n``, ``(L', L, D)``.
+        of_output: Whether ``output`` reaches the decoder's initial state.
+        compared: Whether the encoder has a network of PyTorch's, ``rnn``, that its state could be compared with.
         faults: What is not as it must be, a sentence each; empty for a right handoff.
     """
 
@@ -52,10 +55,12 @@ class Handoff(NamedTuple):
     hidden_size: int
     places: dict[str, Places]
     reach: dict[tuple[str, str], Tensor]
+    of_output: bool
+    compared: bool
     faults: list[str]
 
 
-def measure(model: Seq2Seq, source: Tensor, lengths: Tensor) -> Handoff:
+def measure(model: Seq2Seq, source: Tensor, lengths: Tensor) -> Measured:
     """Encode a batch, in float64, and look at what becomes of its final states.
 
     Args:
@@ -64,20 +69,20 @@ def measure(model: Seq2Seq, source: Tensor, lengths: Tensor) -> Handoff:
         lengths: On the CPU, ``(B,)``.
     """
     model = copy.deepcopy(model).double().eval()
-    encoder = model.encoder
     with torch.no_grad():
-        encoded: EncoderOutput = encoder(source, lengths)
-        # A mistake that is made on purpose is a part of the way: rows are shown as they are before it.
-        before: EncoderOutput = encoder.wrong(source, lengths) if isinstance(encoder, WrongEncoder) else encoded
+        encoded: EncoderOutput = model.encoder(source, lengths)
         faults = [*ends_missed(encoded, lengths), *padding_let_in(model, encoded, source, lengths)]
+        faults += misplaced(model.encoder, encoded, source, lengths)
     if encoded.state.c is not None and bool((find(encoded.state.c, encoded.outputs).gaps <= EXACT).any()):
         faults.append("c_n stands in output, as h_n does: it is not the cell")
-    leaves = RNNState(*(part.requires_grad_() for _, part in parts(before.state)))
-    gradients, crossing = reach(model, before._replace(state=leaves), source, lengths)
+    before, started = encode_with_gradients(model.encoder, source, lengths)
+    gradients, crossing, of_output = reach(before, model.bridge(started.state))
     if crossing:
         faults.append("a row's initial state in the decoder depends on other rows of the batch")
-    places = {name: find(part.detach(), before.outputs) for name, part in parts(before.state)}
-    return Handoff(lengths, source.size(1), before.state.h.size(-1), places, gradients, faults)
+    faults += led_astray(model.bridge, gradients)
+    places = {name: find(part.detach(), before.outputs.detach()) for name, part in parts(before.state)}
+    size, compared = before.state.h.size(-1), comparable(model.encoder)
+    return Measured(lengths, source.size(1), size, places, gradients, of_output, compared, faults)
 
 
 def parts(state: RNNState) -> Iterator[tuple[str, Tensor]]:
@@ -127,32 +132,96 @@ def padding_let_in(model: Seq2Seq, encoded: EncoderOutput, source: Tensor, lengt
             yield f"row {row}: the mask is not True at its {length} real tokens and False at padding"
 
 
-def reach(
-    model: Seq2Seq, encoded: EncoderOutput, source: Tensor, lengths: Tensor
-) -> tuple[dict[tuple[str, str], Tensor], bool]:
+def comparable(encoder: nn.Module) -> bool:
+    """Say whether an encoder has an ``embedding`` and a network of PyTorch's under the name ``rnn``."""
+    encoder = encoder.inner if isinstance(encoder, WrongEncoder) else encoder
+    return isinstance(getattr(encoder, "rnn", None), nn.RNNBase) and hasattr(encoder, "embedding")
+
+
+def misplaced(encoder: nn.Module, encoded: EncoderOutput, source: Tensor, lengths: Tensor) -> Iterator[str]:
+    """Yield which states are not those that PyTorch's own network returns for a row alone.
+
+    Here, and only for this comparison, the rows of ``h_n`` are counted out: layer l and direction d is row l * D + d.
+    An encoder that is not `comparable` is passed over.
+    """
+    if not comparable(encoder):
+        return
+    inner: Any = encoder.inner if isinstance(encoder, WrongEncoder) else encoder
+    layers, directions = encoded.state.h.shape[:2]
+    for row, length in enumerate(lengths.tolist()):
+        _, packed = inner.rnn(inner.embedding(source[row : row + 1, :length]))
+        for (name, part), own in zip(
+            parts(encoded.state), packed if isinstance(packed, tuple) else (packed,), strict=True
+        ):
+            for layer in range(layers):
+                for direction in range(directions):
+                    gap = (part[layer, direction, row] - own[layer * directions + direction, 0]).abs().max()
+                    if gap > EXACT:
+                        place = f"layer {layer} {DIRECTIONS[direction]}, row {row}"
+                        yield f"{place}: {name}_n is not what PyTorch returns for it; they differ by {gap:.1g}"
+
+
+def encode_with_gradients(encoder: nn.Module, source: Tensor, lengths: Tensor) -> tuple[EncoderOutput, EncoderOutput]:
+    """Encode a batch as the encoder does, and as it would be without the mistake that it makes on purpose, if it does.
+
+    Returns:
+        The output of the right encoder, whose tensors are leaves that require gradients, and what is made of it.
+    """
+    kept = []
+
+    def inner(source: Tensor, lengths: Tensor) -> EncoderOutput:
+        with torch.no_grad():
+            encoded: EncoderOutput = (encoder.inner if isinstance(encoder, WrongEncoder) else encoder)(source, lengths)
+        state = RNNState(*(part.clone().requires_grad_() for _, part in parts(encoded.state)))
+        kept.append(encoded._replace(outputs=encoded.outputs.clone().requires_grad_(), state=state))
+        return kept[-1]
+
+    started = (
+        encoder.mistake.apply(inner, source, lengths) if isinstance(encoder, WrongEncoder) else inner(source, lengths)
+    )
+    return kept[-1], started
+
+
+def reach(encoded: EncoderOutput, handed: RNNState) -> tuple[dict[tuple[str, str], Tensor], bool, bool]:
     """Measure how far each final state reaches into the decoder, by gradients.
 
     Args:
-        model: Whose bridge, and mistake if it makes one on purpose, are the way.
-        encoded: The batch, before any mistake; its state's parts are leaves that require gradients.
-        source: The batch.
-        lengths: Of its rows.
+        encoded: A batch; its tensors are leaves.
+        handed: What the bridge has made of it, ``(L', 1, B, H')``.
 
     Returns:
-        For each of the decoder's states and each of the encoder's the mean size of the gradient, ``(L', L, D)``, and
-        whether anything reaches from one row of the batch to another.
+        For each of the decoder's states and each of the encoder's the mean size of the gradient, ``(L', L, D)``;
+        whether anything reaches from one row of the batch to another; and whether ``output`` reaches the decoder.
     """
-    started = encoded
-    if isinstance(model.encoder, WrongEncoder):
-        started = model.encoder.encode(lambda *_: encoded, source, lengths)
-    handed: RNNState = model.bridge(started.state)
-    found, crossing = {}, False
+    found, crossing, of_output = {}, False, False
     for to, initial in parts(handed):
         for of, leaf in parts(encoded.state):
             sizes = torch.stack([_gradient_sizes(layer[0], leaf) for layer in initial])  # (L', B, L, D, B)
             found[to, of] = sizes.diagonal(dim1=1, dim2=4).mean(-1)
             crossing |= bool(sizes.sum((0, 2, 3)).fill_diagonal_(0).any())
-    return found, crossing
+        if initial.requires_grad:
+            (gradient,) = torch.autograd.grad(initial.sum(), encoded.outputs, retain_graph=True, allow_unused=True)
+            of_output |= gradient is not None and bool(gradient.any())
+    return found, crossing, of_output
+
+
+def led_astray(bridge: nn.Module, gradients: Mapping[tuple[str, str], Tensor]) -> Iterator[str]:
+    """Yield which layers and states of the encoder reach a layer of the decoder that is not theirs.
+
+    The tops are aligned, h reaches h, and c reaches c. A bridge that is not ours is not judged.
+    """
+    if not isinstance(bridge, Bridge) or bridge.name in ("learned", "zeros"):
+        return
+    made_of_h = ("c", "c") not in gradients  # a cell for which the encoder has none
+    for (to, of), sizes in gradients.items():
+        for layer, row in enumerate((sizes.sum(-1) > 0).tolist()):
+            source = len(row) - 1 if bridge.name == "top" else max(0, layer + len(row) - len(sizes))
+            straight = to == of or (to == "c" and made_of_h and bridge.cell is not None)
+            expected = [straight and layer_of == source for layer_of in range(len(row))]
+            for layer_of, (reached, right) in enumerate(zip(row, expected, strict=True)):
+                if reached is not right:
+                    says = "reaches" if reached else "does not reach"
+                    yield f"{of}_n of encoder layer {layer_of} {says} the initial {to} of decoder layer {layer}"
 
 
 def _gradient_sizes(initial: Tensor, leaf: Tensor) -> Tensor:

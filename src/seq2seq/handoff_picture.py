@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
 from seq2seq.handoff import RIGHT
-from seq2seq.handoff_measured import DIRECTIONS, EXACT, Handoff
+from seq2seq.handoff_measured import DIRECTIONS, EXACT, Measured
 from seq2seq.nn.bridge import WEIGHTED
 from seq2seq.nn.state import packed_rows
 from seq2seq.plots import new_figure, printable
@@ -37,7 +37,7 @@ def shortened(token: str) -> str:
 class _Drawing:
     """The parts of the picture, in units of its axes: rows of ``h_n`` are one apart, the lowest at 0."""
 
-    def __init__(self, axes: Axes, measured: Handoff, tokens: Sequence[str]) -> None:
+    def __init__(self, axes: Axes, measured: Measured, tokens: Sequence[str]) -> None:
         self.axes = axes
         self.tokens = [shortened(printable(token)) for token in tokens]
         self.steps = measured.steps
@@ -77,7 +77,7 @@ class _Drawing:
             face = colour if step == end else "white" if real else PALE
             self.box(
                 step * self.cell, row, 0.92 * self.cell, HEIGHT, face, colour if real else PALE,
-                hatch=None if real else "///", linewidth=1.4,
+                hatch=None if real or step == end else "///", linewidth=1.4,
             )  # fmt: skip
             label = self.tokens[step] if real else "pad"
             ink = "white" if step == end else INK if real else "#999999"
@@ -123,7 +123,7 @@ class _Drawing:
         self.axes.add_patch(arrow)
 
 
-def handoff_picture(measured: Handoff, settings: Mapping[str, Any], handoff: str, tokens: Sequence[str]) -> Figure:
+def handoff_picture(measured: Measured, settings: Mapping[str, Any], handoff: str, tokens: Sequence[str]) -> Figure:
     """Draw the first row of a padded batch on its way from encoder to decoder.
 
     Args:
@@ -140,7 +140,7 @@ def handoff_picture(measured: Handoff, settings: Mapping[str, Any], handoff: str
     drawing.encoder(cells[0])
     drawing.decoder()
     bottom = min(0.0, drawing.decoder_y(0)) - 0.9
-    label, colour = _label(drawing.reach, cells, settings["bridge"]), INK
+    label, colour = _label(measured, cells, settings["bridge"]), INK
     if handoff != RIGHT:
         label, colour = f"{handoff}, on purpose; {label}", RED
     middle = (drawing.state_x + STATE_WIDTH + drawing.decoder_x) / 2
@@ -158,9 +158,13 @@ def handoff_picture(measured: Handoff, settings: Mapping[str, Any], handoff: str
     return figure
 
 
-def _label(reach: torch.Tensor, cells: tuple[str, str], bridge: str) -> str:
+def _label(measured: Measured, cells: tuple[str, str], bridge: str) -> str:
     """Name the bridge, and say what becomes of an LSTM's cell that only one side has."""
-    label = f"bridge: {bridge}" if reach.any() else f"bridge: {bridge}, nothing is handed over"
+    label = f"bridge: {bridge}"
+    if measured.of_output:
+        label += ", which gets output for h_n"
+    elif not any(sizes.any() for sizes in measured.reach.values()):
+        label += ", nothing is handed over"
     if cells == ("lstm", "gru"):
         return label + "; c_n is left behind"
     if cells == ("gru", "lstm") and bridge not in ("learned", "zeros"):

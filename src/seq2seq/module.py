@@ -15,7 +15,7 @@ from seq2seq.data.batch import Batch
 from seq2seq.data.codec import Codec
 from seq2seq.data.vocabulary import PAD
 from seq2seq.errors import check_count, check_number
-from seq2seq.handoff import MISTAKES, RIGHT, WrongEncoder
+from seq2seq.handoff import MISTAKES, RIGHT, WrongEncoder, check_effect
 from seq2seq.metrics import CorpusMetrics
 from seq2seq.nn.model import build_model
 from seq2seq.search import greedy, to_lists
@@ -67,6 +67,7 @@ class Seq2SeqModule(pl.LightningModule):
             source_size=len(self.source.vocabulary), target_size=len(self.target.vocabulary), **model
         )
         if handoff != RIGHT:
+            check_effect(handoff, model)
             self.model.encoder = WrongEncoder(self.model.encoder, handoff)
             log.warning("handoff=%s is wrong on purpose; it hands over: %s", handoff, MISTAKES[handoff].hands)
         self.lr = check_number("optimizer.lr", optimizer["lr"], 0, math.inf)

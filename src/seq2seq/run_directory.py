@@ -1,9 +1,12 @@
 """A run's directory: whether it is free, and what stands in it before training begins."""
 
 import csv
+import fcntl
 import json
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,12 @@ OVERRIDES = "overrides.yaml"
 METRICS = "metrics.json"
 """The results; its presence means that the run is finished."""
 
+FAILURE = "error.txt"
+"""Where a failed run of a sweep leaves its reason."""
+
+WITHOUT_EFFECT = ("resume", "skip_finished", "logger.", "trainer.enable_", "trainer.log_every_n_steps")
+"""Settings that do not change what a run finds, or the beginnings of their keys."""
+
 RUN_FILES = (CONFIG, "best.ckpt", "last.ckpt", METRICS, "predictions.tsv")
 """Files by which a directory is known to hold a run."""
 
@@ -44,46 +53,64 @@ def refuse_used(output_dir: Path, resume: str | None = None) -> None:
 
 
 def finished(output_dir: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the ``metrics.json`` of the run that a directory holds; None if there is none, or it did not finish.
-
-    What a run that did not finish has left is removed, so that it can start anew.
+    """Return the ``metrics.json`` of the finished run that a directory holds; None if there is none.
 
     Raises:
-        UserError: If the run's settings were others.
+        UserError: If the directory holds a run, finished or not, whose settings were others.
     """
     if not (output_dir / CONFIG).exists():
         return None
     before = dict(leaves(yaml.safe_load((output_dir / CONFIG).read_text(encoding="utf-8")) or {}))
     now = dict(leaves(settings))
     for key in sorted(before.keys() | now.keys()):
-        if before and before.get(key) != now.get(key):
+        if before and before.get(key) != now.get(key) and not key.startswith(WITHOUT_EFFECT):
             raise UserError(
                 f"{output_dir} holds a run with {key}={before.get(key)}, and this one has {now.get(key)}; "
                 "choose another hydra.sweep.dir, or remove it"
             )
-    if (output_dir / METRICS).exists():
-        return json.loads((output_dir / METRICS).read_text(encoding="utf-8"))
-    for name in RUN_FILES:
-        (output_dir / name).unlink(missing_ok=True)
-    return None
+    if not (output_dir / METRICS).exists():
+        return None
+    (output_dir / FAILURE).unlink(missing_ok=True)  # of an attempt with other settings
+    return json.loads((output_dir / METRICS).read_text(encoding="utf-8"))
 
 
-def claim(output_dir: Path, settings: Mapping[str, Any], overrides: Sequence[str], resume: str | None) -> None:
-    """Take a directory for a run and write its settings there.
+@contextmanager
+def claimed(
+    output_dir: Path, settings: Mapping[str, Any], overrides: Sequence[str], *, resume: str | None, anew: bool
+) -> Iterator[None]:
+    """Take a directory for a run and write its settings there; nobody else can take it meanwhile.
+
+    Args:
+        output_dir: The directory.
+        settings: Of the run.
+        overrides: Of its command line.
+        resume: The checkpoint from which the run goes on.
+        anew: Whether what a run that did not finish has left may be removed.
 
     Raises:
-        UserError: If another run took it first, as two that start in the same second may try.
+        UserError: If another run has the directory, or had it first, as two that start in the same second may try.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
+    handle = os.open(output_dir, os.O_RDONLY)
     try:
-        (output_dir / CONFIG).open("x").close()
-    except FileExistsError:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, however that ends
+        except BlockingIOError:
+            raise UserError(f"hydra.run.dir={output_dir} is in use by another run; choose another directory") from None
+        if anew and resume is None and (output_dir / CONFIG).exists():
+            log.warning("%s holds a run that did not finish; it starts anew", output_dir)
+            for name in RUN_FILES:
+                (output_dir / name).unlink(missing_ok=True)
         refuse_used(output_dir, resume)
         # What an earlier part of the run left says nothing of the checkpoints to come.
-        for stale in (METRICS, "predictions.tsv", "learning_curves.png", *output_dir.glob("attention_*.png")):
+        pictures = ("learning_curves.png", *(path.name for path in output_dir.glob("attention_*.png")))
+        for stale in (METRICS, "predictions.tsv", FAILURE, *pictures):
             (output_dir / stale).unlink(missing_ok=True)
-    write_yaml(output_dir / CONFIG, dict(settings))
-    write_yaml(output_dir / OVERRIDES, list(overrides))
+        write_yaml(output_dir / CONFIG, dict(settings))
+        write_yaml(output_dir / OVERRIDES, list(overrides))
+        yield
+    finally:
+        os.close(handle)
 
 
 def write_yaml(path: Path, content: object) -> None:

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.markdown import Markdown
 
+from seq2seq.callbacks import MONITOR
 from seq2seq.files import write_file
 from seq2seq.handoff import MISTAKES, RIGHT
 from seq2seq.nn.bridge import BRIDGES
@@ -28,7 +29,7 @@ T_95 = (
 """The 97.5 % quantile of Student's t for 1, 2, ... degrees of freedom; for more, the last is a little too wide."""
 
 VARIANTS = [*BRIDGES, *MISTAKES]
-"""The order of the rows: bridges first, then mistakes, which all go through the linear bridge."""
+"""The order of the rows: bridges first, then mistakes through the linear bridge; whatever else there is comes last."""
 
 
 class Run(NamedTuple):
@@ -38,6 +39,7 @@ class Run(NamedTuple):
         group: The task and the cell.
         variant: The bridge, or the mistake.
         attention: Its word.
+        seed: Of the run.
         exact_match: On the test set, in %.
         first: On the validation set after the first epoch, in %: whether it was learnt sooner.
     """
@@ -45,6 +47,7 @@ class Run(NamedTuple):
     group: str
     variant: str
     attention: str
+    seed: int
     exact_match: float
     first: float
 
@@ -58,15 +61,25 @@ def read_run(directory: Path) -> Run | None:
     model, data = settings["model"], settings["data"]
     cells = dict.fromkeys((model["encoder"]["cell"], model["decoder"]["cell"]))
     task = Path(data["train"]).stem if data["task"] == "tsv" else data["task"]
-    with (directory / "metrics.csv").open(encoding="utf-8", newline="") as file:
-        first = next(row["val/exact_match"] for row in csv.DictReader(file) if row.get("val/exact_match"))
+    variant = model["bridge"]
+    if settings["handoff"] != RIGHT:
+        variant = settings["handoff"] + ("" if variant == "linear" else f" through {variant}")
     return Run(
         f"{task}, {' to '.join(cells).upper()}",
-        model["bridge"] if settings["handoff"] == RIGHT else settings["handoff"],
+        variant,
         model["attention"],
+        settings["seed"],
         100 * results["test"]["exact_match"],
-        100 * float(first),
+        100 * first_exact_match(directory / "metrics.csv"),
     )
+
+
+def first_exact_match(metrics_file: Path) -> float:
+    """Return the exact match of the first validation; not a number if no logger kept it."""
+    if not metrics_file.exists():
+        return math.nan
+    with metrics_file.open(encoding="utf-8", newline="") as file:
+        return next((float(row[MONITOR]) for row in csv.DictReader(file) if row.get(MONITOR)), math.nan)
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
@@ -112,7 +125,8 @@ def grouped(found: Sequence[Run]) -> dict[str, list[Run]]:
 
 def variants_of(group: Sequence[Run]) -> list[str]:
     """Return the variants of a group, in the order of the table."""
-    return [variant for variant in VARIANTS if any(run.variant == variant for run in group)]
+    found = {run.variant for run in group}
+    return [variant for variant in VARIANTS if variant in found] + sorted(found - set(VARIANTS))
 
 
 def markdown(found: Sequence[Run]) -> str:
@@ -124,8 +138,8 @@ def markdown(found: Sequence[Run]) -> str:
         lines.append("|---|---|" + "---|" * len(fields))
         for variant in variants_of(group):
             cells = [values_of(group, variant, attention, field) for _, attention, field in fields]
-            seeds = sorted({len(values) for values in cells})
-            lines.append(f"| {variant} | {', '.join(map(str, seeds))} | {' | '.join(map(shown, cells))} |")
+            seeds = {run.seed for run in group if run.variant == variant}
+            lines.append(f"| {variant} | {len(seeds)} | {' | '.join(map(shown, cells))} |")
         lines.append("")
     return "\n".join(lines)
 
@@ -149,7 +163,7 @@ def picture(found: Sequence[Run]) -> Figure:
                 if not values:
                     continue
                 mean, half = interval(values)
-                colour = ORANGE if variant in MISTAKES else BLUE
+                colour = ORANGE if variant.split()[0] in MISTAKES else BLUE
                 axes.plot(values, [place] * len(values), ".", color=GREY, alpha=0.6, markersize=5)
                 axes.errorbar(mean, place, xerr=half, fmt="o", color=colour, markersize=5, capsize=3)
             axes.set_yticks(range(len(variants)), variants if axes is row[0] else [])
@@ -167,9 +181,11 @@ class StudyReport(SweepSummary):
         """Report on all runs that are finished, those of earlier sweeps in the directory included."""
         sweep_dir = Path(config.hydra.sweep.dir)
         found = [run for directory in runs(sweep_dir) if (run := read_run(directory))]
-        if found:
-            text = markdown(found)
-            write_file(sweep_dir / "table.md", lambda file: file.write(text))
-            save(picture(found), sweep_dir / "study.png")
-            Console().print(Markdown(text))
-        super().on_multirun_end(config, **kwargs)
+        try:
+            if found:
+                text = markdown(found)
+                write_file(sweep_dir / "table.md", lambda file: file.write(text))
+                save(picture(found), sweep_dir / "study.png")
+                Console().print(Markdown(text))
+        finally:
+            super().on_multirun_end(config, **kwargs)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,9 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from seq2seq.console import FAILURE
 from seq2seq.files import write_file
-from seq2seq.run_directory import METRICS, OVERRIDES
+from seq2seq.run_directory import FAILURE, METRICS, OVERRIDES
 
 COLUMNS = ("validation exact match", "test exact match", "test symbol error rate", "seconds")
 
@@ -33,21 +33,24 @@ class Row(NamedTuple):
         overrides: Of its command line.
         numbers: As `COLUMNS`; empty if it failed.
         failure: Why; empty if it did not.
+        failed_at: When, in seconds since the epoch; 0 if it did not, or nothing says when.
     """
 
     name: str
     overrides: list[str]
     numbers: list[str]
     failure: str
+    failed_at: float = 0.0
 
 
 def summary_row(run: Path) -> Row:
     """Read what a run left in its directory."""
     overrides = [str(override) for override in OmegaConf.load(run / OVERRIDES)]
+    failure = run / FAILURE  # of the last attempt, even where an earlier one with other settings finished
+    if failure.exists():
+        return Row(run.name, overrides, [], failure.read_text(encoding="utf-8").strip(), failure.stat().st_mtime)
     if not (run / METRICS).exists():
-        failure = run / FAILURE
-        reason = failure.read_text(encoding="utf-8").strip() if failure.exists() else "did not finish"
-        return Row(run.name, overrides, [], reason)
+        return Row(run.name, overrides, [], "did not finish")
     content = json.loads((run / METRICS).read_text(encoding="utf-8"))
     validation, test = content["validation"], content["test"]
     rates = (validation["exact_match"], test["exact_match"], test["symbol_error_rate"])
@@ -85,9 +88,13 @@ class SweepSummary(Callback):
     It reads the runs' directories, so it does not matter which launcher ran them, or where.
     """
 
+    def __init__(self) -> None:
+        self.start = 0.0
+
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse a directory that already holds a sweep, unless this one goes on with it."""
         sweep_dir = Path(config.hydra.sweep.dir)
+        self.start = time.time() - 1  # file systems round
         if runs(sweep_dir) and config.get("skip_finished") is not True:
             print(
                 f"error: hydra.sweep.dir={sweep_dir} already holds runs; choose another directory, or "
@@ -102,5 +109,5 @@ class SweepSummary(Callback):
         rows = [summary_row(run) for run in runs(sweep_dir)]
         show_summary(Console(), rows)
         write_summary(sweep_dir / "summary.tsv", rows)
-        if any(row.failure for row in rows):
+        if any(row.failed_at >= self.start for row in rows):  # those of earlier sweeps are shown, no more
             raise SystemExit(1)

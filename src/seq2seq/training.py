@@ -24,7 +24,7 @@ from seq2seq.nn.model import MODEL_KEYS
 from seq2seq.plots import HEATMAP_LIMIT, attention_heatmap, learning_curves, save
 from seq2seq.prediction import Predictor
 from seq2seq.report import Result, show_groups, show_metrics, show_predictions, write_json, write_predictions
-from seq2seq.run_directory import CONFIG, METRICS, check_resumable, claim, finished, keep_old_rows, refuse_used
+from seq2seq.run_directory import CONFIG, METRICS, check_resumable, claimed, finished, keep_old_rows, refuse_used
 
 log = logging.getLogger(__name__)
 
@@ -62,10 +62,12 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
     for section, keys in SECTIONS.items():
         check_keys(section, settings[section] if section else settings, keys)
     resume = settings["resume"]
-    if check_flag("skip_finished", settings["skip_finished"]) and (content := finished(output_dir, settings)):
+    skip = check_flag("skip_finished", settings["skip_finished"])
+    if skip and (content := finished(output_dir, settings)):
         log.info("%s is finished already", output_dir)
         return content
-    refuse_used(output_dir, resume)
+    if not skip:
+        refuse_used(output_dir, resume)
     seed = check_count("seed", settings["seed"], minimum=0, maximum=2**32 - 1)
     pl.seed_everything(seed, workers=True, verbose=False)
     data = load_data(settings)
@@ -83,18 +85,18 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
     trainer = build_trainer(config.trainer, output_dir, [BatchSeed(seed), stopping, best, last], loggers)
     judge = build_trainer(config.trainer, output_dir)
 
-    claim(output_dir, settings, overrides, resume)
-    keep_old_rows(loggers, output_dir, saved["global_step"])
-    for logger in loggers:
-        logger.log_hyperparams(settings)
-    log.info("%s", describe(module, data))
-    with checkpoints_named_on_interrupt(output_dir):
-        start = time.monotonic()
-        trainer.fit(module, data, ckpt_path=resume, weights_only=True)
-        seconds = time.monotonic() - start
-        if not best.path.exists():
-            raise UserError("trainer: training ended before the first validation, so there is no checkpoint to test")
-        return finish(output_dir, judge, load_module(str(best.path)), data, seconds)
+    with claimed(output_dir, settings, overrides, resume=resume, anew=skip):
+        keep_old_rows(loggers, output_dir, saved["global_step"])
+        for logger in loggers:
+            logger.log_hyperparams(settings)
+        log.info("%s", describe(module, data))
+        with checkpoints_named_on_interrupt(output_dir):
+            start = time.monotonic()
+            trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+            seconds = time.monotonic() - start
+            if not best.path.exists():
+                raise UserError("trainer: training ended before the first validation: there is no checkpoint to test")
+            return finish(output_dir, judge, load_module(str(best.path)), data, seconds)
 
 
 def load_data(settings: dict[str, Any]) -> PairsDataModule:

@@ -184,6 +184,7 @@ class Bridge(nn.Module):
         offset = encoder.num_layers - num_layers
         sources = tuple(max(0, layer + offset) for layer in range(num_layers))
         sizes = Handover(sources, encoder.directions, encoder.hidden_size, hidden_size)
+        self.name = name
         self.makes_cell = cell == "lstm"
         self.hidden = BRIDGES[name](sizes)
         cell_has_source = encoder.cell == "lstm" or name in WEIGHTED
