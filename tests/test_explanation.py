@@ -129,7 +129,7 @@ def test_a_refusal_leaves_no_folder(compose, tmp_path):
 
 @pytest.mark.parametrize("name", ["null", "''", "7"])
 def test_the_picture_must_have_a_name(compose, name):
-    with pytest.raises(UserError, match="output=.* must be the name of a file"):
+    with pytest.raises(UserError, match=r"output=.* must be the name of a file"):
         explain(compose("explain_handoff", f"output={name}"))
 
 

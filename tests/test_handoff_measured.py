@@ -6,7 +6,7 @@ from torch import nn
 
 from seq2seq.handoff import MISTAKES, WrongEncoder
 from seq2seq.handoff_measured import EXACT, measure
-from seq2seq.nn import RNNState, build_model
+from seq2seq.nn import Bridge, RNNState, build_model
 
 LENGTHS = torch.tensor([3, 5, 1])
 PART = {"cell": "gru", "embedding_size": 5, "hidden_size": 6, "num_layers": 2}
@@ -195,10 +195,15 @@ def test_a_bridge_that_takes_another_layer_is_found(sources, fault):
     assert fault in measured(model).faults
 
 
+class CopiesHidden(Bridge):
+    def forward(self, state):
+        handed = super().forward(state)
+        return handed._replace(c=handed.h)
+
+
 def test_a_bridge_that_copies_h_into_c_is_found():
     model = make_model(cells=("lstm", "lstm"))
-    right = model.bridge.forward
-    model.bridge.forward = lambda state: right(state)._replace(c=right(state).h)
+    model.bridge.__class__ = CopiesHidden
 
     assert "h_n of encoder layer 0 reaches the initial c of decoder layer 0" in measured(model).faults
     assert "c_n of encoder layer 1 does not reach the initial c of decoder layer 1" in measured(model).faults

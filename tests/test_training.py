@@ -162,9 +162,11 @@ def test_resuming_into_the_directory_of_another_run_is_refused(compose, tmp_path
 
 
 def test_of_two_runs_that_start_at_once_one_gets_the_directory(tmp_path):
-    with claimed(tmp_path, {"seed": 1}, [], resume=None, anew=False):
-        with pytest.raises(UserError, match=r"is in use by another run; choose another directory$"):
-            claimed(tmp_path, {"seed": 2}, [], resume=None, anew=False).__enter__()
+    with (
+        claimed(tmp_path, {"seed": 1}, [], resume=None, anew=False),
+        pytest.raises(UserError, match=r"is in use by another run; choose another directory$"),
+    ):
+        claimed(tmp_path, {"seed": 2}, [], resume=None, anew=False).__enter__()
 
     with pytest.raises(UserError, match=r"already holds a run; choose another directory$"):
         claimed(tmp_path, {"seed": 2}, [], resume=None, anew=False).__enter__()
