@@ -244,7 +244,8 @@ def test_without_packing_padding_enters_the_state():
 
     differs = ((unpacked.h - exact.h).abs() > 1e-9).any(dim=-1)  # (L, D, B)
 
-    assert torch.equal(differs.all(dim=1).all(dim=0), LENGTHS < S)
+    assert torch.equal(differs.all(dim=1).all(dim=0), LENGTHS < S)  # every layer and direction of the shorter rows
+    assert torch.equal(differs.any(dim=1).any(dim=0), LENGTHS < S)  # and nothing of the longest
 
 
 @pytest.mark.parametrize("length", [0, S + 1])
@@ -314,7 +315,7 @@ def make_bridge(name, layers, directions, decoder_layers, cell="gru", decoder_ce
 def test_a_two_layer_handoff_traced_by_eye():
     handed = make_bridge("concat", layers=2, directions=2, decoder_layers=2)(readable_state(2, 2))
 
-    # layer 1 (numbers in 1000s), both directions (100s) side by side, row 3 (10s), seven units
+    # 1130 is layer 0, forward, row 3, unit 0: layers and directions are written from 1, rows and units from 0
     forward, backward = range(1130, 1137), range(1230, 1237)
     assert handed.h[0, 0, 3].tolist() == [*forward, *backward]
     assert handed.h[1, 0, 0].tolist() == [*range(2100, 2107), *range(2200, 2207)]
@@ -469,9 +470,30 @@ def test_every_decoder_layer_goes_on_from_its_own_state(cell, layers):
 
 # 6. The question, claim by claim
 #
-# A forum question shows ``output`` and ``h_n`` of a GRU and asks why they "are not the same while they should be" and
-# are "some transpose of each other". Three answers (A, B, C) explain. Each test cites the claim that it settles. Here
-# ``output`` is (B, S, D * H) and ``h_n`` (L * D, B, H), as PyTorch returns them.
+# A forum question (Q) shows ``output`` and ``h_n`` of a GRU and asks why they differ; three answers (A, B, C) explain.
+# Each test cites the claims that it settles. ``output`` is (B, S, D * H) and ``h_n`` (L * D, B, H), as PyTorch returns
+# them, batch first. In our words, with our verdict, T true, F false, P true on the condition that is named:
+#
+#  Q1  F  output and h_n should be the same
+#  Q2  F  they are transposes of each other
+#  A1  T  with three layers they are not equal
+#  A2  T  h_n is read as (layers, directions, batch, hidden), and, with more than one row, in no other order
+#  A3  P  h_n is the state at the last step: of a row's own length if the input is packed; backward, "last" is step 0
+#  A4  T  output is the last layer at every step
+#  A5  T  the directions of output stand side by side, forward first
+#  A6  P  with one direction, output[:, -1] is the top layer's h_n: without padding
+#  A7  P  with two, output[:, -1, :H] is its forward h_n: without padding
+#  A8  F  and output[:, -1, :H] is its backward h_n: it is not, though the answer prints that it is
+#  A9  F  output[:, S] is the forward h_n: there is no step S, it is S - 1
+#  A10 T  output[:, 0, H:] is the backward h_n
+#  A11 T  all this holds for an LSTM too; which also has c_n, of which nothing stands in output
+#  B1  T  output has every step of the last layer, which is what attention wants
+#  B2  T  h_n has every layer at the last step, which is what a decoder starts from
+#  B3  P  h_n is a strict subset of output if and only if there is one layer; with one step it is not a strict one
+#  B4  T  the backward direction is a copy that reads in reverse, and ends beside the forward direction's first step
+#  B5  T  h_n is returned so that nobody need pick these out of output
+#  C1  P  h_n[-1] is output with one layer: the last output, with one direction, whatever the layers
+#  C2  T  it is no transpose
 
 CLAIM_SHAPES = [(layers, directions) for layers in (1, 2, 3) for directions in (1, 2)]
 claim_shapes = pytest.mark.parametrize(("layers", "directions"), CLAIM_SHAPES)
@@ -585,8 +607,8 @@ def test_a8_a10_the_backward_final_state_is_the_second_half_of_the_first_output(
     _, _, output, h_n, _ = run_rnn(layers, 2, cell, lengths)
     final = h_n.view(layers, 2, B, H)[-1, 1]
 
-    assert not torch.isclose(output[:, -1, :H], final).all(dim=-1).any()  # A8, printed in the answer as True
-    assert torch.equal(output[:, 0, H:], final)  # A10, with or without padding
+    assert not torch.isclose(output[:, -1, :H], final).all(dim=-1).any()  # A8 is false
+    assert torch.equal(output[:, 0, H:], final)  # A10 is true, with or without padding
 
 
 def test_a9_there_is_no_output_at_index_s():
@@ -759,7 +781,8 @@ def test_any_bridge_hands_each_decoder_layer_its_own(name, cell, decoder_cell, l
 #
 # Each is shown on the counter: with an LSTM the cell of layer l and direction d is ``address * length``, so whatever
 # stands in the wrong place says whose it is. Addresses are 0.11, 0.12 (layer 0), 0.21, 0.22 (layer 1), and the four
-# rows have 3, 5, 1 and 4 tokens.
+# rows have 3, 5, 1 and 4 tokens. A mistake keeps the shape (layers, directions, batch, hidden), so that every bridge
+# takes it; one that has a single row for a layer puts it in the place of both directions.
 
 
 def mistaken(name, cell="lstm", layers=2, directions=2):
@@ -779,7 +802,7 @@ def test_the_first_rows_hand_layer_0_backward_to_layer_1_and_drop_the_top():
     assert cells_of(handed, row=3) == [[0.11 * 4] * 2, [0.12 * 4] * 2]
 
 
-def test_halves_hand_both_forward_directions_to_layer_0():
+def test_halves_hand_the_forward_directions_of_both_layers_to_layer_0():
     handed = mistaken("wrong_halves")
 
     assert cells_of(handed, row=3) == [[0.11 * 4, 0.21 * 4], [0.12 * 4, 0.22 * 4]]
@@ -876,7 +899,7 @@ def test_a_mistake_that_this_encoder_cannot_make_is_refused(name, cell, layers, 
     with pytest.raises(UserError, match=rf"handoff={name} needs .*{needs}otherwise there is nothing to get wrong"):
         WrongEncoder(encoder, name)
 
-    if name != "wrong_cell":  # and it is true: there the mistake hands over what is right
+    if name != "wrong_cell":  # and the refusal is right: this encoder would hand over the same with the mistake
         handed = MISTAKES[name].apply(encoder, random_source(), LENGTHS)
         assert torch.equal(handed.state.h, encoder(random_source(), LENGTHS).state.h)
 
