@@ -16,6 +16,9 @@ settings.load_profile("house")
 
 ROOT = Path(__file__).parents[1]
 
+LUONG = {"kind": "luong", "input_feeding": False, "tied": False}
+"""The keys of ``model.decoder`` that the encoder has not."""
+
 TINY = [
     "data=reverse",
     "data.train_size=40",

@@ -94,9 +94,9 @@ MUTANTS = [
     Mutant("mean bridge takes one direction", "nn/bridge.py",
            "layers[list(self.sources)].mean(1, keepdim=True)", "layers[list(self.sources)][:, :1]"),
     Mutant("state not handed to the decoder", "nn/decoder.py",
-           "self.rnn(embedded, state.to_torch())", "self.rnn(embedded)"),
-    Mutant("state after a step not handed on", "nn/decoder.py",
-           "RNNState.from_torch(packed_state, 1), weights)", "state, weights)"),
+           "self.layers[layer](inputs, state.layer(layer).to_torch())", "self.layers[layer](inputs)"),
+    Mutant("state after a step not handed on", "nn/luong.py",
+           "RNNState.stack(after), weights)", "state, weights)"),
     Mutant("memory of other rows", "nn/attention.py", "values=self.values[rows]", "values=self.values[: len(rows)]"),
     Mutant("proof: ends not compared", "handoff_measured.py",
            "faults = [*ends_missed(encoded, lengths), *", "faults = [*"),
@@ -106,10 +106,10 @@ MUTANTS = [
            "faults += misplaced(model.encoder, encoded, source, lengths)", "pass"),
     Mutant("proof: other rows not looked at", "handoff_measured.py",
            "fill_diagonal_(0).any())", "fill_diagonal_(0).gt(9).any())"),
-    Mutant("search forgets the state", "search.py", "state = output.state", "state = state"),
+    Mutant("search forgets the state", "search.py", "Encoded(memory, output.state)", "Encoded(memory, state)"),
     Mutant("search keeps rows but not their state", "search.py",
-           "memory, state = Encoded(memory, state).select(kept)",
-           "memory, state = memory.select(kept), state.select(torch.arange(len(kept)))"),
+           "encoded = [one.select(kept) for one in encoded]",
+           "encoded = [Encoded(e.memory.select(kept), e.state.select(torch.arange(len(kept)))) for e in encoded]"),
 ]  # fmt: skip
 
 GALLERY = """

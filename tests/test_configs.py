@@ -12,7 +12,7 @@ from seq2seq.building import plain
 from seq2seq.data import build_task
 from seq2seq.data.tasks import TASKS
 from seq2seq.handoff import MISTAKES
-from seq2seq.nn import Encoder, LuongDecoder, build_model
+from seq2seq.nn import Encoder, build_decoder, build_model
 from seq2seq.training import train
 
 CONFIGS = ROOT / "configs"
@@ -62,8 +62,8 @@ def test_every_model_takes_exactly_its_keys(compose, name):
     assert set(settings) == set(inspect.signature(build_model).parameters) - {"source_size", "target_size"}
     shared = {"vocabulary_size", "dropout"}
     assert set(settings["encoder"]) == set(inspect.signature(Encoder).parameters) - shared
-    decoder_only = shared | {"memory_size", "attention"}
-    assert set(settings["decoder"]) == set(inspect.signature(LuongDecoder).parameters) - decoder_only
+    decoder_only = shared | {"memory_size", "attention", "num_heads"}
+    assert set(settings["decoder"]) == set(inspect.signature(build_decoder).parameters) - decoder_only
 
 
 def test_a_word_makes_an_lstm_of_both_sides(compose):

@@ -28,8 +28,8 @@ from torch import nn
 
 from seq2seq.errors import UserError
 from seq2seq.handoff import MISTAKES, WrongEncoder
-from seq2seq.nn import Bridge, Encoder, LuongDecoder, RNNState
-from seq2seq.nn.attention import Memory, build_attention
+from seq2seq.nn import Bridge, Encoder, RNNState, build_decoder
+from seq2seq.nn.attention import build_attention
 
 LENGTHS = torch.tensor([3, 5, 1, 4])  # neither sorted nor equal
 B, S, H, E, V = 4, 5, 7, 8, 9
@@ -445,7 +445,8 @@ def test_the_mean_bridge_averages_both_directions():
 @pytest.mark.parametrize("cell", CELLS)
 def test_every_decoder_layer_goes_on_from_its_own_state(cell, layers):
     torch.manual_seed(2)
-    decoder = LuongDecoder(
+    decoder = build_decoder(
+        kind="luong", input_feeding=False, tied=False, num_heads=1,
         vocabulary_size=V, embedding_size=E, hidden_size=6, num_layers=layers, cell=cell, memory_size=H,
         attention="none", dropout=0.0,
     )  # fmt: skip
@@ -460,7 +461,7 @@ def test_every_decoder_layer_goes_on_from_its_own_state(cell, layers):
     for layer in range(layers):
         one = (nn.GRUCell if cell == "gru" else nn.LSTMCell)(step.size(1), 6)
         for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
-            getattr(one, name).data = getattr(decoder.rnn, f"{name}_l{layer}").data
+            getattr(one, name).data = getattr(decoder.layers[layer], f"{name}_l0").data
         h, c = state.h[layer, 0], state.c[layer, 0] if cell == "lstm" else None
         step, c = (one(step, h), None) if c is None else one(step, (h, c))
         torch.testing.assert_close(after.h[layer, 0], step)
@@ -841,12 +842,11 @@ def test_without_packing_padding_is_counted():
 
 def test_without_a_mask_attention_looks_at_padding():
     torch.manual_seed(0)
-    attention, queries = build_attention("general", query_size=6, value_size=2 * H), torch.randn(B, 3, 6)
+    attention, queries = build_attention("general", query_size=6, value_size=2 * H, num_heads=1), torch.randn(B, 3, 6)
     encoder, padding = make_encoder(), torch.arange(S) >= LENGTHS.unsqueeze(1)
 
     def weights_on_padding(encoded):
-        memory = Memory(attention.keys(encoded.outputs), encoded.outputs, encoded.mask)
-        return attention(queries, memory)[1].sum(dim=1)[padding]
+        return attention(queries, attention.remember(encoded.outputs, encoded.mask))[1].sum(dim=1)[padding]
 
     assert not weights_on_padding(encoder(random_source(), LENGTHS)).any()
     assert (weights_on_padding(WrongEncoder(encoder, "wrong_unmasked")(random_source(), LENGTHS)) > 0).all()

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conftest import LUONG
 from torch import nn
 
 from seq2seq.handoff import MISTAKES, WrongEncoder
@@ -15,9 +16,16 @@ PART = {"cell": "gru", "embedding_size": 5, "hidden_size": 6, "num_layers": 2}
 def make_model(layers=2, decoder_layers=2, bidirectional=True, bridge="linear", cells=("gru", "gru")):
     torch.manual_seed(0)
     encoder = PART | {"num_layers": layers, "bidirectional": bidirectional, "cell": cells[0]}
-    decoder = PART | {"num_layers": decoder_layers, "cell": cells[1]}
+    decoder = PART | LUONG | {"num_layers": decoder_layers, "cell": cells[1]}
     return build_model(
-        source_size=9, target_size=9, encoder=encoder, decoder=decoder, bridge=bridge, attention="none", dropout=0.0
+        source_size=9,
+        target_size=9,
+        encoder=encoder,
+        decoder=decoder,
+        bridge=bridge,
+        attention="none",
+        num_heads=1,
+        dropout=0.0,
     )
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conftest import LUONG
 from torch.nn import functional as F
 
 from seq2seq.data import PAD, Codec, Corpus, Vocabulary
@@ -19,7 +20,9 @@ def make_module(cell="gru", label_smoothing=0.0, **optimizer):
     part = PART | {"cell": cell}
     return Seq2SeqModule(
         model={
-            "encoder": part | {"bidirectional": True}, "decoder": part, "bridge": "linear", "attention": "general",
+            "encoder": part | {"bidirectional": True}, "decoder": part | LUONG, "bridge": "linear",
+            "attention": "general",
+            "num_heads": 1,
             "dropout": 0.0,
         },
         handoff="right", optimizer={"lr": 1e-2, "warmup": 0.1, "weight_decay": 0.0} | optimizer,
@@ -50,7 +53,7 @@ def test_eight_pairs_can_be_learnt_by_heart(cell):
         optimizer.step()
 
     encoded = module.eval().model.encode(batch.source, batch.source_lengths)
-    decoded = [module.target.decode(ids) for ids in to_lists(greedy(module.model, encoded, 20))]
+    decoded = [module.target.decode(ids) for ids in to_lists(greedy([module.model], [encoded], 20))]
     assert decoded == [text[::-1] for text in PAIRS]
 
 

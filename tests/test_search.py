@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conftest import LUONG
 
 from seq2seq.data import BOS, EOS, PAD, UNK
 from seq2seq.nn import build_model
@@ -16,8 +17,8 @@ def model():
     torch.manual_seed(5)
     part = {"cell": "lstm", "embedding_size": 8, "hidden_size": 10, "num_layers": 2}
     made = build_model(
-        source_size=V, target_size=V, encoder=part | {"bidirectional": True}, decoder=part, bridge="linear",
-        attention="general", dropout=0.0,
+        source_size=V, target_size=V, encoder=part | {"bidirectional": True}, decoder=part | LUONG, bridge="linear",
+        attention="general", num_heads=1, dropout=0.0,
     )  # fmt: skip
     with torch.no_grad():  # large weights, so that rows differ and end at different steps
         for parameter in made.parameters():
@@ -48,7 +49,7 @@ def one_by_one(model, source, length, max_length):
 def test_a_batch_gives_what_each_row_gives_alone(model, max_length):
     source, lengths = make_source()
 
-    decoded = to_lists(greedy(model, model.encode(source, lengths), max_length))
+    decoded = to_lists(greedy([model], [model.encode(source, lengths)], max_length))
 
     alone = [one_by_one(model, source[row : row + 1], int(lengths[row]), max_length) for row in range(B)]
     assert decoded == alone
@@ -56,7 +57,7 @@ def test_a_batch_gives_what_each_row_gives_alone(model, max_length):
 
 
 def test_no_row_is_longer_than_the_limit(model):
-    decoded = greedy(model, model.encode(*make_source()), 3)
+    decoded = greedy([model], [model.encode(*make_source())], 3)
 
     assert decoded.shape == (B, 3)
 
@@ -65,7 +66,7 @@ def test_a_row_that_ends_at_once_is_empty(model):
     with torch.no_grad():
         model.decoder.predict.bias[EOS] = 1e3
 
-    assert to_lists(greedy(model, model.encode(*make_source()), 5)) == [[]] * B
+    assert to_lists(greedy([model], [model.encode(*make_source())], 5)) == [[]] * B
 
 
 @pytest.mark.parametrize("symbol", [PAD, BOS, UNK])
@@ -73,7 +74,7 @@ def test_a_symbol_that_no_text_is_written_with_is_never_chosen(model, symbol):
     with torch.no_grad():
         model.decoder.predict.bias[symbol] = 1e3
 
-    decoded = to_lists(greedy(model, model.encode(*make_source()), 5))
+    decoded = to_lists(greedy([model], [model.encode(*make_source())], 5))
 
     assert any(decoded)
     assert all(symbol not in row for row in decoded)

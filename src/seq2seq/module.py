@@ -130,7 +130,7 @@ class Seq2SeqModule(pl.LightningModule):
         encoded = self.model.encode(batch.source, batch.source_lengths)
         output = self.model.decoder(batch.inputs, *encoded)
         self.metrics.update_teacher_forced(output.logits, batch.labels)
-        decoded = to_lists(greedy(self.model, encoded, self.max_length))
+        decoded = to_lists(greedy([self.model], [encoded], self.max_length))
         lengths = (batch.target_lengths - 1).tolist()  # without the end
         references = [row[:length] for row, length in zip(batch.labels.tolist(), lengths, strict=True)]
         self.metrics.update_decoded(decoded, references)

@@ -60,7 +60,7 @@ class Predictor:
         sequences = Sequences(sources)
         source = sequences.padded(torch.arange(len(sequences))).to(self.module.device)
         encoded = self.module.model.encode(source, sequences.lengths)
-        return to_lists(greedy(self.module.model, encoded, self.max_length))
+        return to_lists(greedy([self.module.model], [encoded], self.max_length))
 
     @torch.inference_mode()
     def align(self, text: str) -> Alignment | None:

@@ -1,5 +1,10 @@
-"""Search: from an encoded batch to target ids, without the reference."""
+"""Search: from an encoded batch to target ids, without the reference.
 
+All searches work on tensors, over all rows and beams at once, and drop rows that are done from the work. Several models
+with one target vocabulary search together as an ensemble, by the mean of their probabilities.
+"""
+
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -26,46 +31,134 @@ class Alignment(NamedTuple):
     weights: Tensor
 
 
+def encode(models: Sequence[Seq2Seq], source: Tensor, lengths: Tensor) -> list[Encoded]:
+    """Encode a padded batch by every model; see `Seq2Seq.encode`."""
+    return [model.encode(source, lengths) for model in models]
+
+
+def step(models: Sequence[Seq2Seq], encoded: Sequence[Encoded], tokens: Tensor) -> tuple[Tensor, list[Encoded]]:
+    """Read a token a row, ``(B)``, and return the log-probabilities of the next one, ``(B, V)``, and how to go on."""
+    log_probs, after = [], []
+    for model, (memory, state) in zip(models, encoded, strict=True):
+        output = model.decoder(tokens.unsqueeze(1), memory, state)
+        log_probs.append(output.logits[:, -1].log_softmax(-1))
+        after.append(Encoded(memory, output.state))
+    if len(models) == 1:
+        return log_probs[0], after
+    return torch.stack(log_probs).logsumexp(0) - torch.tensor(len(models)).log(), after
+
+
+def banned(log_probs: Tensor) -> Tensor:
+    """Return log-probabilities ``(B, V)`` with the symbols that are never chosen at minus infinity."""
+    log_probs[:, list(BANNED)] = -torch.inf
+    return log_probs
+
+
+def _one_by_one(
+    models: Sequence[Seq2Seq], encoded: Sequence[Encoded], max_length: int, choose: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Let ``choose`` take a symbol of each row of log-probabilities ``(B, V)``, step by step; see `greedy`."""
+    mask = encoded[0].memory.mask
+    device, batch_size = mask.device, mask.size(0)
+    result = torch.full((batch_size, max_length), PAD, device=device)
+    rows = torch.arange(batch_size, device=device)  # where the rows still in the work belong
+    finished = torch.zeros(batch_size, dtype=torch.bool, device=device)
+    tokens = torch.full((batch_size,), BOS, device=device)
+    number = 0
+    for number in range(max_length):
+        log_probs, encoded = step(models, encoded, tokens)
+        tokens = choose(banned(log_probs))
+        finished |= tokens == EOS
+        result[rows, number] = tokens.masked_fill(finished, PAD)
+        going = int((~finished).sum())
+        if going == 0:
+            return result[:, :number]
+        if going * 2 <= len(rows):  # finished rows leave the work once they are half of it
+            kept = (~finished).nonzero().squeeze(1)
+            rows, finished, tokens = rows[kept], finished[kept], tokens[kept]
+            encoded = [one.select(kept) for one in encoded]
+    return result[:, : number + 1]
+
+
 @torch.inference_mode()
-def greedy(model: Seq2Seq, encoded: Encoded, max_length: int) -> Tensor:
+def greedy(models: Sequence[Seq2Seq], encoded: Sequence[Encoded], max_length: int) -> Tensor:
     """Choose the most probable token at every step.
 
-    A row's result depends on that row alone: it ends at its own end of sequence or after ``max_length`` tokens, and
-    finished rows leave the work once they are half of it.
+    A row's result depends on that row alone: it ends at its own end of sequence or after ``max_length`` tokens.
 
     Args:
-        model: The decoder must be in evaluation mode, or dropout takes part.
-        encoded: The source batch.
+        models: Their decoders must be in evaluation mode, or dropout takes part.
+        encoded: The source batch, by each model.
         max_length: Most tokens of a row, without the end.
 
     Returns:
         Token ids without begin and end, padded at the right with ``PAD``, ``(B, T)`` with T of the longest row.
     """
-    device = encoded.memory.mask.device
-    batch_size = encoded.memory.mask.size(0)
-    result = torch.full((batch_size, max_length), PAD, device=device)
-    rows = torch.arange(batch_size, device=device)  # where the rows still in the work belong
-    finished = torch.zeros(batch_size, dtype=torch.bool, device=device)
-    tokens = torch.full((batch_size, 1), BOS, device=device)
-    memory, state = encoded
-    step = 0
-    for step in range(max_length):
-        output = model.decoder(tokens, memory, state)
-        state = output.state
-        logits = output.logits[:, -1]
-        logits[:, list(BANNED)] = -torch.inf
-        chosen = logits.argmax(-1)
-        finished |= chosen == EOS
-        result[rows, step] = chosen.masked_fill(finished, PAD)
-        tokens = chosen.unsqueeze(1)
-        going = int((~finished).sum())
-        if going == 0:
-            return result[:, :step]
-        if going * 2 <= len(rows):
-            kept = (~finished).nonzero().squeeze(1)
-            rows, finished, tokens = rows[kept], finished[kept], tokens[kept]
-            memory, state = Encoded(memory, state).select(kept)
-    return result[:, : step + 1]
+    return _one_by_one(models, encoded, max_length, lambda log_probs: log_probs.argmax(-1))
+
+
+class Sampling(NamedTuple):
+    """How to draw a token.
+
+    Attributes:
+        temperature: What log-probabilities are divided by: below 1 the likely becomes likelier.
+        top_k: Draw from this many of the most probable symbols only; 0: from all (Fan et al. 2018).
+        top_p: Draw from the fewest symbols that have this probability together; 1: from all (Holtzman et al. 2020).
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+    def __call__(self, log_probs: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw one symbol of each row of ``(B, V)``."""
+        probs = (log_probs / self.temperature).softmax(-1)
+        ordered, symbols = probs.sort(-1, descending=True, stable=True)
+        before = ordered.cumsum(-1) - ordered
+        ordered = ordered.masked_fill(before >= self.top_p, 0)
+        if self.top_k:
+            ordered[:, self.top_k :] = 0
+        places = torch.multinomial(ordered, 1, generator=generator)
+        return symbols.gather(-1, places).squeeze(-1)
+
+
+@torch.inference_mode()
+def sample(
+    models: Sequence[Seq2Seq],
+    encoded: Sequence[Encoded],
+    max_length: int,
+    sampling: Sampling,
+    generator: torch.Generator,
+) -> Tensor:
+    """Draw every token from the distribution that the models predict; see `greedy` for the other arguments.
+
+    Args:
+        models: As for `greedy`.
+        encoded: Likewise.
+        max_length: Likewise.
+        sampling: From which part of the distribution.
+        generator: Its seed decides what is drawn.
+    """
+    return _one_by_one(models, encoded, max_length, lambda log_probs: sampling(log_probs, generator))
+
+
+def score(models: Sequence[Seq2Seq], encoded: Sequence[Encoded], inputs: Tensor, labels: Tensor) -> Tensor:
+    """Return the log-probability of each given token, in nats, 0 at padding.
+
+    Args:
+        models: As for `greedy`.
+        encoded: Likewise.
+        inputs: The target with its begin, ``(B, T)``.
+        labels: The target with its end, ``(B, T)``.
+
+    Returns:
+        ``(B, T)``.
+    """
+    log_probs = torch.stack(
+        [model.decoder(inputs, *one).logits.log_softmax(-1) for model, one in zip(models, encoded, strict=True)]
+    )
+    mean = log_probs.logsumexp(0) - torch.tensor(len(models)).log()
+    return mean.gather(-1, labels.unsqueeze(-1)).squeeze(-1).masked_fill(labels == PAD, 0)
 
 
 def to_lists(ids: Tensor) -> list[list[int]]:

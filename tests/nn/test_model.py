@@ -2,32 +2,48 @@
 
 import pytest
 import torch
-from hypothesis import given
+from conftest import LUONG
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seq2seq.errors import UserError
 from seq2seq.nn import build_model
+from seq2seq.nn.attention import ATTENTIONS
 
 LENGTHS = torch.tensor([3, 5, 1, 4])
 B, S, T, V = 4, 5, 6, 9
 CELLS = ["gru", "lstm"]
+KINDS = {
+    "luong": {"kind": "luong"},
+    "luong with input feeding": {"kind": "luong", "input_feeding": True},
+    "gnmt": {"kind": "gnmt"},
+    "bahdanau": {"kind": "bahdanau"},
+}
 pytestmark = pytest.mark.usefixtures("float64")
 
 
-def settings(**changes):
+def model_settings(**changes):
     part = {"cell": "gru", "embedding_size": 8, "hidden_size": 7, "num_layers": 2}
     return {
         "encoder": part | {"bidirectional": True},
-        "decoder": part | {"hidden_size": 14},
+        "decoder": part | LUONG | {"hidden_size": 14},
         "bridge": "linear",
         "attention": "general",
+        "num_heads": 2,
         "dropout": 0.0,
     } | changes
 
 
 def make_model(**changes):
     torch.manual_seed(0)
-    return build_model(source_size=10, target_size=V, **settings(**changes)).eval()
+    return build_model(source_size=10, target_size=V, **model_settings(**changes)).eval()
+
+
+def numbers(state):
+    """All tensors of a state, whatever it is."""
+    if isinstance(state, torch.Tensor):
+        return [state]
+    return [tensor for part in state if part is not None for tensor in numbers(part)]
 
 
 def make_batch():
@@ -36,15 +52,20 @@ def make_batch():
 
 
 def with_cells(encoder, decoder):
-    base = settings()
+    base = model_settings()
     return {"encoder": base["encoder"] | {"cell": encoder}, "decoder": base["decoder"] | {"cell": decoder}}
 
 
-@pytest.mark.parametrize("attention", ["general", "dot", "additive", "none"])
+@pytest.mark.parametrize("attention", ATTENTIONS)
 @pytest.mark.parametrize("cell", CELLS)
-@given(cuts=st.sets(st.integers(1, T - 1)))
-def test_teacher_forcing_equals_decoding_in_any_split(cell, attention, cuts):
-    model, (source, target) = make_model(attention=attention, **with_cells(cell, cell)), make_batch()
+@pytest.mark.parametrize("kind", KINDS)
+@given(cuts=st.sets(st.integers(1, T - 1)), layers=st.integers(1, 3), tied=st.booleans())
+@settings(max_examples=25)
+def test_teacher_forcing_equals_decoding_in_any_split(kind, cell, attention, cuts, layers, tied):
+    cells = with_cells(cell, cell)
+    decoder = cells["decoder"] | KINDS[kind] | {"num_layers": layers, "tied": tied}
+    model = make_model(attention=attention, encoder=cells["encoder"], decoder=decoder)
+    source, target = make_batch()
     memory, state = model.encode(source, LENGTHS)
     at_once = model.decoder(target, memory, state)
 
@@ -54,7 +75,8 @@ def test_teacher_forcing_equals_decoding_in_any_split(cell, attention, cuts):
         state = pieces[-1].state
 
     torch.testing.assert_close(torch.cat([p.logits for p in pieces], 1), at_once.logits, rtol=0, atol=1e-12)
-    torch.testing.assert_close(state.h, at_once.state.h, rtol=0, atol=1e-12)
+    for part, expected in zip(numbers(state), numbers(at_once.state), strict=True):
+        torch.testing.assert_close(part, expected, rtol=0, atol=1e-12)
     if at_once.weights is not None:
         torch.testing.assert_close(torch.cat([p.weights for p in pieces], 1), at_once.weights, rtol=0, atol=1e-12)
 
@@ -62,8 +84,11 @@ def test_teacher_forcing_equals_decoding_in_any_split(cell, attention, cuts):
 @pytest.mark.parametrize("bridge", ["linear", "concat", "top", "learned", "zeros"])
 @pytest.mark.parametrize("decoder", CELLS)
 @pytest.mark.parametrize("encoder", CELLS)
-def test_a_row_alone_gives_the_logits_that_it_gives_in_a_batch(encoder, decoder, bridge):
-    model, (source, target) = make_model(bridge=bridge, **with_cells(encoder, decoder)), make_batch()
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_alone_gives_the_logits_that_it_gives_in_a_batch(kind, encoder, decoder, bridge):
+    cells = with_cells(encoder, decoder)
+    model = make_model(bridge=bridge, encoder=cells["encoder"], decoder=cells["decoder"] | KINDS[kind])
+    source, target = make_batch()
     together = model(source, LENGTHS, target)
 
     for row, length in enumerate(LENGTHS.tolist()):
@@ -72,8 +97,11 @@ def test_a_row_alone_gives_the_logits_that_it_gives_in_a_batch(encoder, decoder,
         torch.testing.assert_close(together.weights[row, :, :length], alone.weights[0], rtol=0, atol=1e-12)
 
 
-def test_a_row_of_an_encoded_batch_can_be_selected():
-    model, (source, target) = make_model(**with_cells("lstm", "lstm")), make_batch()
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_of_an_encoded_batch_can_be_selected(kind):
+    cells = with_cells("lstm", "lstm")
+    model = make_model(encoder=cells["encoder"], decoder=cells["decoder"] | KINDS[kind])
+    source, target = make_batch()
     rows = torch.tensor([2, 0, 0])
     expected = model(source, LENGTHS, target).logits[rows]
 
@@ -82,8 +110,9 @@ def test_a_row_of_an_encoded_batch_can_be_selected():
     torch.testing.assert_close(model.decoder(target[rows], memory, state).logits, expected, rtol=0, atol=1e-12)
 
 
-def test_the_future_of_the_target_is_not_seen():
-    model, (source, target) = make_model(), make_batch()
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_future_of_the_target_is_not_seen(kind):
+    model, (source, target) = make_model(decoder=model_settings()["decoder"] | KINDS[kind]), make_batch()
     changed = target.clone()
     changed[:, 3] = (changed[:, 3] + 1) % V
 
@@ -122,11 +151,17 @@ def test_the_source_reaches_the_decoder_without_attention():
         ({"dropout": 1}, r"model\.dropout=1 must be a number of at least 0 and below 1"),
         ({"encoder": {"layers": 3}}, r"model\.encoder\.layers is unknown; the keys of model\.encoder are bi"),
         ({"encoder": None}, r"model\.encoder=None must hold the keys bidirectional, cell, "),
-        ({"attention": "dots"}, r"model\.attention=dots must be one of general, dot, additive, none"),
+        ({"attention": "dots"}, r"model\.attention=dots must be one of general, dot, additive, multihead, none"),
+        ({"decoder": {"kind": "loung"}}, r"model\.decoder\.kind=loung must be one of luong, gnmt, bahdanau"),
+        ({"decoder": {"tied": 1}}, r"model\.decoder\.tied=1 must be true or false"),
+        ({"decoder": {"input_feeding": 0}}, r"model\.decoder\.input_feeding=0 must be true or false"),
+        ({"decoder": {"kind": "gnmt", "input_feeding": True}},
+         r"model\.decoder\.input_feeding=true does not fit model\.decoder\.kind=gnmt; use luong or false"),
+        ({"attention": "multihead", "num_heads": 3}, r"model\.num_heads=3 must divide model\.decoder\.hidden_size=14"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_built_is_refused_by_key_and_value(changes, message):
-    merged = settings()
+    merged = model_settings()
     for key, value in changes.items():
         merged[key] = merged[key] | value if isinstance(value, dict) else value
 
@@ -135,7 +170,7 @@ def test_what_cannot_be_built_is_refused_by_key_and_value(changes, message):
 
 
 def test_a_missing_key_is_named():
-    decoder = settings()["decoder"]
+    decoder = model_settings()["decoder"]
     del decoder["cell"]
 
     with pytest.raises(UserError, match=r"model\.decoder\.cell is missing"):

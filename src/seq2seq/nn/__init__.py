@@ -19,19 +19,20 @@ A prime marks the decoder's: ``(L', 1, B, H')`` is its state. Masks are True at 
 
 from seq2seq.nn.attention import Memory
 from seq2seq.nn.bridge import Bridge
-from seq2seq.nn.decoder import DecoderOutput, LuongDecoder
+from seq2seq.nn.decoder import Decoder, DecoderOutput
 from seq2seq.nn.encoder import Encoder, EncoderOutput
-from seq2seq.nn.model import Seq2Seq, build_model
+from seq2seq.nn.model import Seq2Seq, build_decoder, build_model
 from seq2seq.nn.state import RNNState
 
 __all__ = [
     "Bridge",
+    "Decoder",
     "DecoderOutput",
     "Encoder",
     "EncoderOutput",
-    "LuongDecoder",
     "Memory",
     "RNNState",
     "Seq2Seq",
+    "build_decoder",
     "build_model",
 ]

@@ -1,7 +1,7 @@
 """Attention of decoder states (queries) over the encoder's outputs (values), with padding masked out.
 
-Keys are what queries are compared with. They depend on the source alone, so they are computed once a batch and passed
-along in a `Memory`, not once a step.
+What queries are compared with (keys) and what is weighed (values) depend on the source alone, so both are computed once
+a batch and passed along in a `Memory`, not once a step.
 """
 
 from typing import NamedTuple, Protocol, Self
@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from seq2seq.errors import UserError, check_choice
+from seq2seq.errors import UserError, check_choice, check_count
 
 
 class Memory(NamedTuple):
@@ -17,7 +17,7 @@ class Memory(NamedTuple):
 
     Attributes:
         keys: What queries are compared with, ``(B, S, A)``.
-        values: The encoder's outputs, ``(B, S, D * H)``.
+        values: What is weighed: the encoder's outputs, ``(B, S, D * H)``, or what an attention makes of them.
         mask: True at real tokens, ``(B, S)``.
     """
 
@@ -35,8 +35,8 @@ class Attention(Protocol):
 
     context_size: int
 
-    def keys(self, values: Tensor) -> Tensor:
-        """Return the keys of the encoder's outputs: ``(B, S, D * H)`` to ``(B, S, A)``."""
+    def remember(self, outputs: Tensor, mask: Tensor) -> Memory:
+        """Compute, once for a source batch, what queries look back at, of the encoder's outputs ``(B, S, D * H)``."""
         ...
 
     def __call__(self, queries: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
@@ -69,9 +69,9 @@ class GeneralAttention(nn.Module):
         self.context_size = value_size
         self.key = nn.Linear(value_size, query_size, bias=False)
 
-    def keys(self, values: Tensor) -> Tensor:
-        """Map the values to the size of the queries, ``(B, S, H')``."""
-        return self.key(values)
+    def remember(self, outputs: Tensor, mask: Tensor) -> Memory:
+        """Map the outputs to keys of the size of the queries, ``(B, S, H')``."""
+        return Memory(self.key(outputs), outputs, mask)
 
     def forward(self, queries: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
         """Attend with ``queries``, ``(B, T, H')``."""
@@ -93,9 +93,9 @@ class DotAttention(nn.Module):
             )
         self.context_size = value_size
 
-    def keys(self, values: Tensor) -> Tensor:
-        """Return the values as they are, ``(B, S, D * H)``."""
-        return values
+    def remember(self, outputs: Tensor, mask: Tensor) -> Memory:
+        """Take the outputs for keys, as they are, ``(B, S, D * H)``."""
+        return Memory(outputs, outputs, mask)
 
     def forward(self, queries: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
         """Attend with ``queries``, ``(B, T, D * H)``."""
@@ -116,14 +116,52 @@ class AdditiveAttention(nn.Module):
         self.key = nn.Linear(value_size, query_size)
         self.score = nn.Linear(query_size, 1, bias=False)
 
-    def keys(self, values: Tensor) -> Tensor:
-        """Map the values to the size of the comparison, ``(B, S, H')``."""
-        return self.key(values)
+    def remember(self, outputs: Tensor, mask: Tensor) -> Memory:
+        """Map the outputs to keys of the size of the comparison, ``(B, S, H')``."""
+        return Memory(self.key(outputs), outputs, mask)
 
     def forward(self, queries: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
         """Attend with ``queries``, ``(B, T, H')``."""
         compared = self.query(queries).unsqueeze(2) + memory.keys.unsqueeze(1)  # (B, T, S, H')
         return attend(self.score(compared.tanh()).squeeze(-1), memory)
+
+
+class MultiheadAttention(nn.Module):
+    """Scaled dot products in ``num_heads`` subspaces at once (Vaswani et al. 2017, section 3.2.2), with A = H'.
+
+    The weights that are returned are the mean over heads. Memory in training: ``num_heads * B * T * S`` numbers.
+    """
+
+    def __init__(self, *, query_size: int, value_size: int, num_heads: int) -> None:
+        super().__init__()
+        check_count("model.num_heads", num_heads)
+        if query_size % num_heads:
+            raise UserError(
+                f"model.num_heads={num_heads} must divide model.decoder.hidden_size={query_size}, "
+                "with model.attention=multihead"
+            )
+        self.num_heads = num_heads
+        self.context_size = query_size
+        self.query = nn.Linear(query_size, query_size, bias=False)
+        self.key = nn.Linear(value_size, query_size, bias=False)
+        self.value = nn.Linear(value_size, query_size, bias=False)
+        self.join = nn.Linear(query_size, query_size, bias=False)
+
+    def remember(self, outputs: Tensor, mask: Tensor) -> Memory:
+        """Map the outputs to the keys and the values of all heads, each ``(B, S, H')``."""
+        return Memory(self.key(outputs), self.value(outputs), mask)
+
+    def forward(self, queries: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
+        """Attend with ``queries``, ``(B, T, H')``."""
+        queries, keys, values = (self._split(part) for part in (self.query(queries), memory.keys, memory.values))
+        scores = queries @ keys.transpose(2, 3) * queries.size(-1) ** -0.5  # (B, heads, T, S)
+        weights = scores.masked_fill(~memory.mask[:, None, None], -torch.inf).softmax(-1)
+        contexts = (weights @ values).transpose(1, 2).flatten(2)  # (B, T, H')
+        return self.join(contexts), weights.mean(1)
+
+    def _split(self, joined: Tensor) -> Tensor:
+        """Give each head its part: ``(B, T, H')`` to ``(B, heads, T, H' / heads)``."""
+        return joined.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
 
 class NoAttention(nn.Module):
@@ -136,9 +174,9 @@ class NoAttention(nn.Module):
         super().__init__()
         self.context_size = 0
 
-    def keys(self, values: Tensor) -> Tensor:
-        """Return no keys, ``(B, S, 0)``."""
-        return values[..., :0]
+    def remember(self, outputs: Tensor, mask: Tensor) -> Memory:
+        """Keep nothing, ``(B, S, 0)``."""
+        return Memory(outputs[..., :0], outputs[..., :0], mask)
 
     def forward(self, queries: Tensor, memory: Memory) -> tuple[Tensor, None]:  # noqa: ARG002 - called alike
         """Return empty contexts, ``(B, T, 0)``, and no weights."""
@@ -149,16 +187,25 @@ ATTENTIONS = {
     "general": GeneralAttention,
     "dot": DotAttention,
     "additive": AdditiveAttention,
+    "multihead": MultiheadAttention,
     "none": NoAttention,
 }
 """The attentions by the word that stands for them in a config (``model.attention``)."""
 
 
-def build_attention(name: str, *, query_size: int, value_size: int) -> Attention:
+def build_attention(name: str, *, query_size: int, value_size: int, num_heads: int) -> Attention:
     """Build the attention that ``model.attention`` names.
+
+    Args:
+        name: Its word.
+        query_size: H'.
+        value_size: D * H.
+        num_heads: Of ``multihead``; the others have one.
 
     Raises:
         UserError: If there is none of that name, or the sizes do not fit it.
     """
     check_choice("model.attention", name, ATTENTIONS)
+    if name == "multihead":
+        return MultiheadAttention(query_size=query_size, value_size=value_size, num_heads=num_heads)
     return ATTENTIONS[name](query_size=query_size, value_size=value_size)

@@ -1,53 +1,57 @@
-"""The decoder: one law for training and for stepping.
+"""What all decoders share, and the law that they obey.
 
-``decoder(targets, memory, state)`` takes any number of steps T >= 1. Teacher forcing gives it the whole target,
-decoding gives it one token at a time with the state it returned, and both are the same numbers.
+The law: any number of tokens in one call gives what the same tokens give in several calls, so teacher forcing and
+decoding step by step are the same code.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
-from seq2seq.errors import check_choice, check_count, check_number
-from seq2seq.nn.attention import Memory, build_attention
+from seq2seq.nn.attention import Attention, Memory
 from seq2seq.nn.encoder import EncoderOutput
 from seq2seq.nn.state import RNNS, RNNState
 
 
+class State(Protocol):
+    """What a decoder keeps between calls; nobody else looks into it."""
+
+    def select(self, rows: Tensor) -> Self:
+        """Return the state of the given rows of the batch, ``(B')``."""
+        ...
+
+
 class DecoderOutput(NamedTuple):
-    """What the decoder says after each of T tokens.
+    """What a decoder predicts.
 
     Attributes:
         logits: Unnormalised log-probabilities of the next token, ``(B, T, V)``.
-        state: After the last of the T tokens, ``(L', 1, B, H')``.
+        state: After the last of the T tokens.
         weights: Attention over the source, ``(B, T, S)``; None without attention.
     """
 
     logits: Tensor
-    state: RNNState
+    state: State
     weights: Tensor | None
 
 
-class LuongDecoder(nn.Module):
-    """Recurrence first, attention after (Luong et al. 2015, section 3.1, global attention).
+class Decoder(nn.Module):
+    """A recurrent decoder with attention; the kinds differ in where the context enters.
 
-    The recurrent network reads the target alone, starting from the handed-over state; its outputs then attend, and
-    ``tanh(W [context; output])`` (equation 5) predicts. Nothing in the recurrence waits for the attention, so any
-    number of steps is one call of the network, without a loop in Python. Their input feeding (section 3.3) is left out.
+    All predict from ``tanh(W [context; output])`` (Luong et al. 2015, equation 5), where ``output`` is that of the top
+    layer.
 
     Args:
         vocabulary_size: Number of target symbols, V.
         embedding_size: E.
         hidden_size: H'.
-        num_layers: L'.
         cell: ``gru`` or ``lstm``.
-        memory_size: Size of an encoder output, D * H.
-        attention: ``general``, ``dot``, ``additive`` or ``none``.
+        attention: Over the encoder's outputs.
+        extra_sizes: What each layer, from the bottom up, reads beside the embedding or the layer below; L' of them.
         dropout: Probability of dropping a unit of the embedding, between layers and before the prediction.
-
-    Raises:
-        UserError: If a value is not allowed or the sizes do not fit the attention.
+        tied: Whether the embeddings are the weights of the prediction, too (Press and Wolf 2017).
     """
 
     def __init__(
@@ -56,45 +60,61 @@ class LuongDecoder(nn.Module):
         vocabulary_size: int,
         embedding_size: int,
         hidden_size: int,
-        num_layers: int,
         cell: str,
-        memory_size: int,
-        attention: str,
+        attention: Attention,
+        extra_sizes: Sequence[int],
         dropout: float,
+        tied: bool,
     ) -> None:
         super().__init__()
-        check_choice("model.decoder.cell", cell, RNNS)
-        check_count("model.decoder.num_layers", num_layers)
-        check_count("model.decoder.hidden_size", hidden_size)
-        check_count("model.decoder.embedding_size", embedding_size)
-        dropout = check_number("model.dropout", dropout, 0, 1)
         self.embedding = nn.Embedding(vocabulary_size, embedding_size)
         self.dropout = nn.Dropout(dropout)
-        self.rnn = RNNS[cell](
-            embedding_size,
-            hidden_size,
-            num_layers,
-            batch_first=True,
-            dropout=dropout if num_layers > 1 else 0.0,
+        sizes = [embedding_size] + [hidden_size] * (len(extra_sizes) - 1)
+        self.layers = nn.ModuleList(
+            RNNS[cell](size + extra, hidden_size, batch_first=True)
+            for size, extra in zip(sizes, extra_sizes, strict=True)
         )
-        self.attention = build_attention(attention, query_size=hidden_size, value_size=memory_size)
-        self.combine = nn.Linear(self.attention.context_size + hidden_size, hidden_size, bias=False)
-        self.predict = nn.Linear(hidden_size, vocabulary_size)
+        self.attention = attention
+        self.combine = nn.Linear(
+            attention.context_size + hidden_size, embedding_size if tied else hidden_size, bias=False
+        )
+        self.predict = nn.Linear(self.combine.out_features, vocabulary_size)
+        if tied:
+            self.predict.weight = self.embedding.weight
 
     def remember(self, encoded: EncoderOutput) -> Memory:
         """Compute, once for a source batch, what attention looks back at."""
-        return Memory(self.attention.keys(encoded.outputs), encoded.outputs, encoded.mask)
+        return self.attention.remember(encoded.outputs, encoded.mask)
 
-    def forward(self, targets: Tensor, memory: Memory, state: RNNState) -> DecoderOutput:
+    def start(self, state: RNNState) -> State:
+        """Return the state before the first token, of what the bridge hands over, ``(L', 1, B, H')``."""
+        return state
+
+    def forward(self, targets: Tensor, memory: Memory, state: State) -> DecoderOutput:
         """Read T tokens and predict the one after each.
 
         Args:
             targets: Token ids; a row's padding, at its end, changes nothing before it, ``(B, T)``.
             memory: Of the source batch.
-            state: From the bridge at first, then from the last call, ``(L', 1, B, H')``.
+            state: From `start` at first, then from the last call.
         """
-        embedded = self.dropout(self.embedding(targets))  # (B, T, E)
-        outputs, packed_state = self.rnn(embedded, state.to_torch())  # (B, T, H')
-        contexts, weights = self.attention(outputs, memory)
-        combined = self.combine(torch.cat([contexts, outputs], dim=-1)).tanh()
-        return DecoderOutput(self.predict(self.dropout(combined)), RNNState.from_torch(packed_state, 1), weights)
+        raise NotImplementedError
+
+    def embed(self, targets: Tensor) -> Tensor:
+        """Return the embeddings of tokens: ``(B, T)`` to ``(B, T, E)``."""
+        return self.dropout(self.embedding(targets))
+
+    def run(self, layer: int, inputs: Tensor, state: RNNState) -> tuple[Tensor, RNNState]:
+        """Run one layer over T steps in one call: ``(B, T, ...)`` to ``(B, T, H')``, and its state after them."""
+        if layer > 0:
+            inputs = self.dropout(inputs)
+        outputs, packed = self.layers[layer](inputs, state.layer(layer).to_torch())
+        return outputs, RNNState.from_torch(packed, 1)
+
+    def combined(self, contexts: Tensor, outputs: Tensor) -> Tensor:
+        """Join the contexts and the top layer's outputs into what predicts, ``(B, T, H')``, or E if tied."""
+        return self.combine(torch.cat([contexts, outputs], dim=-1)).tanh()
+
+    def logits(self, combined: Tensor) -> Tensor:
+        """Predict, ``(B, T, V)``."""
+        return self.predict(self.dropout(combined))

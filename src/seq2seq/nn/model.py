@@ -5,12 +5,15 @@ from typing import Any, NamedTuple, Self
 
 from torch import Tensor, nn
 
-from seq2seq.errors import check_keys
-from seq2seq.nn.attention import Memory
+from seq2seq.errors import UserError, check_choice, check_count, check_flag, check_keys, check_number
+from seq2seq.nn.attention import Memory, build_attention
+from seq2seq.nn.bahdanau import BahdanauDecoder
 from seq2seq.nn.bridge import Bridge
-from seq2seq.nn.decoder import DecoderOutput, LuongDecoder
-from seq2seq.nn.encoder import Encoder
-from seq2seq.nn.state import RNNState
+from seq2seq.nn.decoder import Decoder, DecoderOutput, State
+from seq2seq.nn.encoder import Encoder, EncoderOutput
+from seq2seq.nn.gnmt import GNMTDecoder
+from seq2seq.nn.luong import InputFeedingDecoder, LuongDecoder
+from seq2seq.nn.state import RNNS, RNNState
 
 
 class Encoded(NamedTuple):
@@ -18,11 +21,11 @@ class Encoded(NamedTuple):
 
     Attributes:
         memory: What attention looks back at.
-        state: The decoder's initial state, ``(L', 1, B, H')``.
+        state: The decoder's, before the first token.
     """
 
     memory: Memory
-    state: RNNState
+    state: State
 
     def select(self, rows: Tensor) -> Self:
         """Return the given rows of the batch, ``(B')``."""
@@ -40,14 +43,15 @@ class Seq2Seq(nn.Module):
     Example:
         >>> import torch
         >>> part = {"cell": "gru", "embedding_size": 8, "hidden_size": 7, "num_layers": 2}
-        >>> model = build_model(source_size=9, target_size=6, encoder=part | {"bidirectional": True}, decoder=part,
-        ...                     bridge="linear", attention="general", dropout=0.0)
+        >>> kind = {"kind": "gnmt", "input_feeding": False, "tied": False}
+        >>> model = build_model(source_size=9, target_size=6, encoder=part | {"bidirectional": True},
+        ...                     decoder=part | kind, bridge="linear", attention="general", num_heads=1, dropout=0.0)
         >>> source, lengths = torch.ones(4, 5, dtype=torch.long), torch.tensor([5, 2, 1, 4])
         >>> model(source, lengths, targets=torch.ones(4, 3, dtype=torch.long)).logits.shape
         torch.Size([4, 3, 6])
     """
 
-    def __init__(self, encoder: nn.Module, bridge: nn.Module, decoder: LuongDecoder) -> None:
+    def __init__(self, encoder: nn.Module, bridge: nn.Module, decoder: Decoder) -> None:
         super().__init__()
         self.encoder = encoder
         self.bridge = bridge
@@ -60,8 +64,9 @@ class Seq2Seq(nn.Module):
             source: Token ids, ``(B, S)``.
             lengths: Number of real tokens in each row, on the CPU, ``(B,)``.
         """
-        encoded = self.encoder(source, lengths)
-        return Encoded(self.decoder.remember(encoded), self.bridge(encoded.state))
+        encoded: EncoderOutput = self.encoder(source, lengths)
+        handed: RNNState = self.bridge(encoded.state)
+        return Encoded(self.decoder.remember(encoded), self.decoder.start(handed))
 
     def forward(self, source: Tensor, lengths: Tensor, targets: Tensor) -> DecoderOutput:
         """Predict under teacher forcing: ``targets``, ``(B, T)``, are read, the token after each is predicted."""
@@ -69,8 +74,68 @@ class Seq2Seq(nn.Module):
         return self.decoder(targets, memory, state)
 
 
-MODEL_KEYS = {"encoder", "decoder", "bridge", "attention", "dropout"}
+MODEL_KEYS = {"encoder", "decoder", "bridge", "attention", "num_heads", "dropout"}
 PART_KEYS = {"cell", "embedding_size", "hidden_size", "num_layers"}
+
+DECODERS: dict[str, type[Decoder]] = {"luong": LuongDecoder, "gnmt": GNMTDecoder, "bahdanau": BahdanauDecoder}
+"""The decoders by the word that stands for them in a config (``model.decoder.kind``)."""
+
+
+def build_decoder(
+    *,
+    kind: str,
+    input_feeding: bool,
+    tied: bool,
+    vocabulary_size: int,
+    embedding_size: int,
+    hidden_size: int,
+    num_layers: int,
+    cell: str,
+    memory_size: int,
+    attention: str,
+    num_heads: int,
+    dropout: float,
+) -> Decoder:
+    """Build the decoder that ``model.decoder`` names.
+
+    Args:
+        kind: ``luong``, ``gnmt`` or ``bahdanau``.
+        input_feeding: Of ``luong`` only: whether the bottom layer reads what predicted the token before.
+        tied: Whether the embeddings are the weights of the prediction, too.
+        vocabulary_size: Number of target symbols, V.
+        embedding_size: E.
+        hidden_size: H'.
+        num_layers: L'.
+        cell: ``gru`` or ``lstm``.
+        memory_size: Size of an encoder output, D * H.
+        attention: See `seq2seq.nn.attention`.
+        num_heads: Of ``multihead`` attention.
+        dropout: Probability of dropping a unit of the embedding, between layers and before the prediction.
+
+    Raises:
+        UserError: If a value is not allowed, or some do not fit each other.
+    """
+    check_choice("model.decoder.kind", kind, DECODERS)
+    check_choice("model.decoder.cell", cell, RNNS)
+    check_count("model.decoder.num_layers", num_layers)
+    check_count("model.decoder.hidden_size", hidden_size)
+    check_count("model.decoder.embedding_size", embedding_size)
+    check_flag("model.decoder.tied", tied)
+    if check_flag("model.decoder.input_feeding", input_feeding) and kind != "luong":
+        raise UserError(f"model.decoder.input_feeding=true does not fit model.decoder.kind={kind}; use luong or false")
+    built = build_attention(attention, query_size=hidden_size, value_size=memory_size, num_heads=num_heads)
+    fed, context = embedding_size if tied else hidden_size, built.context_size
+    bottom, upper = {"luong": (fed if input_feeding else 0, 0), "gnmt": (0, context), "bahdanau": (context, 0)}[kind]
+    return (InputFeedingDecoder if input_feeding else DECODERS[kind])(
+        vocabulary_size=vocabulary_size,
+        embedding_size=embedding_size,
+        hidden_size=hidden_size,
+        cell=cell,
+        attention=built,
+        extra_sizes=[bottom] + [upper] * (num_layers - 1),
+        dropout=check_number("model.dropout", dropout, 0, 1),
+        tied=tied,
+    )
 
 
 def build_model(
@@ -81,6 +146,7 @@ def build_model(
     decoder: Mapping[str, Any],
     bridge: str,
     attention: str,
+    num_heads: int,
     dropout: float,
 ) -> Seq2Seq:
     """Build the model that the plain values of ``model`` in a config describe.
@@ -89,21 +155,23 @@ def build_model(
         source_size: Number of source symbols.
         target_size: Number of target symbols.
         encoder: The other arguments of `Encoder`.
-        decoder: The other arguments of `LuongDecoder`.
+        decoder: The other arguments of `build_decoder`.
         bridge: See `Bridge`.
         attention: See `seq2seq.nn.attention`.
+        num_heads: Of ``multihead`` attention.
         dropout: Of both.
 
     Raises:
         UserError: If a key is unknown or missing, a value is not allowed, or the parts do not fit each other.
     """
     check_keys("model.encoder", encoder, PART_KEYS | {"bidirectional"})
-    check_keys("model.decoder", decoder, PART_KEYS)
+    check_keys("model.decoder", decoder, PART_KEYS | {"kind", "input_feeding", "tied"})
     built_encoder = Encoder(vocabulary_size=source_size, dropout=dropout, **encoder)
-    built_decoder = LuongDecoder(
+    built_decoder = build_decoder(
         vocabulary_size=target_size,
         memory_size=built_encoder.output_size,
         attention=attention,
+        num_heads=num_heads,
         dropout=dropout,
         **decoder,
     )

@@ -12,6 +12,7 @@ The layer is the slow index and the direction the fast one, so ``h_n[:num_layers
 not the lower layers either. Everything outside this file sees four axes and cannot misread the packed one.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple, Self
 
 import torch
@@ -59,6 +60,16 @@ class RNNState(NamedTuple):
         """Return the state as ``nn.GRU`` (``h_0``) or ``nn.LSTM`` (``(h_0, c_0)``) takes it, ``(L * D, B, H)``."""
         h = self.h.flatten(0, 1).contiguous()
         return h if self.c is None else (h, self.c.flatten(0, 1).contiguous())
+
+    def layer(self, number: int) -> Self:
+        """Return the state of one layer, ``(1, D, B, H)``."""
+        return self._replace(h=self.h[number, None], c=None if self.c is None else self.c[number, None])
+
+    @classmethod
+    def stack(cls, layers: Sequence["RNNState"]) -> Self:
+        """Return one state of layers, ``(1, D, B, H)`` each, from the bottom to the top."""
+        cells = [layer.c for layer in layers if layer.c is not None]
+        return cls(torch.cat([layer.h for layer in layers]), torch.cat(cells) if cells else None)
 
     def select(self, rows: Tensor) -> Self:
         """Return the state of the given rows of the batch.

@@ -1,0 +1,69 @@
+"""Recurrence first, attention after; with input feeding, what attention found goes back into the recurrence."""
+
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from seq2seq.nn.attention import Memory
+from seq2seq.nn.decoder import Decoder, DecoderOutput
+from seq2seq.nn.state import RNNState
+from seq2seq.nn.steps import Steps
+
+
+class LuongDecoder(Decoder):
+    """Recurrence first, attention after (Luong et al. 2015, section 3.1, global attention).
+
+    The recurrent layers read the target alone, starting from the handed-over state; their outputs then attend. Nothing
+    in the recurrence waits for the attention, so any number of steps is one call a layer, without a loop in Python.
+    """
+
+    def forward(self, targets: Tensor, memory: Memory, state: RNNState) -> DecoderOutput:
+        """Read T tokens and predict the one after each; see `Decoder.forward`."""
+        outputs, after = self.embed(targets), []
+        for layer in range(len(self.layers)):
+            outputs, one = self.run(layer, outputs, state)
+            after.append(one)
+        contexts, weights = self.attention(outputs, memory)
+        return DecoderOutput(self.logits(self.combined(contexts, outputs)), RNNState.stack(after), weights)
+
+
+class FedState(NamedTuple):
+    """The state of a decoder that is fed what it combined last.
+
+    Attributes:
+        rnn: Of the layers, ``(L', 1, B, H')``.
+        fed: What predicted the last token; zero before the first, ``(B, H')``, or E if tied.
+    """
+
+    rnn: RNNState
+    fed: Tensor
+
+    def select(self, rows: Tensor) -> Self:
+        """Return the state of the given rows of the batch, ``(B')``."""
+        return self._replace(rnn=self.rnn.select(rows), fed=self.fed[rows])
+
+
+class InputFeedingDecoder(Decoder):
+    """`LuongDecoder` with input feeding (Luong et al. 2015, section 3.3).
+
+    The bottom layer also reads what predicted the token before, so the decoder knows where it has looked, and steps
+    wait for each other: a loop. What the embeddings do to the bottom layer is computed for all steps at once.
+    """
+
+    def start(self, state: RNNState) -> FedState:
+        """Return the handed-over state, and nothing that was combined yet."""
+        return FedState(state, state.h.new_zeros(state.h.size(2), self.combine.out_features))
+
+    def forward(self, targets: Tensor, memory: Memory, state: FedState) -> DecoderOutput:
+        """Read T tokens and predict the one after each; see `Decoder.forward`."""
+        steps = Steps(self.layers, self.embed(targets), state.rnn, self.dropout)
+        fed, all_fed, all_weights = state.fed, [], []
+        for step in range(targets.size(1)):
+            output = steps.step(step, fed)
+            context, weights = self.attention(output.unsqueeze(1), memory)
+            fed = self.combined(context, output.unsqueeze(1)).squeeze(1)
+            all_fed.append(fed)
+            all_weights.append(weights)
+        weights = None if all_weights[0] is None else torch.cat(all_weights, dim=1)
+        return DecoderOutput(self.logits(torch.stack(all_fed, dim=1)), FedState(steps.state(), fed), weights)
