@@ -123,7 +123,7 @@ def test_the_study_has_every_mistake_once():
 def test_no_group_has_a_single_option_but_those_that_will_be_filled_by_users():
     groups = {path.name for path in CONFIGS.iterdir() if path.is_dir()} - {"experiment", "hydra"}
 
-    assert groups == {"data", "model", "logger"}
+    assert groups == {"data", "model", "logger", "search"}
     assert all(len(options(group)) > 1 for group in groups)
 
 

@@ -12,13 +12,15 @@ ALLOWED = {
     "nn": {"nn", "errors"},
     "data": {"data", "errors"},
     "search": {"nn", "data"},
+    "beam": {"nn", "data", "search"},
+    "searching": {"nn", "data", "errors", "search", "beam"},
     "metrics": {"data"},
     "plots": {"search", "files"},
     "handoff": {"nn", "errors"},
     "ablation": {"nn", "errors"},
     "handoff_measured": {"handoff", "nn"},
     "handoff_picture": {"handoff", "handoff_measured", "nn", "plots"},
-    "module": {"nn", "data", "handoff", "search", "metrics", "errors"},
+    "module": {"nn", "data", "handoff", "search", "searching", "metrics", "errors"},
 }
 """Which of our rooms a room may import; those that are not named join the others and may import all."""
 

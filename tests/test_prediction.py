@@ -1,14 +1,18 @@
 """Predictions: one for each line, in order, from a checkpoint alone."""
 
-import io
-import os
+import math
 
 import pytest
 import torch
+from conftest import TINY
 
 from seq2seq import prediction
+from seq2seq.beam import LengthNormalisation
+from seq2seq.checkpoint import load_module
 from seq2seq.errors import UserError
-from seq2seq.prediction import load, predict, predict_lines
+from seq2seq.prediction import Predictor, load
+from seq2seq.searching import Search
+from seq2seq.training import train
 
 LINES = ["a b c", "", "d", "é z", "   ", "c b a q r"]
 
@@ -39,7 +43,7 @@ def test_no_text_at_all_is_fine(predictor):
 
 
 def test_the_length_of_predictions_can_be_limited(tiny_checkpoint):
-    limited = prediction.Predictor(load(tiny_checkpoint).module, max_length=1)
+    limited = Predictor([load_module(str(tiny_checkpoint))], search=Search(max_length=1))
 
     assert all(len(text.split()) <= 1 for text in limited(LINES))
 
@@ -47,7 +51,9 @@ def test_the_length_of_predictions_can_be_limited(tiny_checkpoint):
 def test_alignment_has_a_row_for_each_token_and_the_end(predictor):
     text = "a b c d"
 
-    alignment = predictor.align(text)
+    ((best,),) = predictor.n_best([text])
+
+    alignment = predictor.align(text, best)
 
     predicted = predictor([text])[0].split()
     assert alignment.source == text.split()
@@ -56,41 +62,56 @@ def test_alignment_has_a_row_for_each_token_and_the_end(predictor):
     torch.testing.assert_close(alignment.weights.sum(-1), torch.ones(len(alignment.target)))
 
 
-def test_a_file_of_many_chunks_keeps_its_order(predictor, monkeypatch):
-    monkeypatch.setattr(prediction, "CHUNK", 2)
-    output = io.StringIO()
+def test_n_best_are_in_order_and_the_first_is_the_best(tiny_checkpoint):
+    beam = Search(8, n_best=3, beam_size=5, normalisation=LengthNormalisation("gnmt", 0.6))
+    predictor = Predictor([load_module(str(tiny_checkpoint))], search=beam)
 
-    predict_lines(predictor, enumerate(LINES * 5), output, batch_size=3)
+    found = predictor.n_best(LINES)
 
-    assert output.getvalue() == "".join(text + "\n" for text in predictor(LINES) * 5)
-
-
-def test_a_file_is_complete_or_absent(compose, tiny_checkpoint, tmp_path):
-    source, target = tmp_path / "in.txt", tmp_path / "out.txt"
-    source.write_bytes(b"a b\nc \xff\n")
-    target.write_text("older\n")
-
-    with pytest.raises(UserError, match=f"{source}:2: byte 3 of the line, 0xff, is not UTF-8"):
-        predict(compose("predict", f"checkpoint={tiny_checkpoint}", f"input={source}", f"output={target}"))
-
-    assert target.read_text() == "older\n"
-    assert {path.name for path in tmp_path.iterdir()} == {"in.txt", "out.txt"}
+    assert [len(hypotheses) for hypotheses in found] == [3] * len(LINES)
+    assert found[1] == [("", 0.0, [])] * 3  # an empty line
+    assert [hypotheses[0].text for hypotheses in found] == predictor(LINES)
+    assert all(hypothesis.log_prob < 0 for hypothesis in found[0])
+    assert len({hypothesis.text for hypothesis in found[0]}) == 3
 
 
-def test_a_link_stays_and_a_pipe_is_written_to(compose, tiny_checkpoint, tmp_path):
-    (tmp_path / "in.txt").write_text("a b\n")
-    (tmp_path / "real.txt").write_text("older\n")
-    (tmp_path / "link.txt").symlink_to(tmp_path / "real.txt")
-    os.mkfifo(tmp_path / "pipe")
-    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
-    given = [f"checkpoint={tiny_checkpoint}", f"input={tmp_path / 'in.txt'}"]
+def test_log_probabilities_are_there_if_they_are_asked_for(predictor):
+    ((unasked,),), ((asked,),) = predictor.n_best(["a b"]), predictor.n_best(["a b"], scored=True)
 
-    for name in ("link.txt", "pipe"):
-        predict(compose("predict", *given, f"output={tmp_path / name}"))
+    assert math.isnan(unasked.log_prob)
+    assert asked.log_prob < 0
+    assert asked.text == unasked.text
 
-    assert (tmp_path / "link.txt").is_symlink()
-    assert os.read(reader, 1000).decode() == (tmp_path / "real.txt").read_text() != "older\n"
-    os.close(reader)
+
+def test_an_ensemble_of_one_model_twice_is_the_model(predictor, tiny_checkpoint):
+    twice = load(tiny_checkpoint, tiny_checkpoint)
+
+    assert twice(LINES) == predictor(LINES)
+    ((one,),), ((both,),) = (made.n_best(["a b c"], scored=True) for made in (predictor, twice))
+    assert one.log_prob == pytest.approx(both.log_prob)
+
+
+def test_an_ensemble_may_be_of_other_cells_and_sizes(compose, tiny_checkpoint, tmp_path):
+    train(compose("train", *TINY, "model=lstm", "model.decoder.hidden_size=11", "model.attention=none"), tmp_path)
+
+    both = load(tiny_checkpoint, tmp_path / "best.ckpt")
+
+    assert len(both(LINES)) == len(LINES)
+    assert both.align("a b", both.n_best(["a b"])[0][0]).weights.size(1) == 2  # of the one that has attention
+
+
+def test_an_ensemble_of_other_vocabularies_is_refused(compose, tiny_checkpoint, tmp_path):
+    train(compose("train", *TINY, "data.seed=9", "data.train_size=16"), tmp_path)
+
+    with pytest.raises(
+        UserError, match=r"checkpoint: the source vocabulary of the 2\. checkpoint differs from that of"
+    ):
+        load(tiny_checkpoint, tmp_path / "best.ckpt")
+
+
+def test_an_ensemble_of_nothing_is_refused():
+    with pytest.raises(UserError, match=r"checkpoint=\[\] must name at least one file"):
+        load()
 
 
 def test_a_long_line_is_not_batched_with_many_short_ones():
@@ -100,32 +121,3 @@ def test_a_long_line_is_not_batched_with_many_short_ones():
 
     assert [len(batch) for batch in batches] == [64, 6, 1, 1]
     assert [row for batch in batches for row in batch] == list(range(72))
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (["input=none.txt"], r"input=none\.txt cannot be read: No such file or directory"),
-        (["output=none/out.txt"], r"output=none/out\.txt cannot be written: No such file or directory"),
-        (["output=in.txt", "input=./in.txt"], r"output=in\.txt is the input, which would be lost; give another file"),
-        (["input=2024"], r"input=2024 cannot be read: No such file or directory"),
-        (["device=null"], r"device=None is not available here; use auto or cpu"),
-        (["device=meta"], r"device=meta is not available here; use auto or cpu"),
-        (["search=null"], r"search=None must hold the keys max_length"),
-        (["+foo=1"], r"foo is unknown; the keys are batch_size, checkpoint, "),
-        (["device=abacus"], r"device=abacus is not available here; use auto or cpu"),
-        (["batch_size=0"], r"batch_size=0 must be a whole number of at least 1"),
-        (["search.max_length=0"], r"search\.max_length=0 must be a whole number of at least 1"),
-    ],
-)
-def test_a_mistake_is_named(compose, tiny_checkpoint, tmp_path, overrides, message):
-    source = tmp_path / "in.txt"
-    source.write_text("a b\n")
-
-    with pytest.raises(UserError, match=message):
-        predict(compose("predict", f"checkpoint={tiny_checkpoint}", f"input={source}", *overrides))
-
-
-def test_the_checkpoint_must_be_given(compose):
-    with pytest.raises(UserError, match="checkpoint is missing: give checkpoint=VALUE"):
-        predict(compose("predict"))

@@ -11,7 +11,7 @@ from conftest import ROOT, TINY
 
 from seq2seq.evaluation import evaluate
 from seq2seq.explanation import explain
-from seq2seq.prediction import predict
+from seq2seq.line_prediction import predict
 from seq2seq.training import train
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

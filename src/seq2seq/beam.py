@@ -47,6 +47,9 @@ class LengthNormalisation(NamedTuple):
         return lengths.double() if self.kind == "average" else torch.ones_like(lengths, dtype=torch.double)
 
 
+NOT_NORMALISED = LengthNormalisation("none")
+
+
 class _Pool(NamedTuple):
     """Hypotheses that have ended, of W rows, in K places and one more for what is thrown away.
 

@@ -11,13 +11,13 @@ from rich.console import Console
 
 from seq2seq.ablation import KEPT, STATES, AlteredBridge
 from seq2seq.building import build_trainer, keep_quiet, plain
-from seq2seq.checkpoint import load_module
 from seq2seq.data.corpus import Corpus
 from seq2seq.data.datamodule import PairsDataModule
 from seq2seq.data.tasks import Split, build_task
 from seq2seq.data.vocabulary import UNK
-from seq2seq.errors import UserError, check_choice, check_count, check_keys
+from seq2seq.errors import UserError, check_choice, check_keys
 from seq2seq.module import Seq2SeqModule
+from seq2seq.prediction import check_one_vocabulary, load_modules
 from seq2seq.report import (
     Prediction,
     Result,
@@ -28,6 +28,7 @@ from seq2seq.report import (
     write_predictions,
 )
 from seq2seq.run_directory import refuse_used
+from seq2seq.searching import build_search
 
 log = logging.getLogger(__name__)
 
@@ -101,15 +102,17 @@ def evaluate(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()
     keep_quiet()
     settings = plain(config)
     check_keys("", {"data": None} | settings, ["checkpoint", "data", "search", "state", "trainer"])
-    check_keys("search", settings["search"], ["max_length"])
     refuse_used(output_dir)
-    module = load_module(str(settings["checkpoint"]))
+    modules = load_modules(settings["checkpoint"])
+    check_one_vocabulary(modules)
+    module = modules[0]
     state = check_choice("state", settings["state"], STATES)
     if state != KEPT:
-        module.model.bridge = AlteredBridge(module.model.bridge, state)
+        for one in modules:
+            one.model.bridge = AlteredBridge(one.model.bridge, state)
         log.warning("state=%s: these are not the results of the model as it was trained", state)
-    if settings["search"]["max_length"] is not None:
-        module.max_length = check_count("search.max_length", settings["search"]["max_length"])
+    module.search = build_search(settings["search"], module.max_length, len(module.target.vocabulary))
+    module.others.extend(one.model for one in modules[1:])
     task = build_task(merge_data(module.hparams["data"], settings.get("data"), overrides))
     data = PairsDataModule(task, seed=0, codecs=(module.source, module.target))
     warn_of_unknown(data.corpus("test"))  # and a file's mistakes are found before anything starts
@@ -124,7 +127,8 @@ def evaluate(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()
         "test": result.to_plain(),
         "state": state,
         "handoff": module.hparams["handoff"],
-        "checkpoint": str(Path(str(settings["checkpoint"])).absolute()),
+        "search": settings["search"],
+        "checkpoint": settings["checkpoint"],
     }
     write_predictions(output_dir / "predictions.tsv", result.predictions)
     write_json(output_dir / "metrics.json", content)

@@ -7,7 +7,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -18,7 +18,8 @@ from seq2seq.errors import check_count, check_number
 from seq2seq.handoff import MISTAKES, RIGHT, WrongEncoder, check_effect
 from seq2seq.metrics import CorpusMetrics
 from seq2seq.nn.model import build_model
-from seq2seq.search import greedy, to_lists
+from seq2seq.search import encode, teacher_forced, to_lists
+from seq2seq.searching import Search
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +76,9 @@ class Seq2SeqModule(pl.LightningModule):
         self.weight_decay = check_number("optimizer.weight_decay", optimizer["weight_decay"], 0, math.inf)
         self.label_smoothing = check_number("label_smoothing", label_smoothing, 0, 1)
         self.max_length = check_count("search.max_length", max_length)
+        self.search = Search(self.max_length)
+        self.others = nn.ModuleList()
+        """Models that judge together with this one, as an ensemble."""
         self.metrics = CorpusMetrics()
         self.predictions: dict[int, list[int]] = {}
 
@@ -127,10 +131,10 @@ class Seq2SeqModule(pl.LightningModule):
 
     def _judge(self, batch: Batch) -> list[list[int]]:
         """Take a batch into the metrics, and return its decoded rows."""
-        encoded = self.model.encode(batch.source, batch.source_lengths)
-        output = self.model.decoder(batch.inputs, *encoded)
-        self.metrics.update_teacher_forced(output.logits, batch.labels)
-        decoded = to_lists(greedy([self.model], [encoded], self.max_length))
+        models = [self.model, *self.others]
+        encoded = encode(models, batch.source, batch.source_lengths)
+        self.metrics.update_teacher_forced(teacher_forced(models, encoded, batch.inputs), batch.labels)
+        decoded = to_lists(self.search(models, encoded).tokens[:, 0])
         lengths = (batch.target_lengths - 1).tolist()  # without the end
         references = [row[:length] for row, length in zip(batch.labels.tolist(), lengths, strict=True)]
         self.metrics.update_decoded(decoded, references)

@@ -1,90 +1,140 @@
 """Predictions for new text: three lines of Python, or `scripts/predict.py`."""
 
-import io
-import sys
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import NamedTuple
 
 import torch
-from omegaconf import DictConfig
 
-from seq2seq.building import plain
 from seq2seq.checkpoint import load_module
 from seq2seq.data.corpus import Sequences
-from seq2seq.data.lines import decode_lines, open_file
 from seq2seq.data.vocabulary import BOS
-from seq2seq.errors import UserError, check_count, check_keys
-from seq2seq.files import replacing
+from seq2seq.errors import UserError
 from seq2seq.module import Seq2SeqModule
-from seq2seq.search import Alignment, greedy, to_lists
-
-CHUNK = 100
-"""How many batches of lines are read before they are sorted by length and predicted: memory stays bounded."""
-
+from seq2seq.search import Alignment, encode, to_lists
+from seq2seq.searching import Search
 
 MOST_TOKENS = 64 * 256
 """Most source tokens of a batch, padding included: one long line must not pad a whole batch to its length."""
+
+
+class Hypothesis(NamedTuple):
+    """A predicted text.
+
+    Attributes:
+        text: The prediction.
+        log_prob: Of the whole of it, its end included unless it was cut, in nats; not a number if it was not asked for.
+        ids: Of its tokens.
+    """
+
+    text: str
+    log_prob: float
+    ids: list[int]
 
 
 class Predictor:
     """Predicts target texts for source texts.
 
     Args:
-        module: A trained model.
+        modules: Trained models; several with the same vocabularies are an ensemble.
         device: Where to compute: ``cpu``, ``cuda``, ... or ``auto``.
-        max_length: Most tokens of a prediction; by default what the checkpoint says.
+        search: How; greedy by default.
 
     Raises:
-        UserError: If the device is unknown or absent.
+        UserError: If the device is unknown or absent, or the vocabularies differ.
     """
 
-    def __init__(self, module: Seq2SeqModule, device: str = "cpu", max_length: int | None = None) -> None:
-        self.module = module.to(find_device(device)).eval()
-        self.max_length = module.max_length if max_length is None else check_count("search.max_length", max_length)
+    def __init__(self, modules: Sequence[Seq2SeqModule], device: str = "cpu", search: Search | None = None) -> None:
+        check_one_vocabulary(modules)
+        self.device = find_device(device)
+        self.models = [module.model.to(self.device).eval() for module in modules]
+        self.source, self.target = modules[0].source, modules[0].target
+        self.search = search or Search(modules[0].max_length)
 
     def __call__(self, texts: Sequence[str], batch_size: int = 64) -> list[str]:
-        """Return the prediction for each text, in order; an empty text gives an empty one."""
-        encoded = [self.module.source.encode(text) for text in texts]
+        """Return the best prediction for each text, in order; an empty text gives an empty one."""
+        return [hypotheses[0].text for hypotheses in self.n_best(texts, batch_size)]
+
+    def n_best(self, texts: Sequence[str], batch_size: int = 64, *, scored: bool = False) -> list[list[Hypothesis]]:
+        """Return the N best predictions for each text, in order, the best first.
+
+        Args:
+            texts: An empty one gives N empty predictions.
+            batch_size: Most texts at once.
+            scored: Whether log-probabilities are wanted.
+        """
+        encoded = [self.source.encode(text) for text in texts]
         filled = [row for row, ids in enumerate(encoded) if ids and texts[row].strip()]
         filled.sort(key=lambda row: len(encoded[row]))
-        predictions = [""] * len(texts)
+        predictions = [[Hypothesis("", 0.0, [])] * self.search.n_best] * len(texts)
         for rows in cut_batches(filled, [len(encoded[row]) for row in filled], batch_size):
-            for row, ids in zip(rows, self._decode([encoded[row] for row in rows]), strict=True):
-                predictions[row] = self.module.target.decode(ids)
+            for row, hypotheses in zip(rows, self._search([encoded[row] for row in rows], scored), strict=True):
+                predictions[row] = hypotheses
         return predictions
 
     @torch.inference_mode()
-    def _decode(self, sources: Sequence[Sequence[int]]) -> list[list[int]]:
+    def _search(self, sources: Sequence[Sequence[int]], scored: bool) -> list[list[Hypothesis]]:
         sequences = Sequences(sources)
-        source = sequences.padded(torch.arange(len(sequences))).to(self.module.device)
-        encoded = self.module.model.encode(source, sequences.lengths)
-        return to_lists(greedy([self.module.model], [encoded], self.max_length))
+        source = sequences.padded(torch.arange(len(sequences))).to(self.device)
+        found = self.search(self.models, encode(self.models, source, sequences.lengths), scored=scored)
+        return [
+            [
+                Hypothesis(self.target.decode(ids), log_prob, ids)
+                for ids, log_prob in zip(to_lists(row), log_probs, strict=True)
+            ]
+            for row, log_probs in zip(found.tokens, found.log_probs.tolist(), strict=True)
+        ]
 
     @torch.inference_mode()
-    def align(self, text: str) -> Alignment | None:
-        """Return where the decoder looked while it predicted for ``text``; None without attention."""
-        ids = self.module.source.encode(text)
-        target = self._decode([ids])[0]
-        ended = ["end"] if len(target) < self.max_length else []
+    def align(self, text: str, prediction: Hypothesis) -> Alignment | None:
+        """Return where the decoder looked while it wrote a prediction; None without attention.
+
+        Args:
+            text: The source; not empty.
+            prediction: One for it.
+        """
+        ids, target = self.source.encode(text), prediction.ids
+        ended = ["end"] if len(target) < self.search.max_length else []
         # One law: the whole prediction in one call gives the weights that each step had.
-        device = self.module.device
-        source, inputs = torch.tensor([ids], device=device), torch.tensor([[BOS, *target]], device=device)
-        weights = self.module.model(source, torch.tensor([len(ids)]), inputs).weights
-        if weights is None:
+        source, inputs = torch.tensor([ids], device=self.device), torch.tensor([[BOS, *target]], device=self.device)
+        outputs = [model(source, torch.tensor([len(ids)]), inputs).weights for model in self.models]
+        weights = [one for one in outputs if one is not None]
+        if not weights:
             return None
-        tokens = self.module.target.vocabulary.tokens(target) + ended
-        return Alignment(self.module.source.split(text), tokens, weights[0, : len(tokens)].cpu())
+        tokens = self.target.vocabulary.tokens(target) + ended
+        return Alignment(self.source.split(text), tokens, torch.stack(weights).mean(0)[0, : len(tokens)].cpu())
 
 
-def load(checkpoint: str | Path, device: str = "cpu") -> Predictor:
-    """Load a checkpoint as something that predicts: ``load("best.ckpt")(["jeudi 2 janvier 2003"])``.
+def check_one_vocabulary(modules: Sequence[Seq2SeqModule]) -> None:
+    """Refuse an ensemble whose models do not read and write the same symbols."""
+    for number, module in enumerate(modules[1:], start=2):
+        for side in ("source", "target"):
+            if module.hparams[side] != modules[0].hparams[side]:
+                raise UserError(
+                    f"checkpoint: the {side} vocabulary of the {number}. checkpoint differs from that of the first; "
+                    "an ensemble needs models that were trained on the same data"
+                )
+
+
+def load_modules(checkpoint: object) -> list[Seq2SeqModule]:
+    """Load what ``checkpoint`` in a config names: a path, or a list of paths.
 
     Raises:
-        UserError: If it is no checkpoint of ours.
+        UserError: If one is no checkpoint of ours.
     """
-    return Predictor(load_module(str(checkpoint)), device)
+    paths = checkpoint if isinstance(checkpoint, list) else [checkpoint]
+    if not paths:
+        raise UserError("checkpoint=[] must name at least one file")
+    return [load_module(str(path)) for path in paths]
+
+
+def load(*checkpoints: str | Path, device: str = "cpu") -> Predictor:
+    """Load a checkpoint as something that predicts, ``load("best.ckpt")(["jeudi 2 janvier 2003"])``; several together.
+
+    Raises:
+        UserError: If one is no checkpoint of ours, or they are no ensemble.
+    """
+    return Predictor(load_modules(list(checkpoints)), device)
 
 
 def find_device(name: object) -> torch.device:
@@ -116,61 +166,3 @@ def cut_batches(rows: list[int], lengths: list[int], batch_size: int) -> Iterato
         batch.append(row)
     if batch:
         yield batch
-
-
-def predict(config: DictConfig) -> None:
-    """Predict line by line, from ``input`` or stdin to ``output`` or stdout.
-
-    Raises:
-        UserError: If the checkpoint, a file or a line is not what it must be.
-    """
-    settings = plain(config)
-    check_keys("", settings, ["checkpoint", "input", "output", "batch_size", "device", "search"])
-    check_keys("search", settings["search"], ["max_length"])
-    batch_size = check_count("batch_size", settings["batch_size"])
-    module = load_module(str(settings["checkpoint"]))
-    predictor = Predictor(module, settings["device"], settings["search"]["max_length"])
-    given, wanted = settings["input"], settings["output"]
-    if None not in (given, wanted) and Path(str(given)).resolve() == Path(str(wanted)).resolve():
-        raise UserError(f"output={wanted} is the input, which would be lost; give another file")
-    with opened_input(given) as source:
-        lines = decode_lines(source, "<stdin>" if given is None else str(given))
-        if wanted is None:
-            predict_lines(predictor, lines, utf8_stdout(), batch_size)
-            return
-        with (
-            replacing(Path(str(wanted)).expanduser(), "output") as temporary,
-            temporary.open("w", encoding="utf-8", newline="\n") as file,
-        ):
-            predict_lines(predictor, lines, file, batch_size)
-
-
-def opened_input(given: object) -> BinaryIO:
-    """Return a file, or stdin, open for reading bytes."""
-    if given is not None:
-        return open_file(str(given), "input")
-    if sys.stdin is None:
-        raise UserError("input is missing: stdin is closed, so give input=FILE")
-    return sys.stdin.buffer
-
-
-def utf8_stdout() -> IO[str]:
-    """Return stdout, writing UTF-8 whatever the terminal's settings are."""
-    if sys.stdout is None:
-        raise UserError("output is missing: stdout is closed, so give output=FILE")
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8", newline="\n")
-    return sys.stdout
-
-
-def predict_lines(predictor: Predictor, lines: Iterator[tuple[int, str]], output: IO[str], batch_size: int) -> None:
-    """Write one line for each line, in order."""
-    while chunk := [line for _, line in islice(lines, CHUNK * batch_size)]:
-        predictions = predictor(chunk, batch_size)
-        try:
-            output.writelines(prediction + "\n" for prediction in predictions)
-            output.flush()
-        except BrokenPipeError:  # the reader has left, as `head` does
-            raise
-        except OSError as error:
-            raise UserError(f"output cannot be written: {error.strerror or error}") from error

@@ -4,11 +4,13 @@ All searches work on tensors, over all rows and beams at once, and drop rows tha
 with one target vocabulary search together as an ensemble, by the mean of their probabilities.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from seq2seq.data.vocabulary import BOS, EOS, PAD, UNK
 from seq2seq.nn.model import Encoded, Seq2Seq
@@ -43,9 +45,14 @@ def step(models: Sequence[Seq2Seq], encoded: Sequence[Encoded], tokens: Tensor) 
         output = model.decoder(tokens.unsqueeze(1), memory, state)
         log_probs.append(output.logits[:, -1].log_softmax(-1))
         after.append(Encoded(memory, output.state))
-    if len(models) == 1:
-        return log_probs[0], after
-    return torch.stack(log_probs).logsumexp(0) - torch.tensor(len(models)).log(), after
+    return mean(log_probs), after
+
+
+def mean(log_probs: Sequence[Tensor]) -> Tensor:
+    """Return the logarithm of the models' mean probability."""
+    if len(log_probs) == 1:
+        return log_probs[0]
+    return torch.stack(list(log_probs)).logsumexp(0) - math.log(len(log_probs))
 
 
 def banned(log_probs: Tensor) -> Tensor:
@@ -113,7 +120,7 @@ class Sampling(NamedTuple):
     def __call__(self, log_probs: Tensor, generator: torch.Generator) -> Tensor:
         """Draw one symbol of each row of ``(B, V)``."""
         probs = (log_probs / self.temperature).softmax(-1)
-        ordered, symbols = probs.sort(-1, descending=True, stable=True)
+        ordered, symbols = probs.sort(dim=-1, descending=True, stable=True)
         before = ordered.cumsum(-1) - ordered
         ordered = ordered.masked_fill(before >= self.top_p, 0)
         if self.top_k:
@@ -142,23 +149,31 @@ def sample(
     return _one_by_one(models, encoded, max_length, lambda log_probs: sampling(log_probs, generator))
 
 
-def score(models: Sequence[Seq2Seq], encoded: Sequence[Encoded], inputs: Tensor, labels: Tensor) -> Tensor:
-    """Return the log-probability of each given token, in nats, 0 at padding.
+def teacher_forced(models: Sequence[Seq2Seq], encoded: Sequence[Encoded], inputs: Tensor) -> Tensor:
+    """Return the log-probabilities of what follows each given token: ``(B, T)`` to ``(B, T, V)``."""
+    each = (model.decoder(inputs, *one).logits.log_softmax(-1) for model, one in zip(models, encoded, strict=True))
+    return mean(list(each))
+
+
+@torch.inference_mode()
+def score(models: Sequence[Seq2Seq], encoded: Sequence[Encoded], tokens: Tensor, max_length: int) -> Tensor:
+    """Return the log-probability of what a search found, its end included unless it was cut, in nats.
 
     Args:
         models: As for `greedy`.
         encoded: Likewise.
-        inputs: The target with its begin, ``(B, T)``.
-        labels: The target with its end, ``(B, T)``.
+        tokens: Ids without begin and end, padded with ``PAD``, ``(B, T)``.
+        max_length: Of the search; a row of this length was cut.
 
     Returns:
-        ``(B, T)``.
+        ``(B)``.
     """
-    log_probs = torch.stack(
-        [model.decoder(inputs, *one).logits.log_softmax(-1) for model, one in zip(models, encoded, strict=True)]
-    )
-    mean = log_probs.logsumexp(0) - torch.tensor(len(models)).log()
-    return mean.gather(-1, labels.unsqueeze(-1)).squeeze(-1).masked_fill(labels == PAD, 0)
+    lengths = (tokens != PAD).sum(1)
+    labels = F.pad(tokens, (0, 1), value=PAD)
+    ended = (lengths < max_length).nonzero().squeeze(1)
+    labels[ended, lengths[ended]] = EOS
+    log_probs = teacher_forced(models, encoded, F.pad(tokens, (1, 0), value=BOS))
+    return log_probs.gather(-1, labels.unsqueeze(-1)).squeeze(-1).masked_fill(labels == PAD, 0).sum(1)
 
 
 def to_lists(ids: Tensor) -> list[list[int]]:

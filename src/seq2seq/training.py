@@ -215,14 +215,14 @@ def draw(output_dir: Path, module: Seq2SeqModule, test: Result) -> None:
     metrics = output_dir / "metrics.csv"
     if metrics.exists():
         save(learning_curves(metrics), output_dir / "learning_curves.png")
-    predictor = Predictor(module)
+    predictor = Predictor([module])
     drawn = 0
     for row in test.misses_first():
         if drawn == HEATMAPS:
             return
         if max(len(module.source.split(row.source)), len(module.target.split(row.prediction))) > HEATMAP_LIMIT:
             continue
-        alignment = predictor.align(row.source)
+        alignment = predictor.align(row.source, predictor.n_best([row.source])[0][0])
         if alignment is None:
             log.info("model.attention=none: there are no attention weights to draw")
             return
