@@ -5,7 +5,7 @@ decoding step by step are the same code.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -90,7 +90,7 @@ class Decoder(nn.Module):
         """Return the state before the first token, of what the bridge hands over, ``(L', 1, B, H')``."""
         return state
 
-    def forward(self, targets: Tensor, memory: Memory, state: State) -> DecoderOutput:
+    def forward(self, targets: Tensor, memory: Memory, state: Any) -> DecoderOutput:  # noqa: ANN401 - its own State
         """Read T tokens and predict the one after each.
 
         Args:

@@ -3,10 +3,11 @@
 The equations are those of PyTorch's ``nn.GRU`` and ``nn.LSTM``, whose parameters are used.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from seq2seq.nn.state import RNNState
@@ -23,7 +24,7 @@ class Steps:
     """
 
     def __init__(
-        self, layers: nn.ModuleList, inputs: Tensor, state: RNNState, dropout: Callable[[Tensor], Tensor]
+        self, layers: Iterable[Any], inputs: Tensor, state: RNNState, dropout: Callable[[Tensor], Tensor]
     ) -> None:
         self._layers = [
             (layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0, layer.bias_hh_l0) for layer in layers
