@@ -156,6 +156,12 @@ def test_files_are_valid_yaml_without_repeated_keys():
         ["model.attention=none"],
         ["model.attention=dot", "model.decoder.hidden_size=12"],
         ["model.dropout=0.3", "optimizer.lr=1e-3", "label_smoothing=0.1"],
+        ["model.decoder.kind=gnmt", "model.attention=additive"],
+        ["model.decoder.kind=bahdanau", "model.decoder.tied=true"],
+        ["model.decoder.input_feeding=true", "model=lstm"],
+        ["model.attention=multihead", "model.num_heads=2"],
+        ["scheduled_sampling=0.3", "weight_averaging=0.99"],
+        ["trainer.precision=bf16-mixed", "model.attention=multihead"],
     ],
     ids=" ".join,
 )

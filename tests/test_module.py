@@ -5,7 +5,7 @@ import torch
 from conftest import LUONG
 from torch.nn import functional as F
 
-from seq2seq.data import PAD, Codec, Corpus, Vocabulary
+from seq2seq.data import BOS, PAD, UNK, Codec, Corpus, Vocabulary
 from seq2seq.errors import UserError
 from seq2seq.module import Seq2SeqModule, learning_rate_factor
 from seq2seq.search import greedy, to_lists
@@ -15,18 +15,19 @@ LETTERS = Codec("characters", Vocabulary(list("abcdefgh"))).to_plain()
 PAIRS = ["abc", "bca", "fgh", "a", "gfedcba", "dd", "hah", "cafe"]
 
 
-def make_module(cell="gru", label_smoothing=0.0, **optimizer):
+def make_module(cell="gru", label_smoothing=0.0, scheduled_sampling=0.0, kind="luong", **optimizer):
     torch.manual_seed(0)
     part = PART | {"cell": cell}
     return Seq2SeqModule(
         model={
-            "encoder": part | {"bidirectional": True}, "decoder": part | LUONG, "bridge": "linear",
+            "encoder": part | {"bidirectional": True}, "decoder": part | LUONG | {"kind": kind}, "bridge": "linear",
             "attention": "general",
             "num_heads": 1,
             "dropout": 0.0,
         },
         handoff="right", optimizer={"lr": 1e-2, "warmup": 0.1, "weight_decay": 0.0} | optimizer,
-        label_smoothing=label_smoothing, source=LETTERS, target=LETTERS, max_length=20, data={},
+        label_smoothing=label_smoothing, scheduled_sampling=scheduled_sampling, source=LETTERS, target=LETTERS,
+        max_length=20, data={},
     )  # fmt: skip
 
 
@@ -117,6 +118,44 @@ def test_without_warm_up_the_first_step_is_the_highest():
 def test_an_optimiser_setting_that_cannot_be_is_refused(key, value, message):
     with pytest.raises(UserError, match=message):
         make_module(**{key: value})
+
+
+@pytest.mark.parametrize("kind", ["luong", "gnmt", "bahdanau"])
+def test_scheduled_sampling_puts_predictions_in_the_place_of_tokens(kind):
+    module = make_module(kind=kind, scheduled_sampling=0.5)
+    batch = make_batch(module)
+    encoded = module.model.encode(batch.source, batch.source_lengths)
+    logits = module.model.decoder(batch.inputs, *encoded).logits
+    logits[..., [PAD, BOS, UNK]] = -torch.inf
+    predicted = logits.argmax(-1)
+
+    torch.manual_seed(0)
+    mixed = module._mixed(batch.inputs, encoded)
+
+    own, given = mixed[:, 1:] == predicted[:, :-1], mixed[:, 1:] == batch.inputs[:, 1:]
+    assert torch.equal(mixed[:, 0], batch.inputs[:, 0])  # the begin stays
+    assert (own | given).all()
+    assert (own & ~given).any()
+    assert (given & ~own).any()
+
+
+def test_scheduled_sampling_of_one_leaves_no_token_but_the_begin():
+    module = make_module(scheduled_sampling=1)
+    batch = make_batch(module)
+    encoded = module.model.encode(batch.source, batch.source_lengths)
+
+    mixed = module._mixed(batch.inputs, encoded)
+
+    other = module._mixed(batch.inputs, encoded)
+    assert torch.equal(mixed, other)
+    assert not torch.equal(mixed, batch.inputs)
+    assert loss_of(module, batch) != loss_of(make_module(), batch)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1])
+def test_scheduled_sampling_is_a_probability(value):
+    with pytest.raises(UserError, match=rf"scheduled_sampling={value} must be a number of at least 0"):
+        make_module(scheduled_sampling=value)
 
 
 def test_label_smoothing_that_cannot_be_is_refused():

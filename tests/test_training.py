@@ -9,6 +9,7 @@ import torch
 import yaml
 from conftest import TINY
 
+from seq2seq.checkpoint import load_module
 from seq2seq.errors import UserError
 from seq2seq.evaluation import evaluate
 from seq2seq.metrics import CorpusMetrics
@@ -297,6 +298,8 @@ def test_a_directory_that_holds_a_run_is_refused_and_left_as_it_is(compose, tiny
         (["model.bridge=concat"], "model.decoder.hidden_size=8 does not fit model.bridge=concat"),
         (["seed=-1"], "seed=-1 must be a whole number of at least 0"),
         (["early_stopping.patience=0"], "early_stopping.patience=0 must be a whole number of at least 1"),
+        (["weight_averaging=1"], "weight_averaging=1 must be a number of at least 0 and below 1"),
+        (["scheduled_sampling=2"], "scheduled_sampling=2 must be a number of at least 0"),
         (["search.max_length=0"], "search.max_length=0 must be a whole number of at least 1"),
         (["trainer.max_epochs=0"], "trainer.max_epochs=0 must be at least 1, or -1 with trainer.max_steps"),
         (["trainer.max_epochs=-1"], "trainer.max_epochs=-1 sets no end"),
@@ -346,6 +349,29 @@ def test_a_mistake_is_one_line_before_any_training(compose, tmp_path, overrides,
 def test_what_a_checkpoint_cannot_go_on_with_is_refused(compose, tmp_path, tiny_run, overrides, message):
     with pytest.raises(UserError, match="^" + re.escape(message)):
         train(compose("train", *TINY, f"resume={tiny_run / 'last.ckpt'}", *overrides), tmp_path)
+
+
+def test_the_average_of_the_weights_is_what_is_judged_and_kept(compose, tmp_path):
+    train(compose("train", *TINY, "weight_averaging=0.9"), tmp_path)
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+
+    weights, average = (saved[key]["model.decoder.predict.weight"] for key in ("current_model_state", "state_dict"))
+    assert not torch.equal(weights, average)
+    assert load_module(str(tmp_path / "last.ckpt")).model.decoder.predict.weight.equal(average)
+
+
+def test_a_resumed_run_goes_on_with_the_average(compose, tmp_path):
+    long = [*TINY, "weight_averaging=0.9", "early_stopping.patience=9"]
+    train(compose("train", *long, "trainer.max_epochs=4"), tmp_path / "whole")
+    half = [*long, "trainer.max_epochs=2"]
+    train(compose("train", *half), tmp_path / "half")
+    resumed = f"resume={tmp_path}/half/last.ckpt"
+    train(compose("train", *long, "trainer.max_epochs=4", resumed), tmp_path / "rest")
+
+    averages = (
+        torch.load(tmp_path / name / "last.ckpt", weights_only=True)["averaging_state"] for name in ("whole", "rest")
+    )
+    assert len({int(average["n_averaged"]) for average in averages}) == 1
 
 
 def test_dates_are_also_reported_by_locale(compose, tmp_path):

@@ -17,8 +17,8 @@ from seq2seq.data.vocabulary import PAD
 from seq2seq.errors import check_count, check_number
 from seq2seq.handoff import MISTAKES, RIGHT, WrongEncoder, check_effect
 from seq2seq.metrics import CorpusMetrics
-from seq2seq.nn.model import build_model
-from seq2seq.search import encode, teacher_forced, to_lists
+from seq2seq.nn.model import Encoded, build_model
+from seq2seq.search import banned, encode, teacher_forced, to_lists
 from seq2seq.searching import Search
 
 log = logging.getLogger(__name__)
@@ -39,6 +39,7 @@ class Seq2SeqModule(pl.LightningModule):
         optimizer: ``lr``, the highest learning rate; ``warmup``, the share of all steps in which it rises from zero,
             before it falls to zero as a half cosine; ``weight_decay``, of AdamW.
         label_smoothing: Probability that the loss spreads over all symbols.
+        scheduled_sampling: Probability that a target token which the decoder reads in training is its own prediction.
         source: `Codec.to_plain` of the source.
         target: `Codec.to_plain` of the target.
         max_length: Most tokens of a decoded row.
@@ -55,6 +56,7 @@ class Seq2SeqModule(pl.LightningModule):
         handoff: str,
         optimizer: dict[str, Any],
         label_smoothing: float,
+        scheduled_sampling: float,
         source: dict[str, Any],
         target: dict[str, Any],
         max_length: int,
@@ -75,6 +77,7 @@ class Seq2SeqModule(pl.LightningModule):
         self.warmup = check_number("optimizer.warmup", optimizer["warmup"], 0, 1)
         self.weight_decay = check_number("optimizer.weight_decay", optimizer["weight_decay"], 0, math.inf)
         self.label_smoothing = check_number("label_smoothing", label_smoothing, 0, 1)
+        self.scheduled_sampling = check_number("scheduled_sampling", scheduled_sampling, 0, math.nextafter(1, 2))
         self.max_length = check_count("search.max_length", max_length)
         self.search = Search(self.max_length)
         self.others = nn.ModuleList()
@@ -92,7 +95,9 @@ class Seq2SeqModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the smoothed loss of a batch under teacher forcing, a mean over its target tokens."""
-        output = self.model(batch.source, batch.source_lengths, batch.inputs)
+        encoded = self.model.encode(batch.source, batch.source_lengths)
+        inputs = self._mixed(batch.inputs, encoded) if self.scheduled_sampling else batch.inputs
+        output = self.model.decoder(inputs, *encoded)
         loss = F.cross_entropy(
             output.logits.flatten(0, 1),
             batch.labels.flatten(),
@@ -102,6 +107,17 @@ class Seq2SeqModule(pl.LightningModule):
         self.log("train/loss", loss, prog_bar=True)
         self.log("train/lr", self.optimizers().param_groups[0]["lr"])  # pyright: ignore[reportAttributeAccessIssue]
         return loss
+
+    @torch.no_grad()
+    def _mixed(self, inputs: Tensor, encoded: Encoded) -> Tensor:
+        """Return the inputs ``(B, T)`` with some tokens replaced by what the model predicts for their place.
+
+        All places are predicted at once, under teacher forcing, so two passes take the place of a loop over time
+        (Mihaylova and Martins 2019).
+        """
+        predicted = banned(self.model.decoder(inputs, *encoded).logits.flatten(0, 1)).argmax(-1).view_as(inputs)
+        chosen = torch.rand(inputs[:, 1:].shape, device=inputs.device) < self.scheduled_sampling
+        return torch.cat([inputs[:, :1], torch.where(chosen, predicted[:, :-1], inputs[:, 1:])], dim=1)
 
     def on_validation_epoch_start(self) -> None:
         """Start the metrics anew."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig
+from pytorch_lightning.callbacks import EMAWeightAveraging
 from rich.console import Console
 
 from seq2seq.building import TRAINER_CONTENT, build_loggers, build_trainer, keep_quiet, plain
@@ -17,7 +18,7 @@ from seq2seq.callbacks import MONITOR, BatchSeed, ExactMatchStopping, RunCheckpo
 from seq2seq.checkpoint import load_module, read_checkpoint
 from seq2seq.data.datamodule import PairsDataModule
 from seq2seq.data.tasks import build_task
-from seq2seq.errors import UserError, check_count, check_flag, check_keys, check_mapping
+from seq2seq.errors import UserError, check_count, check_flag, check_keys, check_mapping, check_number
 from seq2seq.evaluation import evaluate_split
 from seq2seq.module import Seq2SeqModule
 from seq2seq.nn.model import MODEL_KEYS
@@ -30,7 +31,7 @@ log = logging.getLogger(__name__)
 
 SECTIONS = {
     "": ["data", "model", "handoff", "logger", "trainer", "optimizer", "early_stopping", "search", "seed", "resume",
-         "skip_finished", "label_smoothing"],
+         "skip_finished", "label_smoothing", "scheduled_sampling", "weight_averaging"],
     "optimizer": ["lr", "warmup", "weight_decay"],
     "early_stopping": ["patience"],
     "search": ["max_length"],
@@ -82,7 +83,9 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
     last = RunCheckpoint(output_dir, "last", None, resumed_from)
     stopping = ExactMatchStopping(check_count("early_stopping.patience", settings["early_stopping"]["patience"]))
     loggers = build_loggers(config.logger, output_dir)
-    trainer = build_trainer(config.trainer, output_dir, [BatchSeed(seed), stopping, best, last], loggers)
+    decay = check_number("weight_averaging", settings["weight_averaging"], 0, 1)
+    averaging = [EMAWeightAveraging(decay=decay)] if decay else []
+    trainer = build_trainer(config.trainer, output_dir, [BatchSeed(seed), *averaging, stopping, best, last], loggers)
     judge = build_trainer(config.trainer, output_dir)
 
     with claimed(output_dir, settings, overrides, resume=resume, anew=skip):
@@ -119,6 +122,7 @@ def build_module(settings: dict[str, Any], data: PairsDataModule) -> Seq2SeqModu
         handoff=settings["handoff"],
         optimizer=settings["optimizer"],
         label_smoothing=settings["label_smoothing"],
+        scheduled_sampling=settings["scheduled_sampling"],
         source=source.to_plain(),
         target=target.to_plain(),
         max_length=max_length,

@@ -1,0 +1,19 @@
+"""Score given pairs with a trained model; see configs/score.yaml."""
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from seq2seq.console import one_line_errors
+from seq2seq.scoring import score
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="score")
+def main(config: DictConfig) -> None:
+    """Write log-probabilities."""
+    with one_line_errors():
+        score(config, HydraConfig.get().overrides.task)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Log-probabilities of given pairs, for `scripts/score.py`."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import torch
+from omegaconf import DictConfig
+
+from seq2seq.building import plain
+from seq2seq.data.datamodule import PairsDataModule
+from seq2seq.data.tasks import build_task
+from seq2seq.errors import check_keys
+from seq2seq.evaluation import merge_data, warn_of_unknown
+from seq2seq.files import replacing
+from seq2seq.line_prediction import utf8_stdout
+from seq2seq.module import Seq2SeqModule
+from seq2seq.prediction import check_one_vocabulary, find_device, load_modules
+from seq2seq.search import encode, teacher_forced
+
+
+def score(config: DictConfig, overrides: Sequence[str] = ()) -> None:
+    """Write a line for each test pair: the log-probability of its target, the mean of a token, and each token's, in nats.
+
+    The end of the target is its last token. A token that the checkpoint does not know is scored as the unknown symbol.
+
+    Raises:
+        UserError: If the checkpoint, a file or a setting is not what it must be.
+    """
+    settings = plain(config)
+    check_keys("", {"data": None} | settings, ["checkpoint", "data", "output", "device"])
+    modules = load_modules(settings["checkpoint"])
+    check_one_vocabulary(modules)
+    task = build_task(merge_data(modules[0].hparams["data"], settings.get("data"), overrides))
+    data = PairsDataModule(task, seed=0, codecs=(modules[0].source, modules[0].target))
+    warn_of_unknown(data.corpus("test"))
+    scores = token_log_probs(modules, data, find_device(settings["device"]))
+    with opened_output(settings["output"]) as output:
+        for row in range(len(data.corpus("test"))):
+            tokens = scores[row]
+            total = sum(tokens)
+            each = " ".join(f"{value:.4f}" for value in tokens)
+            output.write(f"{total:.4f}\t{total / len(tokens):.4f}\t{each}\n")
+
+
+@contextmanager
+def opened_output(wanted: object) -> Iterator[IO[str]]:
+    """Give stdout, or a file that is complete or absent."""
+    if wanted is None:
+        yield utf8_stdout()
+        return
+    with replacing(Path(str(wanted)).expanduser(), "output") as temporary:
+        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+            yield file
+
+
+@torch.inference_mode()
+def token_log_probs(
+    modules: Sequence[Seq2SeqModule], data: PairsDataModule, device: torch.device
+) -> dict[int, list[float]]:
+    """Return, by the row of each test pair, the log-probability of each target token and of the end."""
+    models = [module.model.to(device).eval() for module in modules]
+    scores = {}
+    for batch in data.loader("test"):
+        moved = batch.to(device)
+        log_probs = teacher_forced(models, encode(models, moved.source, moved.source_lengths), moved.inputs)
+        chosen = log_probs.gather(-1, moved.labels.unsqueeze(-1)).squeeze(-1).tolist()
+        for row, length, values in zip(batch.rows.tolist(), batch.target_lengths.tolist(), chosen, strict=True):
+            scores[row] = values[:length]
+    return scores
