@@ -21,7 +21,7 @@ from seq2seq.search import encode, teacher_forced
 
 
 def score(config: DictConfig, overrides: Sequence[str] = ()) -> None:
-    """Write a line for each test pair: the log-probability of its target, the mean of a token, and each token's, in nats.
+    """Write a line for each test pair: the log-probability of its target, the mean of its tokens, and each, in nats.
 
     The end of the target is its last token. A token that the checkpoint does not know is scored as the unknown symbol.
 
@@ -50,9 +50,11 @@ def opened_output(wanted: object) -> Iterator[IO[str]]:
     if wanted is None:
         yield utf8_stdout()
         return
-    with replacing(Path(str(wanted)).expanduser(), "output") as temporary:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            yield file
+    with (
+        replacing(Path(str(wanted)).expanduser(), "output") as temporary,
+        temporary.open("w", encoding="utf-8", newline="\n") as file,
+    ):
+        yield file
 
 
 @torch.inference_mode()
