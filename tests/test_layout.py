@@ -14,6 +14,7 @@ ALLOWED = {
     "search": {"nn", "data"},
     "beam": {"nn", "data", "search"},
     "searching": {"nn", "data", "errors", "search", "beam"},
+    "products": {"nn", "data"},
     "metrics": {"data"},
     "plots": {"search", "files"},
     "handoff": {"nn", "errors"},

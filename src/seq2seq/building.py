@@ -102,3 +102,4 @@ def keep_quiet() -> None:
     warnings.filterwarnings("ignore", "You have overridden `transfer_batch_to_device`")  # lengths stay on the CPU
     warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")  # between Lightning and the newest PyTorch
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
+    warnings.filterwarnings("ignore", "You defined a `validation_step` but have no `val_dataloader`")  # the benchmark

@@ -1,0 +1,18 @@
+"""Time training and search; see configs/benchmark.yaml."""
+
+import hydra
+from omegaconf import DictConfig
+
+from seq2seq.benchmark import benchmark
+from seq2seq.console import one_line_errors
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="benchmark")
+def main(config: DictConfig) -> None:
+    """Time what the config names."""
+    with one_line_errors():
+        benchmark(config)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""What the benchmark times: a pass of training, bare and by the trainer, and a pass of search."""
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import CSVLogger
+from torch import nn
+from torch.utils.data import DataLoader
+
+from seq2seq.callbacks import BatchSeed
+from seq2seq.data import Batch
+from seq2seq.data.datamodule import PairsDataModule
+from seq2seq.data.tasks import Split, build_task
+from seq2seq.errors import UserError, check_choice, check_count
+from seq2seq.module import Seq2SeqModule
+from seq2seq.prediction import load_modules
+from seq2seq.products import limit_seconds
+from seq2seq.search import encode
+from seq2seq.searching import Search, build_search
+
+PRECISIONS = ("32-true", "bf16-mixed")
+
+
+class Case(NamedTuple):
+    """What is timed.
+
+    Attributes:
+        name: For the table.
+        run: Takes a pass over all batches, and returns the seconds that count, or None if all do.
+        words: Rows of a pass.
+        tokens: Target tokens of a pass, the ends included.
+        padding: Share of the source and target places of a pass that are padding.
+        limit: Seconds that the matrix products of a pass would take by themselves; not a number if it is not known.
+    """
+
+    name: str
+    run: Callable[[], float | None]
+    words: int
+    tokens: int
+    padding: float
+    limit: float
+
+
+def batches_of(data: PairsDataModule, split: Split, count: int) -> list[Batch]:
+    """Return the first batches of a split; of the training split, in the order of its first epoch."""
+    return list(itertools.islice(data.loader(split), count))
+
+
+def padding(batches: Sequence[Batch]) -> float:
+    """Return the share of places that are padding."""
+    places = sum(batch.source.numel() + batch.inputs.numel() for batch in batches)
+    real = sum(int(batch.source_lengths.sum() + batch.target_lengths.sum()) for batch in batches)
+    return 1 - real / places
+
+
+def training_cases(settings: dict[str, Any], count: int, scratch: Path) -> list[Case]:
+    """Return a bare training loop for each combination, and the trainer's beside it."""
+    cases = []
+    for precision in settings["precisions"]:
+        check_choice("precisions", precision, PRECISIONS)
+    for size, cell, kind, precision in itertools.product(
+        settings["batch_sizes"], settings["cells"], settings["kinds"], settings["precisions"]
+    ):
+        data = PairsDataModule(build_task(settings["data"] | {"batch_size": size}), seed=0)
+        batches = batches_of(data, "train", count)
+        module = make_module(settings, data, cell, kind)
+        limit = sum(limit_seconds(module.model, batch, precision) for batch in batches)
+        words = sum(len(batch.rows) for batch in batches)
+        tokens = sum(int(batch.target_lengths.sum()) for batch in batches)
+        numbers = (words, tokens, padding(batches), limit)
+        name = f"{kind}, {cell}, batch {size}, {precision}"
+        cases.append(Case(name, bare_loop(module, batches, precision), *numbers))
+        if settings["trainer_overhead"]:
+            module = make_module(settings, data, cell, kind)
+            cases.append(Case(f"{name}, trainer", trainer_loop(module, batches, precision, scratch), *numbers))
+    return cases
+
+
+def make_module(settings: dict[str, Any], data: PairsDataModule, cell: str, kind: str) -> Seq2SeqModule:
+    """Build the module of a case."""
+    torch.manual_seed(0)
+    source, target = data.codecs
+    model = settings["model"]
+    parts = {"encoder": model["encoder"] | {"cell": cell}, "decoder": model["decoder"] | {"cell": cell, "kind": kind}}
+    return Seq2SeqModule(
+        model=model | parts,
+        handoff="right",
+        optimizer={"lr": 1e-3, "warmup": 0.0, "weight_decay": 0.01},
+        label_smoothing=0.0,
+        scheduled_sampling=0.0,
+        source=source.to_plain(),
+        target=target.to_plain(),
+        max_length=1,
+        data={},
+    )
+
+
+def bare_loop(module: Seq2SeqModule, batches: Sequence[Batch], precision: str) -> Callable[[], None]:
+    """Return a pass of the plainest training loop: forward, backward, clip, step."""
+    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3, fused=precision == "32-true")
+    module.log = lambda *_, **__: None  # pyright: ignore[reportAttributeAccessIssue]
+    module.optimizers = lambda *_, **__: optimizer  # pyright: ignore[reportAttributeAccessIssue]
+
+    def run() -> None:
+        module.train()
+        for number, batch in enumerate(batches):
+            half = torch.autocast("cpu", torch.bfloat16) if precision == "bf16-mixed" else nullcontext()
+            optimizer.zero_grad()
+            with half:
+                loss = module.training_step(batch, number)
+            loss.backward()
+            nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+            optimizer.step()
+
+    return run
+
+
+class Clock(pl.Callback):
+    """Times an epoch without what comes before and after it."""
+
+    def __init__(self) -> None:
+        self.start = self.seconds = 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start."""
+        self.start = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop."""
+        self.seconds = time.perf_counter() - self.start
+
+
+def trainer_loop(
+    module: Seq2SeqModule, batches: Sequence[Batch], precision: str, output_dir: Path
+) -> Callable[[], float]:
+    """Return an epoch of Lightning's trainer over the same batches, with what a run of ours has in its steps."""
+    clock = Clock()
+    loader = DataLoader(list(batches), batch_size=None)  # pyright: ignore[reportArgumentType]
+
+    def run() -> float:
+        trainer = pl.Trainer(
+            max_epochs=1, accelerator="cpu", devices=1, precision=precision, gradient_clip_val=1.0,  # pyright: ignore[reportArgumentType]
+            logger=CSVLogger(output_dir, name="", version=""), log_every_n_steps=10, limit_val_batches=0,
+            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+            callbacks=[BatchSeed(1), clock],
+        )  # fmt: skip
+        trainer.fit(module, loader)
+        return clock.seconds
+
+    return run
+
+
+def search_cases(settings: dict[str, Any], count: int) -> list[Case]:
+    """Return greedy search and the configured one, by the checkpoint, over its test pairs."""
+    modules = load_modules(settings["checkpoint"])
+    module = modules[0].eval()
+    size = check_count("search_batch_size", settings["search_batch_size"])
+    task = build_task(settings["data"] | {"batch_size": size})
+    batches = batches_of(PairsDataModule(task, seed=0, codecs=(module.source, module.target)), "test", count)
+    words = sum(len(batch.rows) for batch in batches)
+    tokens = sum(int(batch.target_lengths.sum()) for batch in batches)
+    wanted = build_search(settings["search"], module.max_length, len(module.target.vocabulary))
+    named = {"greedy": Search(wanted.max_length), f"beam {wanted.beam_size}": wanted}
+    if len(named) < 2 or wanted.beam_size == 1:
+        raise UserError("search.beam_size=1 is greedy search, which is timed in any case; give a wider beam")
+
+    def run(search: Search) -> None:
+        with torch.inference_mode():
+            for batch in batches:
+                models = [one.model for one in modules]
+                search(models, encode(models, batch.source, batch.source_lengths))
+
+    return [
+        Case(f"{name}, batch {size}", lambda search=search: run(search), words, tokens, padding(batches), math.nan)
+        for name, search in named.items()
+    ]

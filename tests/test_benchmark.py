@@ -1,0 +1,118 @@
+"""The benchmark: what it counts, and that it times what it says."""
+
+import json
+
+import pytest
+import torch
+from conftest import TINY
+
+from seq2seq.benchmark import benchmark, report, timed
+from seq2seq.benchmark_cases import Case
+from seq2seq.data import Batch
+from seq2seq.errors import UserError
+from seq2seq.nn import build_model
+from seq2seq.products import products
+
+B, S, T = 4, 5, 6
+SMALL = [override for override in TINY if override.startswith(("data", "model"))]
+
+
+def make_batch(source_lengths, target_lengths):
+    return Batch(
+        torch.ones(B, S, dtype=torch.long), torch.tensor(source_lengths), torch.ones(B, T + 1, dtype=torch.long),
+        torch.tensor(target_lengths), torch.arange(B),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["luong", "gnmt", "bahdanau"])
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_every_weight_meets_every_token_once_forward_and_twice_backward(kind, cell):
+    part = {"cell": cell, "embedding_size": 8, "hidden_size": 7, "num_layers": 2}
+    decoder = part | {"kind": kind, "input_feeding": False, "tied": False}
+    model = build_model(
+        source_size=10, target_size=9, encoder=part | {"bidirectional": True}, decoder=decoder, bridge="zeros",
+        attention="general", num_heads=1, dropout=0.0,
+    )  # fmt: skip
+    batch = make_batch([S] * B, [T] * B)
+
+    counted = sum(one.rows * one.inner * one.columns * one.times * one.real for one in products(model, batch))
+
+    def weights(part):
+        return sum(p.numel() for n, p in part.named_parameters() if p.dim() == 2 and "embedding" not in n)
+
+    key = model.decoder.attention.key.weight.numel()
+    forward = B * S * (weights(model.encoder) + key) + B * T * (weights(model.decoder) - key)
+    forward += 2 * B * T * S * 14  # scores and contexts over outputs of size D * H = 14
+    assert counted == 3 * forward
+
+
+def test_padding_does_not_count():
+    part = {"cell": "gru", "embedding_size": 8, "hidden_size": 7, "num_layers": 1}
+    model = build_model(
+        source_size=10, target_size=9, encoder=part | {"bidirectional": False},
+        decoder=part | {"kind": "luong", "input_feeding": False, "tied": False}, bridge="zeros", attention="none",
+        num_heads=1, dropout=0.0,
+    )  # fmt: skip
+
+    whole, half = (
+        sum(one.rows * one.inner * one.columns * one.times * one.real for one in products(model, make_batch(*lengths)))
+        for lengths in (([S] * B, [T] * B), ([5, 3, 1, 1], [6, 3, 2, 1]))
+    )
+
+    assert half / whole == pytest.approx(0.5)
+
+
+def test_rounds_are_interleaved_and_the_first_does_not_count():
+    seen = []
+    cases = [Case(name, lambda name=name: seen.append(name), 1, 1, 0.0, 1.0) for name in "ab"]
+
+    seconds = timed(cases, rounds=2)
+
+    assert seen == ["a", "b"] * 3
+    assert [len(kept) for kept in seconds] == [2, 2]
+
+
+def test_the_report_is_the_median_and_the_spread():
+    (row,) = report([Case("x", lambda: None, 10, 50, 0.2, 0.5)], [[1.0, 2.0, 4.0]])
+
+    assert row == {
+        "case": "x", "words_per_second": 5, "tokens_per_second": 25, "spread": 1.5, "share_of_limit": 0.25,
+        "padding": 0.2,
+    }  # fmt: skip
+
+
+def test_the_table_and_the_file_hold_every_case(compose, tiny_checkpoint, tmp_path, capsys):
+    small = ["data=reverse", *SMALL[1:], "batch_sizes=[8]", "kinds=[luong,gnmt]", "rounds=1", "batches=2"]
+    given = [f"checkpoint={tiny_checkpoint}", "search.beam_size=3", "search.max_length=5", f"output={tmp_path}/b.json"]
+
+    benchmark(compose("benchmark", *small, *given))
+
+    content = json.loads((tmp_path / "b.json").read_text())
+    assert [row["case"] for row in content["training"]] == [
+        "luong, gru, batch 8, 32-true", "luong, gru, batch 8, 32-true, trainer",
+        "gnmt, gru, batch 8, 32-true", "gnmt, gru, batch 8, 32-true, trainer",
+    ]  # fmt: skip
+    assert [row["case"] for row in content["search"]] == ["greedy, batch 64", "beam 3, batch 64"]
+    assert all(row["words_per_second"] > 0 for part in ("training", "search") for row in content[part])
+    assert "Speed of search" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("rounds=0", "rounds=0 must be a whole number of at least 1"),
+        ("batches=0", "batches=0 must be a whole number of at least 1"),
+        ("precisions=[16]", "precisions=16 must be one of 32-true, bf16-mixed"),
+        ("+foo=1", "foo is unknown; the keys are batch_sizes, batches, "),
+    ],
+)
+def test_what_cannot_be_is_refused(compose, tmp_path, override, message):
+    with pytest.raises(UserError, match=message):
+        benchmark(compose("benchmark", "data=reverse", override, f"output={tmp_path}/b.json"))
+
+
+def test_a_beam_of_one_is_not_timed_twice(compose, tiny_checkpoint, tmp_path):
+    given = ["data=reverse", *SMALL[1:], f"checkpoint={tiny_checkpoint}", "search.beam_size=1", "batches=1"]
+
+    with pytest.raises(UserError, match=r"search\.beam_size=1 is greedy search, which is timed in any case"):
+        benchmark(compose("benchmark", *given, f"output={tmp_path}/b.json"))
