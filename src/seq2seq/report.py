@@ -109,6 +109,8 @@ def without_infinity(value: Any) -> Any:  # noqa: ANN401 - any JSON
     """Return the value with None for what JSON has no number for, such as the perplexity of a model that diverged."""
     if isinstance(value, Mapping):
         return {key: without_infinity(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [without_infinity(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
