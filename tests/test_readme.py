@@ -12,6 +12,7 @@ from conftest import ROOT, TINY
 from seq2seq.evaluation import evaluate
 from seq2seq.explanation import explain
 from seq2seq.line_prediction import predict
+from seq2seq.scoring import score
 from seq2seq.training import train
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -50,7 +51,7 @@ def folder(tmp_path, monkeypatch, first_run):
 
 def single_run(overrides):
     """The first run of a sweep."""
-    return [override.split(",")[0] for override in overrides if override != "-m"]
+    return [o if "[" in o else o.split(",")[0] for o in overrides if o != "-m"]
 
 
 @pytest.mark.parametrize("command", SCRIPTS + MADE)
@@ -72,6 +73,9 @@ def test_every_script_command_runs(command, folder, compose, monkeypatch):
     elif script == "predict":
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"jeudi 2 janvier 2003\n")))
         predict(compose("predict", *overrides))
+    elif script == "score":
+        score(compose("score", *overrides), overrides)
+        assert (folder / "scores.tsv").read_text().count("\n") == 3
     else:
         assert explain(compose("explain_handoff", *overrides), overrides).stat().st_size > 10_000
 
