@@ -23,7 +23,13 @@ from rich.text import Text
 from seq2seq.handoff import MISTAKES
 
 ROOT = Path(__file__).parents[1]
-TESTS = ("tests/test_handoff.py", "tests/nn", "tests/test_search.py", "tests/test_handoff_measured.py")
+TESTS = (
+    "tests/test_handoff.py",
+    "tests/nn",
+    "tests/test_search.py",
+    "tests/test_beam.py",
+    "tests/test_handoff_measured.py",
+)
 LIMIT = 600  # seconds for a mutant; one that takes longer is neither killed nor alive, which fails, too
 
 
@@ -106,6 +112,17 @@ MUTANTS = [
            "faults += misplaced(model.encoder, encoded, source, lengths)", "pass"),
     Mutant("proof: other rows not looked at", "handoff_measured.py",
            "fill_diagonal_(0).any())", "fill_diagonal_(0).gt(9).any())"),
+    Mutant("input feeding feeds nothing", "nn/luong.py", "steps.step(step, fed)", "steps.step(step, fed * 0)"),
+    Mutant("the context does not reach the upper layers", "nn/gnmt.py",
+           "torch.cat([outputs, contexts], dim=-1)", "torch.cat([outputs, contexts * 0], dim=-1)"),
+    Mutant("the bottom layer's state attends instead of the top one's", "nn/steps.py",
+           "return self._h[-1]\n\n    def state", "return self._h[0]\n\n    def state"),
+    Mutant("beam: states not re-indexed by parent", "beam.py", "one._replace(state=one.state.select(order))", "one"),
+    Mutant("beam: rows and beams interleaved the other way", "beam.py",
+           "rows.repeat_interleave(beam_size)", "rows.repeat(beam_size)"),
+    Mutant("beam: an ended hypothesis frees its place", "beam.py",
+           "places >= beam_size - pool.taken.unsqueeze(1)", "places >= beam_size"),
+    Mutant("beam: stops before it may", "beam.py", "totals.amax(1) / longest > best", "totals.amax(1) > best"),
     Mutant("search forgets the state", "search.py", "Encoded(memory, output.state)", "Encoded(memory, state)"),
     Mutant("search keeps rows but not their state", "search.py",
            "encoded = [one.select(kept) for one in encoded]",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -134,3 +135,21 @@ def test_train_evaluate_and_predict_work_on_files_with_odd_names(tmp_path):
     assert (code, stderr) == (0, "")
     evaluated = json.loads((elsewhere / "evaluation" / "metrics.json").read_text())
     assert evaluated["test"] == pytest.approx(trained["test"])
+
+
+def test_in_a_terminal_each_line_is_answered_at_once(tiny_checkpoint, tmp_path):
+    keyboard, terminal = pty.openpty()
+    streams = {"stdin": terminal, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    command = [sys.executable, str(ROOT / "scripts" / "predict.py"), f"checkpoint={tiny_checkpoint}"]
+    with subprocess.Popen(command, cwd=tmp_path, encoding="utf-8", **streams) as process:
+        try:
+            assert "Ctrl-D ends" in process.stderr.readline()
+            for text in ("a b", "c d"):
+                os.write(keyboard, f"{text}\n".encode())
+                assert process.stdout.readline().endswith("\n")  # before the next line is typed
+            os.write(keyboard, b"\x04")
+            assert process.wait(timeout=60) == 0
+        finally:
+            process.kill()
+            os.close(keyboard)
+            os.close(terminal)

@@ -49,8 +49,10 @@ def predict(config: DictConfig) -> None:
         raise UserError(f"output={wanted} is the input, which would be lost; give another file")
     with opened_input(given) as source, attention_writer(settings["attention"], predictor) as look:
         lines = decode_lines(source, "<stdin>" if given is None else str(given))
-        # Someone who types wants each answer at once.
-        chunk = 1 if given is None and sys.stdin.isatty() else CHUNK * batch_size
+        chunk = CHUNK * batch_size
+        if given is None and sys.stdin.isatty():  # someone who types wants each answer at once
+            chunk = 1
+            Console(stderr=True).print("one text a line; Ctrl-D ends")
         if wanted is None:
             predict_lines(predictor, lines, utf8_stdout(), batch_size, chunk, scores, look)
             return
