@@ -5,12 +5,13 @@ import json
 import pytest
 import torch
 from conftest import TINY
+from torch.utils.flop_counter import FlopCounterMode
 
 from seq2seq.benchmark import benchmark, report, timed
 from seq2seq.benchmark_cases import Case
 from seq2seq.data import Batch
 from seq2seq.errors import UserError
-from seq2seq.nn import build_model
+from seq2seq.nn import EncoderOutput, RNNState, build_model
 from seq2seq.products import products
 
 B, S, T = 4, 5, 6
@@ -22,6 +23,34 @@ def make_batch(source_lengths, target_lengths):
         torch.ones(B, S, dtype=torch.long), torch.tensor(source_lengths), torch.ones(B, T + 1, dtype=torch.long),
         torch.tensor(target_lengths), torch.arange(B),
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("attention", ["general", "additive", "multihead"])
+@pytest.mark.parametrize("bridge", ["zeros", "linear"])
+def test_the_products_are_those_that_pytorch_counts(attention, bridge):
+    part = {"cell": "gru", "embedding_size": 8, "hidden_size": 6, "num_layers": 1}
+    model = build_model(
+        source_size=10, target_size=9, encoder=part | {"bidirectional": True},
+        decoder=part | {"kind": "luong", "input_feeding": False, "tied": False}, bridge=bridge, attention=attention,
+        num_heads=2, dropout=0.0,
+    )  # fmt: skip
+    batch = make_batch([S] * B, [T] * B)
+    ours = sum(2 * one.rows * one.inner * one.columns * one.times for one in products(model, batch)) / 3  # forward
+    steps = {"encoder": S, "decoder": T}
+    inside = sum(
+        2 * B * steps[name.split(".")[0]] * weight.numel()
+        for name, weight in model.named_parameters()
+        if weight.dim() == 2 and ("rnn." in name or "layers." in name)
+    )
+
+    with FlopCounterMode(display=False) as counter:
+        encoded = EncoderOutput(torch.randn(B, S, 12), RNNState(torch.randn(1, 2, B, 6)), torch.ones(B, S) > 0)
+        memory, _ = model.decoder.remember(encoded), model.decoder.start(model.bridge(encoded.state))
+        outputs = torch.randn(B, T, 6)
+        contexts, _ = model.decoder.attention(outputs, memory)
+        model.decoder.logits(model.decoder.combined(contexts, outputs))
+
+    assert ours - inside == counter.get_total_flops()  # all but the recurrent networks, which the counter does not see
 
 
 @pytest.mark.parametrize("kind", ["luong", "gnmt", "bahdanau"])
@@ -42,7 +71,7 @@ def test_every_weight_meets_every_token_once_forward_and_twice_backward(kind, ce
 
     key = model.decoder.attention.key.weight.numel()
     forward = B * S * (weights(model.encoder) + key) + B * T * (weights(model.decoder) - key)
-    forward += 2 * B * T * S * 14  # scores and contexts over outputs of size D * H = 14
+    forward += B * T * S * (7 + 14)  # scores of size H' = 7, contexts of outputs of size D * H = 14
     assert counted == 3 * forward
 
 
@@ -102,6 +131,10 @@ def test_the_table_and_the_file_hold_every_case(compose, tiny_checkpoint, tmp_pa
     [
         ("rounds=0", "rounds=0 must be a whole number of at least 1"),
         ("batches=0", "batches=0 must be a whole number of at least 1"),
+        ("batch_sizes=4", "batch_sizes=4 must be a list of at least one"),
+        ("batch_sizes=[0]", "batch_sizes=0 must be a whole number of at least 1"),
+        ("kinds=[]", r"kinds=\[\] must be a list of at least one"),
+        ("trainer_overhead=maybe", "trainer_overhead=maybe must be true or false"),
         ("precisions=[16]", "precisions=16 must be one of 32-true, bf16-mixed"),
         ("+foo=1", "foo is unknown; the keys are batch_sizes, batches, "),
     ],
@@ -109,6 +142,18 @@ def test_the_table_and_the_file_hold_every_case(compose, tiny_checkpoint, tmp_pa
 def test_what_cannot_be_is_refused(compose, tmp_path, override, message):
     with pytest.raises(UserError, match=message):
         benchmark(compose("benchmark", "data=reverse", override, f"output={tmp_path}/b.json"))
+
+
+def test_a_file_that_cannot_be_written_is_named_before_anything_is_timed(compose, tmp_path):
+    with pytest.raises(UserError, match=r"output=.* cannot be written: Is a directory"):
+        benchmark(compose("benchmark", "data=reverse", f"output={tmp_path}"))
+
+
+def test_drawing_is_not_timed(compose, tiny_checkpoint, tmp_path):
+    given = ["data=reverse", *SMALL[1:], f"checkpoint={tiny_checkpoint}", "search=sample", "~search.beam_size"]
+
+    with pytest.raises(UserError, match=r"search\.kind=sample must be one of beam"):
+        benchmark(compose("benchmark", *given, f"output={tmp_path}/b.json"))
 
 
 def test_a_beam_of_one_is_not_timed_twice(compose, tiny_checkpoint, tmp_path):

@@ -139,9 +139,10 @@ def test_train_evaluate_and_predict_work_on_files_with_odd_names(tmp_path):
 
 def test_in_a_terminal_each_line_is_answered_at_once(tiny_checkpoint, tmp_path):
     keyboard, terminal = pty.openpty()
-    streams = {"stdin": terminal, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     command = [sys.executable, str(ROOT / "scripts" / "predict.py"), f"checkpoint={tiny_checkpoint}"]
-    with subprocess.Popen(command, cwd=tmp_path, encoding="utf-8", **streams) as process:
+    with subprocess.Popen(
+        command, cwd=tmp_path, encoding="utf-8", stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
         try:
             assert "Ctrl-D ends" in process.stderr.readline()
             for text in ("a b", "c d"):

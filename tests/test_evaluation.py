@@ -82,6 +82,17 @@ def test_a_directory_that_holds_a_run_is_refused(compose, tiny_run):
     assert (tiny_run / "metrics.json").read_bytes() == before
 
 
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_half_precision_judges_alike(compose, tiny_checkpoint, tmp_path, beam_size):
+    def loss(precision):
+        (tmp_path / precision).mkdir()
+        given = [f"search.beam_size={beam_size}", f"trainer.precision={precision}", "trainer.accelerator=cpu"]
+        content = evaluate(compose("evaluate", f"checkpoint={tiny_checkpoint}", *given), tmp_path / precision)
+        return content["test"]["loss_teacher_forced"]
+
+    assert loss("bf16-mixed") == pytest.approx(loss("32-true"), abs=0.02)
+
+
 @pytest.mark.parametrize("state", ["zeroed", "shuffled"])
 def test_a_state_that_is_taken_away_is_seen_in_the_results(compose, tiny_checkpoint, tmp_path, state, caplog):
     def results(word):
@@ -116,6 +127,7 @@ def test_zeroed_is_zero_and_shuffled_gives_every_row_the_state_of_another(cell):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("search.n_best=1e1", r"search\.n_best=10\.0 must be 1 here: the best one is judged"),
         ("state=gone", "state=gone must be one of kept, zeroed, shuffled"),
         ("search.max_length=abc", r"search\.max_length=abc must be a whole number"),
         ("search.max_length=0", r"search\.max_length=0 must be a whole number of at least 1"),

@@ -5,10 +5,12 @@ import json
 import os
 
 import pytest
+from conftest import TINY
 
 from seq2seq.errors import UserError
 from seq2seq.line_prediction import predict, predict_lines
 from seq2seq.prediction import load
+from seq2seq.training import train
 
 LINES = ["a b c", "", "d", "é z", "   ", "c b a q r"]
 
@@ -65,6 +67,24 @@ def test_attention_is_written_as_json_lines(predicted, tmp_path):
         assert row["prediction"][: len(line.split())] == line.split()
         assert all(sum(weights) == pytest.approx(1, abs=1e-4) for weights in row["weights"])
         assert {len(weights) for weights in row["weights"]} <= {len(row["source"])}
+
+
+def test_a_model_without_attention_has_none_to_show_and_leaves_no_folder(compose, tmp_path, monkeypatch):
+    train(compose("train", *TINY, "model.attention=none"), tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.txt").write_text("a b\n")
+
+    with pytest.raises(
+        UserError, match=r"attention=True: the checkpoint has model\.attention=none, so there are no weig"
+    ):
+        predict(compose("predict", "checkpoint=run/best.ckpt", "input=in.txt", "attention=true"))
+
+    assert not (tmp_path / "attention").exists()
+
+
+@pytest.mark.parametrize("temperature", [0.01, 99])
+def test_any_temperature_draws(predicted, temperature):
+    assert len(predicted("search=sample", f"search.temperature={temperature}")) == len(LINES)
 
 
 @pytest.mark.parametrize(("given", "folder"), [("true", "attention"), ("'some folder'", "some folder")])
@@ -138,13 +158,19 @@ def test_a_link_stays_and_a_pipe_is_written_to(compose, tiny_checkpoint, tmp_pat
         (["search.beam_size=2", "search.n_best=3"], r"search\.n_best=3 must be at most search\.beam_size=2"),
         (["search.normalisation=mean"], r"search\.normalisation=mean must be one of gnmt, average, none"),
         (["search.alpha=-1"], r"search\.alpha=-1 must be a number of at least 0"),
-        (["search=sample", "search.temperature=0"], r"search\.temperature=0 must be above 0"),
+        (["search=sample", "search.temperature=0"], r"search\.temperature=0 must be a number of at least 0\.01"),
+        (["search=sample", "search.top_p=0"], r"search\.top_p=0 must be above 0"),
+        (["search.alpha=1000"], r"search\.alpha=1000 must be a number of at least 0 and below 10"),
+        (
+            ["attention=x.jsonl", "output=x.jsonl"],
+            r"attention=x\.jsonl is the output, which would be lost; give another",
+        ),
         (["search=sample", "search.top_p=1.5"], r"search\.top_p=1\.5 must be a number of at least 0 and below 1"),
         (["search=sample", "search.top_k=-1"], r"search\.top_k=-1 must be a whole number of at least 0"),
         (["search.kind=best"], r"search\.kind=best must be one of beam, sample"),
         (["+search.top_k=3"], r"search\.top_k is unknown; the keys of search are alpha, beam_size, "),
         (["scores=1"], r"scores=1 must be true or false"),
-        (["attention=in.txt"], r"attention=in\.txt exists; give a new folder, or a file that ends in \.jsonl"),
+        (["attention=."], r"attention=\. exists; give a new folder, or a file that ends in \.jsonl"),
         (["attention=in.txt/x"], r"attention=in\.txt/x cannot be made: Not a directory"),
     ],
 )

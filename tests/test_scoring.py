@@ -58,6 +58,18 @@ def test_without_an_output_the_scores_are_printed(compose, tiny_checkpoint, tmp_
     assert capsys.readouterr().out.count("\t") == 2
 
 
+def test_the_pairs_are_not_overwritten(compose, tiny_checkpoint, tmp_path):
+    (tmp_path / "pairs.tsv").write_text("a b\tb a\n")
+    given = ["data=tsv", f"data.test={tmp_path}/pairs.tsv", f"output={tmp_path}/pairs.tsv"]
+
+    with pytest.raises(
+        UserError, match=r"output=.*pairs\.tsv is the data\.test, which would be lost; give another file"
+    ):
+        score(compose("score", f"checkpoint={tiny_checkpoint}", *given), given)
+
+    assert (tmp_path / "pairs.tsv").read_text() == "a b\tb a\n"
+
+
 def test_a_bad_line_is_named(compose, tiny_checkpoint, tmp_path):
     (tmp_path / "pairs.tsv").write_text("a b\n")
     given = ["data=tsv", f"data.test={tmp_path}/pairs.tsv", f"output={tmp_path}/out.tsv"]

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from seq2seq.benchmark_cases import Case, search_cases, training_cases
 from seq2seq.building import keep_quiet, plain
-from seq2seq.errors import check_count, check_keys
+from seq2seq.errors import UserError, check_count, check_keys
 from seq2seq.report import write_json
 
 KEYS = ["data", "model", "batch_sizes", "kinds", "cells", "precisions", "rounds", "batches", "checkpoint", "search",
@@ -37,6 +37,11 @@ def benchmark(config: DictConfig) -> dict[str, Any]:
     check_keys("", settings, KEYS)
     rounds, count = check_count("rounds", settings["rounds"]), check_count("batches", settings["batches"])
     output = Path(str(settings["output"])).expanduser()
+    try:  # before the time is spent
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.open("a").close()
+    except OSError as error:
+        raise UserError(f"output={output} cannot be written: {error.strerror}") from error
     searching = search_cases(settings, count) if settings["checkpoint"] is not None else []
     content: dict[str, Any] = {"threads": torch.get_num_threads(), "torch": torch.__version__, "rounds": rounds}
     console = Console()
@@ -46,7 +51,6 @@ def benchmark(config: DictConfig) -> dict[str, Any]:
             if cases:
                 content[title] = report(cases, timed(cases, rounds))
                 show(console, title, content[title])
-    output.parent.mkdir(parents=True, exist_ok=True)
     write_json(output, content)
     console.print(f"written to {output}", markup=False, soft_wrap=True)
     return content

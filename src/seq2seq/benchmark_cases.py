@@ -18,9 +18,10 @@ from seq2seq.callbacks import BatchSeed
 from seq2seq.data import Batch
 from seq2seq.data.datamodule import PairsDataModule
 from seq2seq.data.tasks import Split, build_task
-from seq2seq.errors import UserError, check_choice, check_count
+from seq2seq.errors import UserError, check_choice, check_count, check_flag
+from seq2seq.evaluation import warn_of_unknown
 from seq2seq.module import Seq2SeqModule
-from seq2seq.prediction import load_modules
+from seq2seq.prediction import check_one_vocabulary, load_modules
 from seq2seq.products import limit_seconds
 from seq2seq.search import encode
 from seq2seq.searching import Search, build_search
@@ -63,8 +64,14 @@ def padding(batches: Sequence[Batch]) -> float:
 def training_cases(settings: dict[str, Any], count: int, scratch: Path) -> list[Case]:
     """Return a bare training loop for each combination, and the trainer's beside it."""
     cases = []
+    for key in ("batch_sizes", "cells", "kinds", "precisions"):
+        if not isinstance(settings[key], list) or not settings[key]:
+            raise UserError(f"{key}={settings[key]} must be a list of at least one")
     for precision in settings["precisions"]:
         check_choice("precisions", precision, PRECISIONS)
+    for size in settings["batch_sizes"]:
+        check_count("batch_sizes", size)
+    overhead = check_flag("trainer_overhead", settings["trainer_overhead"])
     for size, cell, kind, precision in itertools.product(
         settings["batch_sizes"], settings["cells"], settings["kinds"], settings["precisions"]
     ):
@@ -77,7 +84,7 @@ def training_cases(settings: dict[str, Any], count: int, scratch: Path) -> list[
         numbers = (words, tokens, padding(batches), limit)
         name = f"{kind}, {cell}, batch {size}, {precision}"
         cases.append(Case(name, bare_loop(module, batches, precision), *numbers))
-        if settings["trainer_overhead"]:
+        if overhead:
             module = make_module(settings, data, cell, kind)
             cases.append(Case(f"{name}, trainer", trainer_loop(module, batches, precision, scratch), *numbers))
     return cases
@@ -159,16 +166,20 @@ def trainer_loop(
 
 def search_cases(settings: dict[str, Any], count: int) -> list[Case]:
     """Return greedy search and the configured one, by the checkpoint, over its test pairs."""
+    check_choice("search.kind", settings["search"].get("kind"), ["beam"])
     modules = load_modules(settings["checkpoint"])
+    check_one_vocabulary(modules)
     module = modules[0].eval()
     size = check_count("search_batch_size", settings["search_batch_size"])
     task = build_task(settings["data"] | {"batch_size": size})
-    batches = batches_of(PairsDataModule(task, seed=0, codecs=(module.source, module.target)), "test", count)
+    data = PairsDataModule(task, seed=0, codecs=(module.source, module.target))
+    warn_of_unknown(data.corpus("test"))
+    batches = batches_of(data, "test", count)
     words = sum(len(batch.rows) for batch in batches)
     tokens = sum(int(batch.target_lengths.sum()) for batch in batches)
     wanted = build_search(settings["search"], module.max_length, len(module.target.vocabulary))
     named = {"greedy": Search(wanted.max_length), f"beam {wanted.beam_size}": wanted}
-    if len(named) < 2 or wanted.beam_size == 1:
+    if wanted.beam_size == 1:
         raise UserError("search.beam_size=1 is greedy search, which is timed in any case; give a wider beam")
 
     def run(search: Search) -> None:

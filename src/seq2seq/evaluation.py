@@ -111,6 +111,8 @@ def evaluate(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()
         for one in modules:
             one.model.bridge = AlteredBridge(one.model.bridge, state)
         log.warning("state=%s: these are not the results of the model as it was trained", state)
+    if settings["search"].get("n_best") != 1:
+        raise UserError(f"search.n_best={settings['search'].get('n_best')} must be 1 here: the best one is judged")
     module.search = build_search(settings["search"], module.max_length, len(module.target.vocabulary))
     module.others.extend(one.model for one in modules[1:])
     task = build_task(merge_data(module.hparams["data"], settings.get("data"), overrides))

@@ -39,3 +39,29 @@ def write_file(path: Path, write: Callable[[IO[str]], object]) -> None:
     """Let ``write`` fill a new UTF-8 file that then takes the place of ``path``."""
     with replacing(path, "file") as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         write(file)
+
+
+@contextmanager
+def output_file(path: str, key: str) -> Iterator[IO[str]]:
+    """Give a UTF-8 file to write into, which takes the place of ``path`` when it is complete; see `replacing`."""
+    with (
+        replacing(Path(path).expanduser(), key) as temporary,
+        temporary.open("w", encoding="utf-8", newline="\n") as file,
+    ):
+        yield file
+
+
+def check_different(**paths: object) -> None:
+    """Refuse two files of a command that are one; the names are the keys, and None is no file.
+
+    Raises:
+        UserError: If what one holds would be lost to the other.
+    """
+    seen: dict[Path, str] = {}
+    for key, path in paths.items():
+        if path is None:
+            continue
+        place = Path(str(path)).expanduser().resolve()
+        if place in seen:
+            raise UserError(f"{key}={path} is the {seen[place]}, which would be lost; give another file")
+        seen[place] = key

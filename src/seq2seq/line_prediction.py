@@ -17,7 +17,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from seq2seq.building import plain
 from seq2seq.data.lines import decode_lines, open_file
 from seq2seq.errors import UserError, check_count, check_flag, check_keys
-from seq2seq.files import replacing
+from seq2seq.files import check_different, output_file
+from seq2seq.nn.attention import NoAttention
 from seq2seq.plots import HEATMAP_LIMIT, attention_heatmap, save
 from seq2seq.prediction import Hypothesis, Predictor, load_modules
 from seq2seq.search import Alignment
@@ -45,8 +46,8 @@ def predict(config: DictConfig) -> None:
     search = build_search(settings["search"], modules[0].max_length, len(modules[0].target.vocabulary))
     predictor = Predictor(modules, settings["device"], search)
     given, wanted = settings["input"], settings["output"]
-    if None not in (given, wanted) and Path(str(given)).resolve() == Path(str(wanted)).resolve():
-        raise UserError(f"output={wanted} is the input, which would be lost; give another file")
+    attention = settings["attention"] if isinstance(settings["attention"], str) else None
+    check_different(input=given, output=wanted, attention=attention)
     with opened_input(given) as source, attention_writer(settings["attention"], predictor) as look:
         lines = decode_lines(source, "<stdin>" if given is None else str(given))
         chunk = CHUNK * batch_size
@@ -56,11 +57,7 @@ def predict(config: DictConfig) -> None:
         if wanted is None:
             predict_lines(predictor, lines, utf8_stdout(), batch_size, chunk, scores, look)
             return
-        with (
-            progress(source, str(wanted)) as advance,
-            replacing(Path(str(wanted)).expanduser(), "output") as temporary,
-            temporary.open("w", encoding="utf-8", newline="\n") as file,
-        ):
+        with progress(source, str(wanted)) as advance, output_file(str(wanted), "output") as file:
             predict_lines(predictor, advance(lines), file, batch_size, chunk, scores, look)
 
 
@@ -118,9 +115,11 @@ def attention_writer(wanted: object, predictor: Predictor) -> Iterator[Look]:
     if wanted in (False, None):
         yield lambda *_: None
         return
+    if all(isinstance(model.decoder.attention, NoAttention) for model in predictor.models):
+        raise UserError(f"attention={wanted}: the checkpoint has model.attention=none, so there are no weights to show")
     path = Path("attention" if wanted is True else str(wanted)).expanduser()
     if path.suffix == JSON_LINES:
-        with replacing(path, "attention") as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        with output_file(str(path), "attention") as file:
             yield lambda _, text, prediction: write_alignment(file, predictor, text, prediction)
         return
     if path.exists():
@@ -136,10 +135,7 @@ def aligned(predictor: Predictor, text: str, prediction: Hypothesis) -> Alignmen
     """Return the alignment of a line; None for an empty one."""
     if not text.strip():
         return None
-    alignment = predictor.align(text, prediction)
-    if alignment is None:
-        raise UserError("attention: the checkpoint was trained with model.attention=none and has no weights to show")
-    return alignment
+    return predictor.align(text, prediction)
 
 
 def write_alignment(file: IO[str], predictor: Predictor, text: str, prediction: Hypothesis) -> None:

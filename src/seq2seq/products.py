@@ -1,8 +1,9 @@
 """The matrix products of a training step, and how long a machine takes for them alone.
 
 What training could reach at best, if nothing but them took any time: forward once, backward twice. Products over all
-steps are one, as nothing in them waits; those of a recurrence are one a step, but for the gradients of its weights.
-Only real tokens count, at the rate that products of the padded shapes have.
+steps are counted as one, those of a recurrence as one a step, but for the gradients of its weights. Only real tokens
+count, at the rate that products of the padded shapes have. Where a decoder loops over the context, some of what counts
+as one waits for its step, so its share of this limit says less.
 """
 
 import statistics
@@ -16,6 +17,7 @@ from torch import nn
 
 from seq2seq.data import Batch
 from seq2seq.nn import Seq2Seq
+from seq2seq.nn.attention import AdditiveAttention, Attention, GeneralAttention
 
 TRIES = 5
 
@@ -68,16 +70,36 @@ def products(model: Seq2Seq, batch: Batch) -> Iterator[Product]:
                 yield Product(rows, hidden, gates, steps, real)  # forward, a step after the other
                 yield Product(rows, gates, hidden, steps, real)  # back to the state before
                 yield Product(hidden, rows * steps, gates, 1, real)  # to the weights, all steps at once
-    decoder = model.decoder
-    of_source = {module for name, module in decoder.attention.named_modules() if name in ("key", "value")}  # pyright: ignore[reportAttributeAccessIssue]
-    for module in decoder.modules():
+    yield from linear_maps(model, rows, (source, source_real), (target, target_real))
+    attention = model.decoder.attention
+    both = source_real * target_real
+    query, value = key_and_value_sizes(attention)
+    if query:  # a product of queries and keys for each row of the batch
+        yield from linear(target, query, source, both, times=rows)
+    if value:  # and one of weights and values
+        yield from linear(target, source, value, both, times=rows)
+
+
+def linear_maps(model: Seq2Seq, rows: int, source: tuple[int, float], target: tuple[int, float]) -> Iterator[Product]:
+    """Yield the products of all linear maps, given the steps and the real share of either side."""
+    attention = model.decoder.attention
+    of_source = {module for name, module in attention.named_modules() if name in ("key", "value")}  # pyright: ignore[reportAttributeAccessIssue]
+    for module in model.decoder.modules():
         if isinstance(module, nn.Linear):
-            steps, real = (source, source_real) if module in of_source else (target, target_real)
+            steps, real = source if module in of_source else target
+            if isinstance(attention, AdditiveAttention) and module is attention.score:  # every query meets every key
+                steps, real = source[0] * target[0], source[1] * target[1]
             yield from linear(rows * steps, module.in_features, module.out_features, real)
-    context = decoder.attention.context_size
-    if context:  # scores and contexts, a product a row of the batch each
-        both = source_real * target_real
-        yield from linear(target, context, source, both, times=2 * rows)
+    for module in model.bridge.modules():
+        if isinstance(module, nn.Linear):
+            yield from linear(rows, module.in_features, module.out_features, 1.0)
+
+
+def key_and_value_sizes(attention: Attention) -> tuple[int, int]:
+    """Return the sizes in which queries meet keys and weights meet values by a product; 0 where there is none."""
+    if isinstance(attention, GeneralAttention):
+        return attention.key.out_features, attention.context_size
+    return 0 if isinstance(attention, AdditiveAttention) else attention.context_size, attention.context_size
 
 
 def recurrent(

@@ -119,13 +119,14 @@ def write_yaml(path: Path, content: object) -> None:
     write_file(path, lambda file: file.write(text))
 
 
-def check_resumable(hparams: Mapping[str, Any], saved: Mapping[str, Any], resume: str) -> None:
+def check_resumable(hparams: Mapping[str, Any], saved: Mapping[str, Any], resume: str, *, averaging: bool) -> None:
     """Refuse a checkpoint whose run was another, and log what else has changed since.
 
     Args:
         hparams: Of the module that is to go on.
         saved: The whole checkpoint.
         resume: Its path.
+        averaging: Whether the weights are averaged from here on.
 
     Raises:
         UserError: If its model, optimiser or vocabularies are others.
@@ -137,6 +138,9 @@ def check_resumable(hparams: Mapping[str, Any], saved: Mapping[str, Any], resume
                 f"data: the {side} vocabulary differs from that of resume={resume}; "
                 "give the training data of that run again"
             )
+    if averaging is not ("averaging_state" in saved):
+        was = "with" if "averaging_state" in saved else "without"
+        raise UserError(f"weight_averaging: resume={resume} was trained {was} it; give the overrides of that run again")
     then = dict(leaves(before))
     for key, now in leaves(hparams):
         if now == then.get(key):

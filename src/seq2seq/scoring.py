@@ -1,9 +1,6 @@
 """Log-probabilities of given pairs, for `scripts/score.py`."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import IO
+from collections.abc import Sequence
 
 import torch
 from omegaconf import DictConfig
@@ -11,9 +8,9 @@ from omegaconf import DictConfig
 from seq2seq.building import plain
 from seq2seq.data.datamodule import PairsDataModule
 from seq2seq.data.tasks import build_task
-from seq2seq.errors import check_keys
+from seq2seq.errors import UserError, check_keys
 from seq2seq.evaluation import merge_data, warn_of_unknown
-from seq2seq.files import replacing
+from seq2seq.files import check_different, output_file
 from seq2seq.line_prediction import utf8_stdout
 from seq2seq.module import Seq2SeqModule
 from seq2seq.prediction import check_one_vocabulary, find_device, load_modules
@@ -34,27 +31,28 @@ def score(config: DictConfig, overrides: Sequence[str] = ()) -> None:
     check_one_vocabulary(modules)
     task = build_task(merge_data(modules[0].hparams["data"], settings.get("data"), overrides))
     data = PairsDataModule(task, seed=0, codecs=(modules[0].source, modules[0].target))
+    check_different(**{"data.test": getattr(task, "test", None), "output": settings["output"]})
     warn_of_unknown(data.corpus("test"))
     scores = token_log_probs(modules, data, find_device(settings["device"]))
-    with opened_output(settings["output"]) as output:
-        for row in range(len(data.corpus("test"))):
-            tokens = scores[row]
-            total = sum(tokens)
-            each = " ".join(f"{value:.4f}" for value in tokens)
-            output.write(f"{total:.4f}\t{total / len(tokens):.4f}\t{each}\n")
-
-
-@contextmanager
-def opened_output(wanted: object) -> Iterator[IO[str]]:
-    """Give stdout, or a file that is complete or absent."""
-    if wanted is None:
-        yield utf8_stdout()
+    lines = [line_of(scores[row]) for row in range(len(data.corpus("test")))]
+    if settings["output"] is not None:
+        with output_file(str(settings["output"]), "output") as file:
+            file.writelines(lines)
         return
-    with (
-        replacing(Path(str(wanted)).expanduser(), "output") as temporary,
-        temporary.open("w", encoding="utf-8", newline="\n") as file,
-    ):
-        yield file
+    try:
+        output = utf8_stdout()
+        output.writelines(lines)
+        output.flush()
+    except BrokenPipeError:  # the reader has left, as `head` does
+        raise
+    except OSError as error:
+        raise UserError(f"output cannot be written: {error.strerror or error}") from error
+
+
+def line_of(tokens: Sequence[float]) -> str:
+    """Return the line of a pair, of the log-probabilities of its target's tokens."""
+    total = sum(tokens)
+    return f"{total:.4f}\t{total / len(tokens):.4f}\t{' '.join(f'{value:.4f}' for value in tokens)}\n"
 
 
 @torch.inference_mode()

@@ -43,9 +43,14 @@ def step(models: Sequence[Seq2Seq], encoded: Sequence[Encoded], tokens: Tensor) 
     log_probs, after = [], []
     for model, (memory, state) in zip(models, encoded, strict=True):
         output = model.decoder(tokens.unsqueeze(1), memory, state)
-        log_probs.append(output.logits[:, -1].log_softmax(-1))
+        log_probs.append(log_softmax(output.logits[:, -1]))
         after.append(Encoded(memory, output.state))
     return mean(log_probs), after
+
+
+def log_softmax(logits: Tensor) -> Tensor:
+    """Return log-probabilities in at least single precision, as half of it could not tell likely symbols apart."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
 
 
 def mean(log_probs: Sequence[Tensor]) -> Tensor:
@@ -119,7 +124,8 @@ class Sampling(NamedTuple):
 
     def __call__(self, log_probs: Tensor, generator: torch.Generator) -> Tensor:
         """Draw one symbol of each row of ``(B, V)``."""
-        probs = (log_probs / self.temperature).softmax(-1)
+        best = log_probs.amax(-1, keepdim=True)  # taken off first, or a low temperature would overflow
+        probs = ((log_probs - best) / self.temperature).softmax(-1)
         ordered, symbols = probs.sort(dim=-1, descending=True, stable=True)
         before = ordered.cumsum(-1) - ordered
         ordered = ordered.masked_fill(before >= self.top_p, 0)
@@ -137,7 +143,9 @@ def sample(
     sampling: Sampling,
     generator: torch.Generator,
 ) -> Tensor:
-    """Draw every token from the distribution that the models predict; see `greedy` for the other arguments.
+    """Draw every token from the distribution that the models predict.
+
+    Unlike in the other searches, a row's result depends on the other rows too: they share what is random.
 
     Args:
         models: As for `greedy`.
@@ -151,8 +159,7 @@ def sample(
 
 def teacher_forced(models: Sequence[Seq2Seq], encoded: Sequence[Encoded], inputs: Tensor) -> Tensor:
     """Return the log-probabilities of what follows each given token: ``(B, T)`` to ``(B, T, V)``."""
-    each = (model.decoder(inputs, *one).logits.log_softmax(-1) for model, one in zip(models, encoded, strict=True))
-    return mean(list(each))
+    return mean([log_softmax(model.decoder(inputs, *one).logits) for model, one in zip(models, encoded, strict=True)])
 
 
 @torch.inference_mode()

@@ -89,11 +89,10 @@ def build_search(settings: Mapping[str, Any], max_length: int, vocabulary_size: 
         max_length = check_count("search.max_length", settings["max_length"])
     n_best = check_count("search.n_best", settings["n_best"])
     if kind == "sample":
-        temperature = check_number("search.temperature", settings["temperature"], 0, math.inf)
+        temperature = check_number("search.temperature", settings["temperature"], 0.01, 100)
         top_p = check_number("search.top_p", settings["top_p"], 0, math.nextafter(1, 2))
-        for key, value in (("temperature", temperature), ("top_p", top_p)):
-            if value == 0:
-                raise UserError(f"search.{key}={settings[key]} must be above 0")
+        if top_p == 0:
+            raise UserError(f"search.top_p={settings['top_p']} must be above 0")
         top_k = check_count("search.top_k", settings["top_k"], minimum=0)
         seed = check_count("search.seed", settings["seed"], minimum=0)
         return Search(max_length, n_best, sampling=Sampling(temperature, top_k, top_p), seed=seed)
@@ -102,5 +101,5 @@ def build_search(settings: Mapping[str, Any], max_length: int, vocabulary_size: 
     if n_best > beam_size:
         raise UserError(f"search.n_best={n_best} must be at most search.beam_size={beam_size}")
     normalisation = check_choice("search.normalisation", settings["normalisation"], NORMALISATIONS)
-    alpha = check_number("search.alpha", settings["alpha"], 0, math.inf)
+    alpha = check_number("search.alpha", settings["alpha"], 0, 10)
     return Search(max_length, n_best, beam_size, LengthNormalisation(normalisation, alpha))

@@ -73,9 +73,10 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
     pl.seed_everything(seed, workers=True, verbose=False)
     data = load_data(settings)
     module = build_module(settings, data)
+    decay = check_number("weight_averaging", settings["weight_averaging"], 0, 1)
     saved = read_checkpoint(resume, "resume") if resume else {"epoch": -1, "global_step": 0}
     if resume:
-        check_resumable(module.hparams, saved, resume)
+        check_resumable(module.hparams, saved, resume, averaging=decay > 0)
     data.first_epoch = saved["epoch"] + 1
     check_end(settings["trainer"], data.first_epoch, batches=len(data.train_dataloader()))
     resumed_from = Path(resume).expanduser().parent if resume else None
@@ -83,7 +84,6 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
     last = RunCheckpoint(output_dir, "last", None, resumed_from)
     stopping = ExactMatchStopping(check_count("early_stopping.patience", settings["early_stopping"]["patience"]))
     loggers = build_loggers(config.logger, output_dir)
-    decay = check_number("weight_averaging", settings["weight_averaging"], 0, 1)
     averaging = [EMAWeightAveraging(decay=decay)] if decay else []
     trainer = build_trainer(config.trainer, output_dir, [BatchSeed(seed), *averaging, stopping, best, last], loggers)
     judge = build_trainer(config.trainer, output_dir)

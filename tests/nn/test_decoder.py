@@ -73,9 +73,10 @@ def by_hand(model, kind, cell, source, length, target):
 
 @torch.no_grad()
 @pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "layers"), [(kind, n) for kind in KINDS for n in (1, 2, 3) if (kind, n) != ("gnmt", 1)]
+)
 def test_the_decoder_is_what_the_paper_says_row_by_row_and_token_by_token(kind, cell, layers, tied):
     model = make_model(kind, cell, layers, tied)
     source, target = torch.randint(0, 10, (2, 5)), torch.randint(0, V, (2, T))

@@ -63,6 +63,7 @@ def with_cells(encoder, decoder):
 @settings(max_examples=25)
 def test_teacher_forcing_equals_decoding_in_any_split(kind, cell, attention, cuts, layers, tied):
     cells = with_cells(cell, cell)
+    layers += kind == "gnmt"  # which has at least two
     decoder = cells["decoder"] | KINDS[kind] | {"num_layers": layers, "tied": tied}
     model = make_model(attention=attention, encoder=cells["encoder"], decoder=decoder)
     source, target = make_batch()
@@ -108,6 +109,23 @@ def test_a_row_of_an_encoded_batch_can_be_selected(kind):
     memory, state = model.encode(source, LENGTHS).select(rows)
 
     torch.testing.assert_close(model.decoder(target[rows], memory, state).logits, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("bridge", ["linear", "concat", "mean", "learned", "zeros"])
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_runs_in_half_precision(kind, cell, bridge):
+    torch.set_default_dtype(torch.float32)
+    cells = with_cells(cell, cell)
+    size = {"hidden_size": 7 if bridge == "mean" else 14}
+    model = make_model(bridge=bridge, encoder=cells["encoder"], decoder=cells["decoder"] | KINDS[kind] | size)
+    source, target = make_batch()
+
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(source, LENGTHS, target).logits
+
+    torch.testing.assert_close(logits.float(), model(source, LENGTHS, target).logits, rtol=0, atol=0.05)
+    logits.sum().backward()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -157,6 +175,8 @@ def test_the_source_reaches_the_decoder_without_attention():
         ({"decoder": {"input_feeding": 0}}, r"model\.decoder\.input_feeding=0 must be true or false"),
         ({"decoder": {"kind": "gnmt", "input_feeding": True}},
          r"model\.decoder\.input_feeding=true does not fit model\.decoder\.kind=gnmt; use luong or false"),
+        ({"decoder": {"kind": "gnmt", "num_layers": 1}},
+         r"model\.decoder\.num_layers=1 does not fit model\.decoder\.kind=gnmt, .*; use luong, which it would be"),
         ({"attention": "multihead", "num_heads": 3}, r"model\.num_heads=3 must divide model\.decoder\.hidden_size=14"),
     ],
 )  # fmt: skip

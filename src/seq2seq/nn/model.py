@@ -123,6 +123,11 @@ def build_decoder(
     check_flag("model.decoder.tied", tied)
     if check_flag("model.decoder.input_feeding", input_feeding) and kind != "luong":
         raise UserError(f"model.decoder.input_feeding=true does not fit model.decoder.kind={kind}; use luong or false")
+    if kind == "gnmt" and num_layers == 1:
+        raise UserError(
+            "model.decoder.num_layers=1 does not fit model.decoder.kind=gnmt, whose context feeds the layers "
+            "above the bottom one; use luong, which it would be, or 2 or more"
+        )
     built = build_attention(attention, query_size=hidden_size, value_size=memory_size, num_heads=num_heads)
     fed, context = embedding_size if tied else hidden_size, built.context_size
     bottom, upper = {"luong": (fed if input_feeding else 0, 0), "gnmt": (0, context), "bahdanau": (context, 0)}[kind]

@@ -65,7 +65,7 @@ def gru(given: Tensor, recurrent: Tensor, h: Tensor) -> Tensor:
     size = 2 * h.size(-1)
     reset, update = (given[:, :size] + recurrent[:, :size]).sigmoid().chunk(2, dim=-1)
     new = (given[:, size:] + reset * recurrent[:, size:]).tanh()
-    return torch.lerp(new, h, update)
+    return torch.lerp(new, h.to(new.dtype), update)  # under autocast, h may come from the bridge in another precision
 
 
 def lstm(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
