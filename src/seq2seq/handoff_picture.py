@@ -85,7 +85,7 @@ class _Drawing:
             self.text((step + 0.46) * self.cell, row + height, label, size=8 if self.cell == 1 else 6.5, color=ink)
         if end >= 0:
             start = ((end + 0.92) * self.cell, row + HEIGHT / 2 + (0.3 if direction else 0))
-            self.arrow(start, (self.state_x, row + HEIGHT / 2), colour, bend=-0.06 if direction else 0.0)
+            self.arrow(start, (self.state_x, row + HEIGHT / 2), colour, bend=-0.3 / self.steps if direction else 0.0)
 
     def decoder(self) -> None:
         """Draw the decoder's layers, and an arrow from every row that reaches one."""
