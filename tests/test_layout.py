@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from mutants import all_mutants
 
 PACKAGE = ROOT / "src" / "seq2seq"
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -82,3 +83,11 @@ def test_the_root_is_the_architecture():
     assert not any(
         Path(ROOT, "src", "seq2seq", f"{name}.py").exists() for name in ("utils", "helpers", "common", "misc")
     )
+
+
+@pytest.mark.parametrize("mutant", list(all_mutants()), ids=lambda mutant: mutant.name)
+def test_every_mutant_still_finds_what_it_edits(mutant):
+    text = (PACKAGE / mutant.file).read_text(encoding="utf-8")
+
+    assert text.count(mutant.old) == 1
+    assert mutant.new != mutant.old
