@@ -125,7 +125,7 @@ MUTANTS = [
            "rows.repeat_interleave(beam_size)", "rows.repeat(beam_size)"),
     Mutant("beam: an ended hypothesis frees its place", "beam.py",
            "places >= beam_size - pool.taken.unsqueeze(1)", "places >= beam_size"),
-    Mutant("beam: stops before it may", "beam.py", "totals.amax(1) / longest > best", "totals.amax(1) > best"),
+    Mutant("beam: stops before it may", "beam.py", "totals.amax(1) / longest > pool", "totals.amax(1) > pool"),
     Mutant("search forgets the state", "search.py", "Encoded(memory, output.state)", "Encoded(memory, state)"),
     Mutant("search keeps rows but not their state", "search.py",
            "encoded = [one.select(kept) for one in encoded]",

@@ -141,13 +141,13 @@ def beam(
         history[:, :, number] = symbols.masked_fill(totals == -torch.inf, PAD)
         if number + 1 == max_length:  # cut
             pool = pool.add(totals > -torch.inf, history, totals, totals / divisor)
-        best = pool.best(n_best)
         going = (totals > -torch.inf).any(1) & (number + 1 < max_length)
         if stop_early:
-            going &= totals.amax(1) / longest > best.scores[:, -1]
-        for whole, part in zip(found, best, strict=True):
-            whole[rows] = part.to(whole.dtype)
+            going &= totals.amax(1) / longest > pool.scores.topk(n_best).values[:, -1]
         count = int(going.sum())
+        if count * 2 <= len(rows):  # rows leave, with what they have found
+            for whole, part in zip(found, pool.best(n_best), strict=True):
+                whole[rows] = part.to(whole.dtype)
         if count == 0:
             break
         order = (torch.arange(len(rows), device=device).unsqueeze(1) * beam_size + parents).flatten()

@@ -54,11 +54,12 @@ def batches_of(data: PairsDataModule, split: Split, count: int) -> list[Batch]:
     return list(itertools.islice(data.loader(split), count))
 
 
-def padding(batches: Sequence[Batch]) -> float:
-    """Return the share of places that are padding."""
+def contents(batches: Sequence[Batch]) -> tuple[int, int, float]:
+    """Return the words and target tokens of batches, and the share of their places that is padding."""
     places = sum(batch.source.numel() + batch.inputs.numel() for batch in batches)
-    real = sum(int(batch.source_lengths.sum() + batch.target_lengths.sum()) for batch in batches)
-    return 1 - real / places
+    tokens = sum(int(batch.target_lengths.sum()) for batch in batches)
+    real = tokens + sum(int(batch.source_lengths.sum()) for batch in batches)
+    return sum(len(batch.rows) for batch in batches), tokens, 1 - real / places
 
 
 def training_cases(settings: dict[str, Any], count: int, scratch: Path) -> list[Case]:
@@ -79,9 +80,7 @@ def training_cases(settings: dict[str, Any], count: int, scratch: Path) -> list[
         batches = batches_of(data, "train", count)
         module = make_module(settings, data, cell, kind)
         limit = sum(limit_seconds(module.model, batch, precision) for batch in batches)
-        words = sum(len(batch.rows) for batch in batches)
-        tokens = sum(int(batch.target_lengths.sum()) for batch in batches)
-        numbers = (words, tokens, padding(batches), limit)
+        numbers = (*contents(batches), limit)
         name = f"{kind}, {cell}, batch {size}, {precision}"
         cases.append(Case(name, bare_loop(module, batches, precision), *numbers))
         if overhead:
@@ -175,20 +174,19 @@ def search_cases(settings: dict[str, Any], count: int) -> list[Case]:
     data = PairsDataModule(task, seed=0, codecs=(module.source, module.target))
     warn_of_unknown(data.corpus("test"))
     batches = batches_of(data, "test", count)
-    words = sum(len(batch.rows) for batch in batches)
-    tokens = sum(int(batch.target_lengths.sum()) for batch in batches)
     wanted = build_search(settings["search"], module.max_length, len(module.target.vocabulary))
     named = {"greedy": Search(wanted.max_length), f"beam {wanted.beam_size}": wanted}
     if wanted.beam_size == 1:
         raise UserError("search.beam_size=1 is greedy search, which is timed in any case; give a wider beam")
 
+    models = [one.model for one in modules]
+
     def run(search: Search) -> None:
         with torch.inference_mode():
             for batch in batches:
-                models = [one.model for one in modules]
                 search(models, encode(models, batch.source, batch.source_lengths))
 
     return [
-        Case(f"{name}, batch {size}", lambda search=search: run(search), words, tokens, padding(batches), math.nan)
+        Case(f"{name}, batch {size}", lambda search=search: run(search), *contents(batches), math.nan)
         for name, search in named.items()
     ]

@@ -35,20 +35,17 @@ def replacing(path: Path, key: str) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def output_file(path: Path, key: str) -> Iterator[IO[str]]:
+    """Give a UTF-8 file to write into, which takes the place of ``path`` when it is complete; see `replacing`."""
+    with replacing(path, key) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        yield file
+
+
 def write_file(path: Path, write: Callable[[IO[str]], object]) -> None:
     """Let ``write`` fill a new UTF-8 file that then takes the place of ``path``."""
-    with replacing(path, "file") as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+    with output_file(path, "file") as file:
         write(file)
-
-
-@contextmanager
-def output_file(path: str, key: str) -> Iterator[IO[str]]:
-    """Give a UTF-8 file to write into, which takes the place of ``path`` when it is complete; see `replacing`."""
-    with (
-        replacing(Path(path).expanduser(), key) as temporary,
-        temporary.open("w", encoding="utf-8", newline="\n") as file,
-    ):
-        yield file
 
 
 def check_different(**paths: object) -> None:

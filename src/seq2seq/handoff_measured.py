@@ -132,9 +132,14 @@ def padding_let_in(model: Seq2Seq, encoded: EncoderOutput, source: Tensor, lengt
             yield f"row {row}: the mask is not True at its {length} real tokens and False at padding"
 
 
+def without_mistake(encoder: nn.Module) -> nn.Module:
+    """Return the encoder that a mistake is made with on purpose, or the encoder itself."""
+    return encoder.inner if isinstance(encoder, WrongEncoder) else encoder
+
+
 def comparable(encoder: nn.Module) -> bool:
     """Say whether an encoder has an ``embedding`` and a network of PyTorch's under the name ``rnn``."""
-    encoder = encoder.inner if isinstance(encoder, WrongEncoder) else encoder
+    encoder = without_mistake(encoder)
     return isinstance(getattr(encoder, "rnn", None), nn.RNNBase) and hasattr(encoder, "embedding")
 
 
@@ -146,7 +151,7 @@ def misplaced(encoder: nn.Module, encoded: EncoderOutput, source: Tensor, length
     """
     if not comparable(encoder):
         return
-    inner: Any = encoder.inner if isinstance(encoder, WrongEncoder) else encoder
+    inner: Any = without_mistake(encoder)
     layers, directions = encoded.state.h.shape[:2]
     for row, length in enumerate(lengths.tolist()):
         _, packed = inner.rnn(inner.embedding(source[row : row + 1, :length]))
@@ -171,7 +176,7 @@ def encode_with_gradients(encoder: nn.Module, source: Tensor, lengths: Tensor) -
 
     def inner(source: Tensor, lengths: Tensor) -> EncoderOutput:
         with torch.no_grad():
-            encoded: EncoderOutput = (encoder.inner if isinstance(encoder, WrongEncoder) else encoder)(source, lengths)
+            encoded: EncoderOutput = without_mistake(encoder)(source, lengths)
         state = RNNState(*(part.clone().requires_grad_() for _, part in parts(encoded.state)))
         kept.append(encoded._replace(outputs=encoded.outputs.clone().requires_grad_(), state=state))
         return kept[-1]

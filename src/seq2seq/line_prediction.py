@@ -4,7 +4,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -57,7 +57,7 @@ def predict(config: DictConfig) -> None:
         if wanted is None:
             predict_lines(predictor, lines, utf8_stdout(), batch_size, chunk, scores, look)
             return
-        with progress(source, str(wanted)) as advance, output_file(str(wanted), "output") as file:
+        with progress(source, str(wanted)) as advance, output_file(Path(str(wanted)).expanduser(), "output") as file:
             predict_lines(predictor, advance(lines), file, batch_size, chunk, scores, look)
 
 
@@ -77,6 +77,21 @@ def utf8_stdout() -> IO[str]:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", newline="\n")
     return sys.stdout
+
+
+def write_lines(output: IO[str], lines: Iterable[str]) -> None:
+    """Write lines for a reader who may be waiting for them, or may have left.
+
+    Raises:
+        UserError: If they cannot be written.
+    """
+    try:
+        output.writelines(lines)
+        output.flush()
+    except BrokenPipeError:  # the reader has left, as `head` does
+        raise
+    except OSError as error:
+        raise UserError(f"output cannot be written: {error.strerror or error}") from error
 
 
 Lines = Iterator[tuple[int, str]]
@@ -119,7 +134,7 @@ def attention_writer(wanted: object, predictor: Predictor) -> Iterator[Look]:
         raise UserError(f"attention={wanted}: the checkpoint has model.attention=none, so there are no weights to show")
     path = Path("attention" if wanted is True else str(wanted)).expanduser()
     if path.suffix == JSON_LINES:
-        with output_file(str(path), "attention") as file:
+        with output_file(path, "attention") as file:
             yield lambda _, text, prediction: write_alignment(file, predictor, text, prediction)
         return
     if path.exists():
@@ -168,14 +183,7 @@ def predict_lines(
     """Write N lines for each line, in order, the best first."""
     while read := list(islice(lines, chunk)):
         predictions = predictor.n_best([line for _, line in read], batch_size, scored=scores)
-        try:
-            for hypotheses in predictions:
-                for text, log_prob, _ in hypotheses:
-                    output.write(f"{text}\t{log_prob:.4f}\n" if scores else f"{text}\n")
-            output.flush()
-        except BrokenPipeError:  # the reader has left, as `head` does
-            raise
-        except OSError as error:
-            raise UserError(f"output cannot be written: {error.strerror or error}") from error
+        best = (hypothesis for hypotheses in predictions for hypothesis in hypotheses)
+        write_lines(output, (f"{text}\t{log_prob:.4f}\n" if scores else f"{text}\n" for text, log_prob, _ in best))
         for (number, line), hypotheses in zip(read, predictions, strict=True):
             look(number, line, hypotheses[0])

@@ -1,6 +1,7 @@
 """Log-probabilities of given pairs, for `scripts/score.py`."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
@@ -8,10 +9,10 @@ from omegaconf import DictConfig
 from seq2seq.building import plain
 from seq2seq.data.datamodule import PairsDataModule
 from seq2seq.data.tasks import build_task
-from seq2seq.errors import UserError, check_keys
+from seq2seq.errors import check_keys
 from seq2seq.evaluation import merge_data, warn_of_unknown
 from seq2seq.files import check_different, output_file
-from seq2seq.line_prediction import utf8_stdout
+from seq2seq.line_prediction import utf8_stdout, write_lines
 from seq2seq.module import Seq2SeqModule
 from seq2seq.prediction import check_one_vocabulary, find_device, load_modules
 from seq2seq.search import encode, teacher_forced
@@ -36,17 +37,10 @@ def score(config: DictConfig, overrides: Sequence[str] = ()) -> None:
     scores = token_log_probs(modules, data, find_device(settings["device"]))
     lines = [line_of(scores[row]) for row in range(len(data.corpus("test")))]
     if settings["output"] is not None:
-        with output_file(str(settings["output"]), "output") as file:
+        with output_file(Path(str(settings["output"])).expanduser(), "output") as file:
             file.writelines(lines)
-        return
-    try:
-        output = utf8_stdout()
-        output.writelines(lines)
-        output.flush()
-    except BrokenPipeError:  # the reader has left, as `head` does
-        raise
-    except OSError as error:
-        raise UserError(f"output cannot be written: {error.strerror or error}") from error
+    else:
+        write_lines(utf8_stdout(), lines)
 
 
 def line_of(tokens: Sequence[float]) -> str:
