@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from seq2seq.nn.attention import Attention, Memory
+from seq2seq.nn.dropout import Dropout
 from seq2seq.nn.encoder import EncoderOutput
+from seq2seq.nn.recurrence import run
 from seq2seq.nn.state import RNNS, RNNState
 
 
@@ -68,7 +70,7 @@ class Decoder(nn.Module):
     ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary_size, embedding_size)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         sizes = [embedding_size] + [hidden_size] * (len(extra_sizes) - 1)
         self.layers = nn.ModuleList(
             RNNS[cell](size + extra, hidden_size, batch_first=True)
@@ -108,8 +110,8 @@ class Decoder(nn.Module):
         """Run one layer over T steps in one call: ``(B, T, ...)`` to ``(B, T, H')``, and its state after them."""
         if layer > 0:
             inputs = self.dropout(inputs)
-        outputs, packed = self.layers[layer](inputs, state.layer(layer).to_torch())
-        return outputs, RNNState.from_torch(packed, 1)
+        rnn: Any = self.layers[layer]
+        return run(rnn, inputs, state.layer(layer))
 
     def combined(self, contexts: Tensor, outputs: Tensor) -> Tensor:
         """Join the contexts and the top layer's outputs into what predicts, ``(B, T, H')``, or E if tied."""

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from seq2seq.errors import check_choice, check_count, check_flag, check_number
+from seq2seq.nn.dropout import Dropout
+from seq2seq.nn.recurrence import run_packed
 from seq2seq.nn.state import RNNS, RNNState
 
 
@@ -71,7 +73,7 @@ class Encoder(nn.Module):
         check_count("model.encoder.embedding_size", embedding_size)
         dropout = check_number("model.dropout", dropout, 0, 1)
         self.embedding = nn.Embedding(vocabulary_size, embedding_size)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.rnn = RNNS[cell](
             embedding_size,
             hidden_size,
@@ -100,12 +102,9 @@ class Encoder(nn.Module):
         if int(lengths.min()) < 1 or int(lengths.max()) > steps:
             raise ValueError(f"lengths must lie between 1 and S={steps}, got {lengths.tolist()}")
         mask = torch.arange(steps) < lengths.unsqueeze(1)  # (B, S)
-        if mask.all():  # nothing to keep out, and batches of like length often are: on a CPU, packing costs half again
-            outputs, packed_state = self.rnn(self.dropout(self.embedding(source)))
-        else:
-            packed = pack_padded_sequence(source, lengths, batch_first=True, enforce_sorted=False)
-            # Ids are packed, not vectors: padding is never looked up, and less is copied.
-            embedded = PackedSequence(self.dropout(self.embedding(packed.data)), *packed[1:])
-            packed_outputs, packed_state = self.rnn(embedded)
-            outputs, _ = pad_packed_sequence(packed_outputs, batch_first=True, total_length=steps)
-        return EncoderOutput(outputs, RNNState.from_torch(packed_state, self.directions), mask.to(source.device))
+        packed = pack_padded_sequence(source, lengths, batch_first=True, enforce_sorted=False)
+        # Ids are packed, not vectors: padding is never looked up, and less is copied.
+        embedded = PackedSequence(self.dropout(self.embedding(packed.data)), *packed[1:])
+        packed_outputs, state = run_packed(self.rnn, embedded)
+        outputs, _ = pad_packed_sequence(packed_outputs, batch_first=True, total_length=steps)
+        return EncoderOutput(outputs, state, mask.to(source.device))

@@ -1,0 +1,114 @@
+"""Our recurrence is PyTorch's: the same results and the same gradients, sooner."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
+
+from seq2seq.nn.recurrence import run, run_packed
+from seq2seq.nn.state import RNNS, RNNState
+
+B, T, H, E = 4, 6, 7, 8
+TOLERANCE = {"rtol": 1e-12, "atol": 1e-12}
+
+
+def network(cell: str, layers: int, directions: int, dropout: float = 0.0) -> nn.GRU | nn.LSTM:
+    """Return a network of PyTorch's in double precision."""
+    torch.manual_seed(1)
+    return RNNS[cell](
+        E, H, layers, batch_first=True, bidirectional=directions == 2, dropout=dropout, dtype=torch.double
+    )
+
+
+def gradients(result: Tensor, state: RNNState, of: list[Tensor]) -> list[Tensor]:
+    """Return gradients of a sum in which everything that comes out has a weight of its own."""
+    parts = [result, *(part for part in state if part is not None)]
+    generator = torch.Generator().manual_seed(2)
+    weighed = [(part * torch.rand(part.shape, generator=generator, dtype=torch.double)).sum() for part in parts]
+    return list(torch.autograd.grad(torch.stack(weighed).sum(), of, retain_graph=True))
+
+
+cells, counts = st.sampled_from(sorted(RNNS)), st.integers(1, 3)
+
+
+@given(
+    cell=cells, layers=counts, directions=st.integers(1, 2), lengths=st.lists(st.integers(1, T), min_size=1, max_size=5)
+)
+def test_packed_rows_of_any_lengths_give_what_pytorch_gives(
+    cell: str, layers: int, directions: int, lengths: list[int]
+) -> None:
+    rnn = network(cell, layers, directions)
+    padded = torch.randn(len(lengths), max(lengths), E, dtype=torch.double, requires_grad=True)
+    packed = pack_padded_sequence(padded, torch.tensor(lengths), batch_first=True, enforce_sorted=False)
+
+    outputs, state = run_packed(rnn, packed)
+    expected, h_n = rnn(packed)
+    expected_state = RNNState.from_torch(h_n, directions)
+
+    torch.testing.assert_close((outputs.data, *state), (expected.data, *expected_state), **TOLERANCE)
+    of = [padded, *rnn.parameters()]
+    ours, theirs = gradients(outputs.data, state, of), gradients(expected.data, expected_state, of)
+    torch.testing.assert_close(ours, theirs, **TOLERANCE)
+
+
+@given(cell=cells, layers=counts, directions=st.integers(1, 2), steps=st.integers(1, T), rows=st.integers(1, B))
+def test_steps_from_a_given_state_are_those_of_pytorch(
+    cell: str, layers: int, directions: int, steps: int, rows: int
+) -> None:
+    rnn = network(cell, layers, directions)
+    inputs = torch.randn(rows, steps, E, dtype=torch.double, requires_grad=True)
+    h, c = torch.randn(2, layers, directions, rows, H, dtype=torch.double).requires_grad_().unbind()
+    state = RNNState(h, c if cell == "lstm" else None)
+
+    outputs, after = run(rnn, inputs, state)
+    expected, h_n = rnn(inputs, state.to_torch())
+    expected_after = RNNState.from_torch(h_n, directions)
+
+    torch.testing.assert_close((outputs, *after), (expected, *expected_after), **TOLERANCE)
+    of = [inputs, *(part for part in state if part is not None), *rnn.parameters()]
+    torch.testing.assert_close(gradients(outputs, after, of), gradients(expected, expected_after, of), **TOLERANCE)
+
+
+@pytest.mark.parametrize("cell", RNNS)
+def test_layers_are_joined_by_dropout_in_training_only(cell: str) -> None:
+    rnn = network(cell, layers=2, directions=2, dropout=0.5)
+    packed = pack_padded_sequence(torch.randn(B, T, E, dtype=torch.double), torch.tensor([6, 3, 5, 1]), True, False)
+
+    trained, state = run_packed(rnn, packed)
+    tested, tested_state = run_packed(rnn.eval(), packed)
+
+    assert torch.equal(state.h[0], tested_state.h[0]), "nothing is dropped below the bottom layer"
+    assert not torch.equal(state.h[1], tested_state.h[1])
+    assert torch.equal(tested.data, rnn(packed)[0].data) or torch.allclose(
+        tested.data, rnn(packed)[0].data, **TOLERANCE
+    )
+    assert not torch.equal(trained.data, tested.data)
+
+
+@pytest.mark.parametrize("cell", RNNS)
+def test_autocast_computes_in_its_precision(cell: str) -> None:
+    rnn = network(cell, layers=2, directions=2).float()
+    packed = pack_padded_sequence(torch.randn(B, T, E), torch.tensor([6, 3, 5, 1]), True, False)
+    exact, _ = run_packed(rnn, packed)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs, state = run_packed(rnn, packed)
+    outputs.data.sum().backward()
+
+    assert outputs.data.dtype == state.h.dtype == torch.bfloat16
+    torch.testing.assert_close(outputs.data.float(), exact.data, rtol=0, atol=0.03)
+    assert rnn.weight_hh_l0.grad is not None
+    assert rnn.weight_hh_l0.grad.dtype == torch.float32
+
+
+def test_second_derivatives_are_refused() -> None:
+    rnn = network("gru", layers=1, directions=1)
+    inputs = torch.randn(1, 2, E, dtype=torch.double, requires_grad=True)
+    outputs, _ = run_packed(rnn, PackedSequence(inputs.flatten(0, 1), torch.tensor([1, 1])))
+
+    (first,) = torch.autograd.grad(outputs.data.square().sum(), inputs, create_graph=True)
+
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
