@@ -1,10 +1,13 @@
 """Training: what the loss counts, how the learning rate moves, and that a model can learn by heart."""
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from conftest import LUONG
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
+from seq2seq.building import keep_quiet
 from seq2seq.data import BOS, PAD, UNK, Codec, Corpus, Vocabulary
 from seq2seq.errors import UserError
 from seq2seq.module import Seq2SeqModule, learning_rate_factor
@@ -161,3 +164,19 @@ def test_scheduled_sampling_is_a_probability(value):
 def test_label_smoothing_that_cannot_be_is_refused():
     with pytest.raises(UserError, match=r"label_smoothing=1\.0 must be a number of at least 0 and below 1"):
         make_module(label_smoothing=1.0)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_gradients_are_clipped_in_every_precision(precision, tmp_path):
+    keep_quiet()
+    module = make_module()
+    trainer = pl.Trainer(
+        max_steps=1, precision=precision, gradient_clip_val=1e-3, accelerator="cpu", logger=False, limit_val_batches=0,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+
+    loader = DataLoader([make_batch(module)], batch_size=None)
+    trainer.fit(module, loader, loader)
+
+    norms = [parameter.grad.norm() for parameter in module.parameters()]
+    assert torch.stack(norms).norm().item() == pytest.approx(1e-3, rel=1e-2)

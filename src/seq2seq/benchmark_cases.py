@@ -110,7 +110,7 @@ def make_module(settings: dict[str, Any], data: PairsDataModule, cell: str, kind
 
 def bare_loop(module: Seq2SeqModule, batches: Sequence[Batch], precision: str) -> Callable[[], None]:
     """Return a pass of the plainest training loop: forward, backward, clip, step."""
-    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3, fused=precision == "32-true")
+    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3, fused=True)
     module.log = lambda *_, **__: None  # pyright: ignore[reportAttributeAccessIssue]
     module.optimizers = lambda *_, **__: optimizer  # pyright: ignore[reportAttributeAccessIssue]
 
