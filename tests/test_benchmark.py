@@ -13,6 +13,7 @@ from seq2seq.data import Batch
 from seq2seq.errors import UserError
 from seq2seq.nn import EncoderOutput, RNNState, build_model
 from seq2seq.products import products
+from seq2seq.step_profile import shares
 
 B, S, T = 4, 5, 6
 SMALL = [override for override in TINY if override.startswith(("data", "model"))]
@@ -123,7 +124,21 @@ def test_the_table_and_the_file_hold_every_case(compose, tiny_checkpoint, tmp_pa
     ]  # fmt: skip
     assert [row["case"] for row in content["search"]] == ["greedy, batch 64", "beam 3, batch 64"]
     assert all(row["words_per_second"] > 0 for part in ("training", "search") for row in content[part])
+    assert list(content["profile"]) == ["luong, gru, batch 8, 32-true", "gnmt, gru, batch 8, 32-true"]
     assert "Speed of search" in capsys.readouterr().out
+
+
+def test_a_profile_tells_products_from_the_rest_and_from_python():
+    large, small = torch.randn(300, 300), torch.randn(3)
+
+    products = shares(lambda: [large @ large for _ in range(20)])
+    others = shares(lambda: [small.tanh() for _ in range(2000)])
+    python = shares(lambda: sum(range(1_000_000)))
+
+    assert products["matrix products"] > 0
+    assert others["matrix products"] == 0 < others["other operations"]
+    assert python["Python and autograd"] == pytest.approx(1)
+    assert sum(products.values()) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
@@ -135,6 +150,7 @@ def test_the_table_and_the_file_hold_every_case(compose, tiny_checkpoint, tmp_pa
         ("batch_sizes=[0]", "batch_sizes=0 must be a whole number of at least 1"),
         ("kinds=[]", r"kinds=\[\] must be a list of at least one"),
         ("trainer_overhead=maybe", "trainer_overhead=maybe must be true or false"),
+        ("profile=maybe", "profile=maybe must be true or false"),
         ("precisions=[16]", "precisions=16 must be one of 32-true, bf16-mixed"),
         ("+foo=1", "foo is unknown; the keys are batch_sizes, batches, "),
     ],

@@ -6,6 +6,7 @@ does meets all of them alike. Medians over rounds are reported, with the spread.
 
 import math
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -19,11 +20,12 @@ from rich.table import Table
 
 from seq2seq.benchmark_cases import Case, search_cases, training_cases
 from seq2seq.building import keep_quiet, plain
-from seq2seq.errors import UserError, check_count, check_keys
+from seq2seq.errors import UserError, check_count, check_flag, check_keys
 from seq2seq.report import write_json
+from seq2seq.step_profile import shares
 
 KEYS = ["data", "model", "batch_sizes", "kinds", "cells", "precisions", "rounds", "batches", "checkpoint", "search",
-        "search_batch_size", "output", "trainer_overhead"]  # fmt: skip
+        "search_batch_size", "output", "trainer_overhead", "profile"]  # fmt: skip
 
 
 def benchmark(config: DictConfig) -> dict[str, Any]:
@@ -35,6 +37,7 @@ def benchmark(config: DictConfig) -> dict[str, Any]:
     keep_quiet()
     settings = plain(config)
     check_keys("", settings, KEYS)
+    profiled = check_flag("profile", settings["profile"])
     rounds, count = check_count("rounds", settings["rounds"]), check_count("batches", settings["batches"])
     output = Path(str(settings["output"])).expanduser()
     try:  # before the time is spent
@@ -44,13 +47,16 @@ def benchmark(config: DictConfig) -> dict[str, Any]:
         raise UserError(f"output={output} cannot be written: {error.strerror}") from error
     searching = search_cases(settings, count) if settings["checkpoint"] is not None else []
     content: dict[str, Any] = {"threads": torch.get_num_threads(), "torch": torch.__version__, "rounds": rounds}
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=120)
     with tempfile.TemporaryDirectory() as scratch:  # for what the trainer logs
         training = training_cases(settings, count, Path(scratch))
         for title, cases in (("training", training), ("search", searching)):
             if cases:
                 content[title] = report(cases, timed(cases, rounds))
                 show(console, title, content[title])
+        if profiled:
+            content["profile"] = {case.name: shares(case.run) for case in training if case.bare}
+            show_profile(console, content["profile"])
     write_json(output, content)
     console.print(f"written to {output}", markup=False, soft_wrap=True)
     return content
@@ -95,4 +101,15 @@ def show(console: Console, title: str, rows: Sequence[dict[str, Any]]) -> None:
             row["case"], f"{row['words_per_second']:,.0f}", f"{row['tokens_per_second']:,.0f}", f"{row['spread']:.0%}",
             share, f"{row['padding']:.0%}",
         )  # fmt: skip
+    console.print(table)
+
+
+def show_profile(console: Console, profile: dict[str, dict[str, float]]) -> None:
+    """Print where the time of training steps goes."""
+    table = Table(title="Where the time of a bare step goes, under the profiler")
+    table.add_column("case")
+    for group in next(iter(profile.values())):
+        table.add_column(group, justify="right")
+    for name, groups in profile.items():
+        table.add_row(name, *(f"{share:.0%}" for share in groups.values()))
     console.print(table)

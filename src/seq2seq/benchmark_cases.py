@@ -39,6 +39,7 @@ class Case(NamedTuple):
         tokens: Target tokens of a pass, the ends included.
         padding: Share of the source and target places of a pass that are padding.
         limit: Seconds that the matrix products of a pass would take by themselves; not a number if it is not known.
+        bare: Whether this is a training loop without a trainer, whose steps a profile can look into.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Case(NamedTuple):
     tokens: int
     padding: float
     limit: float
+    bare: bool = False
 
 
 def batches_of(data: PairsDataModule, split: Split, count: int) -> list[Batch]:
@@ -82,7 +84,7 @@ def training_cases(settings: dict[str, Any], count: int, scratch: Path) -> list[
         limit = sum(limit_seconds(module.model, batch, precision) for batch in batches)
         numbers = (*contents(batches), limit)
         name = f"{kind}, {cell}, batch {size}, {precision}"
-        cases.append(Case(name, bare_loop(module, batches, precision), *numbers))
+        cases.append(Case(name, bare_loop(module, batches, precision), *numbers, bare=True))
         if overhead:
             module = make_module(settings, data, cell, kind)
             cases.append(Case(f"{name}, trainer", trainer_loop(module, batches, precision, scratch), *numbers))
