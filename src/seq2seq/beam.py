@@ -83,6 +83,72 @@ class _Pool(NamedTuple):
         return Found(tokens, self.log_probs.gather(1, places), scores)
 
 
+class _Beams(NamedTuple):
+    """The K hypotheses of each of the W rows that are still in the work, and what those rows have ended.
+
+    Attributes:
+        rows: Where they belong in the batch, ``(W)``.
+        tokens: The last token of each, ``(W, K)``.
+        history: All tokens, ``(W, K, max_length)``.
+        totals: Log-probabilities; minus infinity at places that are not in use, ``(W, K)``.
+        pool: Of the same rows.
+    """
+
+    rows: Tensor
+    tokens: Tensor
+    history: Tensor
+    totals: Tensor
+    pool: _Pool
+
+    @classmethod
+    def start(cls, rows: Tensor, beam_size: int, max_length: int) -> "_Beams":
+        """Begin every row with one hypothesis, as all would be the same at first."""
+        count, device = len(rows), rows.device
+        totals = torch.full((count, beam_size), -torch.inf, device=device)
+        totals[:, 0] = 0
+        pool = _Pool(
+            torch.full((count, beam_size + 1, max_length), PAD, device=device),
+            torch.full((count, beam_size + 1), -torch.inf, device=device),
+            torch.full((count, beam_size + 1), -torch.inf, device=device),
+            torch.zeros(count, dtype=torch.long, device=device),
+        )
+        history = torch.full((count, beam_size, max_length), PAD, device=device)
+        return cls(rows, torch.full_like(totals, BOS, dtype=torch.long), history, totals, pool)
+
+    def grow(self, log_probs: Tensor, number: int, divisor: Tensor) -> tuple["_Beams", Tensor]:
+        """Take a step: of all hypotheses that are one token longer, keep the K best of each row.
+
+        Args:
+            log_probs: Of the next token, ``(W * K, V)``.
+            number: Of the step, from 0 on; what goes on after the last one is cut, and joins the ended.
+            divisor: Of the log-probabilities of what ends now.
+
+        Returns:
+            The beams, and which of the ``W * K`` hypotheses before each has grown from, ``(W, K)``.
+        """
+        count, beam_size, max_length = self.history.shape
+        candidates = self.totals.to(log_probs.dtype).unsqueeze(-1) + log_probs.view(count, beam_size, -1)
+        totals, chosen = candidates.flatten(1).topk(beam_size)
+        parents, tokens = chosen // candidates.size(-1), chosen % candidates.size(-1)
+        free = beam_size - self.pool.taken.unsqueeze(1)
+        totals = totals.masked_fill(torch.arange(beam_size, device=free.device) >= free, -torch.inf)
+        ends = (tokens == EOS) & (totals > -torch.inf)
+        history = self.history.gather(1, parents.unsqueeze(-1).expand_as(self.history))
+        pool = self.pool.add(ends, history, totals, totals / divisor)
+        totals = totals.masked_fill(ends, -torch.inf)
+        history[:, :, number] = tokens.masked_fill(totals == -torch.inf, PAD)
+        if number + 1 == max_length:
+            pool = pool.add(totals > -torch.inf, history, totals, totals / divisor)
+            totals = torch.full_like(totals, -torch.inf)
+        grown_from = torch.arange(count, device=parents.device).unsqueeze(1) * beam_size + parents
+        return _Beams(self.rows, tokens, history, totals, pool), grown_from
+
+    def select(self, kept: Tensor) -> "_Beams":
+        """Return the beams of some rows, ``(W')``."""
+        rows, tokens, history, totals = (part[kept] for part in self[:-1])
+        return _Beams(rows, tokens, history, totals, _Pool(*(part[kept] for part in self.pool)))
+
+
 @torch.inference_mode()
 def beam(
     models: Sequence[Seq2Seq],
@@ -110,60 +176,27 @@ def beam(
         stop_early: Whether rows leave when they are done, which does not change the result.
     """
     mask = encoded[0].memory.mask
-    device, batch_size = mask.device, mask.size(0)
-    places = torch.arange(beam_size, device=device)
-    rows = torch.arange(batch_size, device=device)  # where the W rows still in the work belong
+    rows = torch.arange(mask.size(0), device=mask.device)
     encoded = [one.select(rows.repeat_interleave(beam_size)) for one in encoded]
-    tokens = torch.full((batch_size * beam_size,), BOS, device=device)
-    history = torch.full((batch_size, beam_size, max_length), PAD, device=device)
-    totals = torch.full((batch_size, beam_size), -torch.inf, device=device)
-    totals[:, 0] = 0  # all beams would be the same at first
-    pool = _Pool(
-        torch.full((batch_size, beam_size + 1, max_length), PAD, device=device),
-        torch.full((batch_size, beam_size + 1), -torch.inf, device=device),
-        torch.full((batch_size, beam_size + 1), -torch.inf, device=device),
-        torch.zeros(batch_size, dtype=torch.long, device=device),
-    )
-    longest = normalisation(torch.tensor(max_length, device=device)).to(totals)
-    found = pool.best(n_best)
+    beams = _Beams.start(rows, beam_size, max_length)
+    found = beams.pool.best(n_best)
+    longest = normalisation(torch.tensor(max_length, device=mask.device))
     for number in range(max_length):
-        log_probs, encoded = step(models, encoded, tokens)
-        totals = totals.to(log_probs.dtype)
-        candidates = totals.unsqueeze(-1) + banned(log_probs).view(len(rows), beam_size, -1)
-        totals, chosen = candidates.flatten(1).topk(beam_size)
-        parents, symbols = chosen // candidates.size(-1), chosen % candidates.size(-1)
-        totals = totals.masked_fill(places >= beam_size - pool.taken.unsqueeze(1), -torch.inf)
-        ends = (symbols == EOS) & (totals > -torch.inf)
-        history = history.gather(1, parents.unsqueeze(-1).expand_as(history))
-        divisor = normalisation(torch.tensor(number + 1, device=device)).to(totals)
-        pool = pool.add(ends, history, totals, totals / divisor)
-        totals = totals.masked_fill(ends, -torch.inf)
-        history[:, :, number] = symbols.masked_fill(totals == -torch.inf, PAD)
-        if number + 1 == max_length:  # cut
-            pool = pool.add(totals > -torch.inf, history, totals, totals / divisor)
-        going = (totals > -torch.inf).any(1) & (number + 1 < max_length)
+        log_probs, encoded = step(models, encoded, beams.tokens.flatten())
+        divisor = normalisation(torch.tensor(number + 1, device=mask.device)).to(log_probs.dtype)
+        beams, grown_from = beams.grow(banned(log_probs), number, divisor)
+        going = (beams.totals > -torch.inf).any(1)
         if stop_early:
-            going &= totals.amax(1) / longest > pool.scores.topk(n_best).values[:, -1]
-        count = int(going.sum())
-        if count * 2 <= len(rows):  # rows leave, with what they have found
-            for whole, part in zip(found, pool.best(n_best), strict=True):
-                whole[rows] = part.to(whole.dtype)
-        if count == 0:
-            break
-        order = (torch.arange(len(rows), device=device).unsqueeze(1) * beam_size + parents).flatten()
-        tokens = symbols.flatten()
-        if count * 2 > len(rows):
-            encoded = [one._replace(state=one.state.select(order)) for one in encoded]  # the memory is the row's
-            continue
+            going &= beams.totals.amax(1) / longest > beams.pool.scores.topk(n_best).values[:, -1]
         kept = going.nonzero().squeeze(1)
-        order = order.view(-1, beam_size)[kept].flatten()
-        encoded = [one.select(order) for one in encoded]
-        rows, history, totals, tokens = (
-            rows[kept],
-            history[kept],
-            totals[kept],
-            tokens.view(-1, beam_size)[kept].flatten(),
-        )
-        pool = _Pool(*(part[kept] for part in pool))
+        if 2 * len(kept) > len(going):  # not enough to be worth moving the others
+            encoded = [one._replace(state=one.state.select(grown_from.flatten())) for one in encoded]
+            continue  # the memory is the row's
+        for whole, part in zip(found, beams.pool.best(n_best), strict=True):  # before rows leave
+            whole[beams.rows] = part.to(whole.dtype)
+        if len(kept) == 0:
+            break
+        beams = beams.select(kept)
+        encoded = [one.select(grown_from[kept].flatten()) for one in encoded]
     steps = int((found.tokens != PAD).any(0).any(0).sum())
     return found._replace(tokens=found.tokens[:, :, :steps])
