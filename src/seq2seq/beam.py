@@ -35,6 +35,10 @@ class LengthNormalisation(NamedTuple):
         kind: ``gnmt``, ``((5 + length) / 6) ** alpha`` (Wu et al. 2016, equation 14); ``average``, the length; or
             ``none``.
         alpha: Of ``gnmt``.
+
+    Example:
+        >>> LengthNormalisation("gnmt", alpha=1.0)(torch.tensor([1, 7]))
+        tensor([1., 2.])
     """
 
     kind: str

@@ -116,6 +116,12 @@ class Sampling(NamedTuple):
         temperature: What log-probabilities are divided by: below 1 the likely becomes likelier.
         top_k: Draw from this many of the most probable symbols only; 0: from all (Fan et al. 2018).
         top_p: Draw from the fewest symbols that have this probability together; 1: from all (Holtzman et al. 2020).
+
+    Example:
+        >>> log_probs = torch.tensor([[0.1, 0.6, 0.3]]).log()
+        >>> drawn = [int(Sampling(top_k=2)(log_probs, torch.Generator().manual_seed(seed))) for seed in range(50)]
+        >>> sorted(set(drawn))
+        [1, 2]
     """
 
     temperature: float = 1.0

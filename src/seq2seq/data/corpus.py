@@ -62,6 +62,12 @@ class Corpus(Dataset[Batch]):
 
     Args:
         pairs: Ids of source and target, without begin or end.
+
+    Example:
+        >>> corpus = Corpus([([5], [6, 7]), ([5, 6, 7], [8])])
+        >>> corpus[[1, 0]].source, corpus[[1, 0]].source_lengths
+        (tensor([[5, 6, 7],
+                [5, 0, 0]]), tensor([3, 1]))
     """
 
     def __init__(self, pairs: Iterable[tuple[Sequence[int], Sequence[int]]]) -> None:

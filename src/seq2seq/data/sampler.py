@@ -26,6 +26,11 @@ class BucketSampler(Sampler[list[int]]):
         batch_size: Rows in a batch; the last one may hold fewer.
         shuffle: Whether this is for training.
         seed: Of the shuffling.
+
+    Example:
+        >>> lengths = torch.tensor([3, 1, 3, 1])
+        >>> list(BucketSampler(lengths, lengths, batch_size=2, shuffle=False, seed=0))
+        [[1, 3], [0, 2]]
     """
 
     def __init__(

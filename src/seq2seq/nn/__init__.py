@@ -6,7 +6,6 @@ Axes, in every docstring of this project:
 B     batch: the rows, one sentence each
 S     source steps, padded to the longest row
 T     target steps, padded likewise
-N     tokens of packed rows, all steps together
 V     vocabulary
 E     embedding
 H     hidden units of one direction

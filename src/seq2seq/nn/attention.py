@@ -62,6 +62,14 @@ class GeneralAttention(nn.Module):
     """``query W value`` (Luong et al. 2015, equation 8, "general").
 
     Memory in training: the scores, ``B * T * S`` numbers, and the keys, ``B * S * H'``.
+
+    Example:
+        >>> attention = GeneralAttention(query_size=7, value_size=10)
+        >>> mask = torch.tensor([[True, True, True], [True, True, False]])
+        >>> memory = attention.remember(torch.randn(2, 3, 10), mask)
+        >>> contexts, weights = attention(torch.randn(2, 4, 7), memory)
+        >>> contexts.shape, weights.shape, weights[1, :, 2].tolist()  # nothing for the padding
+        (torch.Size([2, 4, 10]), torch.Size([2, 4, 3]), [0.0, 0.0, 0.0, 0.0])
     """
 
     def __init__(self, *, query_size: int, value_size: int) -> None:
@@ -82,6 +90,13 @@ class DotAttention(nn.Module):
     """``query value`` (Luong et al. 2015, equation 8, "dot"): no parameters, so the sizes must agree, H' = D * H.
 
     Memory in training: the scores, ``B * T * S`` numbers; the keys are the values.
+
+    Example:
+        >>> attention = DotAttention(query_size=2, value_size=2)
+        >>> outputs, mask = torch.tensor([[[9.0, 0.0], [0.0, 9.0]]]), torch.ones(1, 2, dtype=torch.bool)
+        >>> memory = attention.remember(outputs, mask)
+        >>> attention(torch.tensor([[[0.0, 9.0]]]), memory)[1].round().tolist()  # like the second value
+        [[[0.0, 1.0]]]
     """
 
     def __init__(self, *, query_size: int, value_size: int) -> None:
@@ -107,6 +122,12 @@ class AdditiveAttention(nn.Module):
 
     Memory in training: ``B * T * S * H'`` numbers, as every query meets every key before the sum: H' times what the
     other scorings take. On long sequences that is what fills a GPU.
+
+    Example:
+        >>> attention = AdditiveAttention(query_size=7, value_size=10)
+        >>> memory = attention.remember(torch.randn(2, 3, 10), mask=torch.ones(2, 3, dtype=torch.bool))
+        >>> attention(torch.randn(2, 4, 7), memory)[0].shape
+        torch.Size([2, 4, 10])
     """
 
     def __init__(self, *, query_size: int, value_size: int) -> None:
@@ -130,6 +151,13 @@ class MultiheadAttention(nn.Module):
     """Scaled dot products in ``num_heads`` subspaces at once (Vaswani et al. 2017, section 3.2.2), with A = H'.
 
     The weights that are returned are the mean over heads. Memory in training: ``num_heads * B * T * S`` numbers.
+
+    Example:
+        >>> attention = MultiheadAttention(query_size=8, value_size=10, num_heads=4)
+        >>> memory = attention.remember(torch.randn(2, 3, 10), mask=torch.ones(2, 3, dtype=torch.bool))
+        >>> contexts, weights = attention(torch.randn(2, 4, 8), memory)
+        >>> contexts.shape, weights.shape
+        (torch.Size([2, 4, 8]), torch.Size([2, 4, 3]))
     """
 
     def __init__(self, *, query_size: int, value_size: int, num_heads: int) -> None:
@@ -168,6 +196,12 @@ class NoAttention(nn.Module):
     """Looks at nothing, so the handed-over state is all that the decoder knows of the source (Cho et al. 2014).
 
     Costs no memory beyond the encoder's own outputs.
+
+    Example:
+        >>> attention = NoAttention(query_size=7, value_size=10)
+        >>> memory = attention.remember(torch.randn(2, 3, 10), mask=torch.ones(2, 3, dtype=torch.bool))
+        >>> attention(torch.randn(2, 4, 7), memory)[0].shape
+        torch.Size([2, 4, 0])
     """
 
     def __init__(self, *, query_size: int, value_size: int) -> None:  # noqa: ARG002 - built like the others

@@ -16,6 +16,16 @@ class LuongDecoder(Decoder):
 
     The recurrent layers read the target alone, starting from the handed-over state; their outputs then attend. Nothing
     in the recurrence waits for the attention, so any number of steps is one call a layer, without a loop in Python.
+
+    Example:
+        >>> from seq2seq.nn.attention import GeneralAttention
+        >>> attention = GeneralAttention(query_size=7, value_size=10)
+        >>> decoder = LuongDecoder(vocabulary_size=9, embedding_size=8, hidden_size=7, cell="gru", extra_sizes=[0, 0],
+        ...                        attention=attention, dropout=0.0, tied=False)  # of two layers
+        >>> memory = attention.remember(torch.randn(2, 3, 10), mask=torch.ones(2, 3, dtype=torch.bool))
+        >>> targets, state = torch.ones(2, 4, dtype=torch.long), RNNState(torch.zeros(2, 1, 2, 7))
+        >>> decoder(targets, memory, state).logits.shape
+        torch.Size([2, 4, 9])
     """
 
     def forward(self, targets: Tensor, memory: Memory, state: RNNState) -> DecoderOutput:
