@@ -12,6 +12,7 @@ from seq2seq.benchmark_cases import Case
 from seq2seq.data import Batch
 from seq2seq.errors import UserError
 from seq2seq.nn import EncoderOutput, RNNState, build_model
+from seq2seq.nn.dropout import dropout
 from seq2seq.products import products
 from seq2seq.step_profile import shares
 
@@ -125,7 +126,9 @@ def test_the_table_and_the_file_hold_every_case(compose, tiny_checkpoint, tmp_pa
     assert [row["case"] for row in content["search"]] == ["greedy, batch 64", "beam 3, batch 64"]
     assert all(row["words_per_second"] > 0 for part in ("training", "search") for row in content[part])
     assert list(content["profile"]) == ["luong, gru, batch 8, 32-true", "gnmt, gru, batch 8, 32-true"]
-    assert "Speed of search" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "Speed of search" in printed
+    assert "Where the time of a bare step goes" in printed
 
 
 def test_a_profile_tells_products_from_the_rest_and_from_python():
@@ -139,6 +142,27 @@ def test_a_profile_tells_products_from_the_rest_and_from_python():
     assert others["matrix products"] == 0 < others["other operations"]
     assert python["Python and autograd"] == pytest.approx(1)
     assert sum(products.values()) == pytest.approx(1)
+
+
+def test_a_profile_tells_the_optimiser_clipping_and_random_numbers_apart():
+    weight = torch.nn.Parameter(torch.randn(8, 8))
+    optimizer = torch.optim.AdamW([weight], fused=True)
+
+    def step():
+        dropout(torch.randn(8, 8) @ weight, 0.5, training=True).sum().backward()
+        torch.nn.utils.clip_grad_norm_([weight], 1e-3)
+        optimizer.step()
+
+    assert all(share > 0 for share in shares(step).values())
+
+
+def test_a_profile_is_made_only_if_wanted(compose, tmp_path, capsys):
+    small = ["data=reverse", *SMALL[1:], "batch_sizes=[8]", "kinds=[luong]", "rounds=1", "batches=1", "profile=false"]
+
+    content = benchmark(compose("benchmark", *small, "trainer_overhead=false", f"output={tmp_path}/b.json"))
+
+    assert "profile" not in content
+    assert "Where the time" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -167,16 +167,35 @@ def test_label_smoothing_that_cannot_be_is_refused():
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_gradients_are_clipped_in_every_precision(precision, tmp_path):
+@pytest.mark.parametrize(
+    ("algorithm", "size"), [("norm", torch.linalg.vector_norm), (None, torch.linalg.vector_norm), ("value", torch.amax)]
+)
+def test_gradients_are_clipped_for_a_fused_optimiser_in_every_precision(algorithm, size, precision, tmp_path):
     keep_quiet()
     module = make_module()
     trainer = pl.Trainer(
-        max_steps=1, precision=precision, gradient_clip_val=1e-3, accelerator="cpu", logger=False, limit_val_batches=0,
+        max_steps=1, precision=precision, gradient_clip_val=1e-3,
+        gradient_clip_algorithm=algorithm, accelerator="cpu", logger=False, limit_val_batches=0,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
     )  # fmt: skip
 
     loader = DataLoader([make_batch(module)], batch_size=None)
     trainer.fit(module, loader, loader)
 
-    norms = [parameter.grad.norm() for parameter in module.parameters()]
-    assert torch.stack(norms).norm().item() == pytest.approx(1e-3, rel=1e-2)
+    assert trainer.optimizers[0].param_groups[0]["fused"]
+    gradients = torch.cat([parameter.grad.flatten() for parameter in module.parameters()]).abs()
+    assert size(gradients).item() == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_nothing_is_clipped_unless_asked_for(tmp_path):
+    keep_quiet()
+    module = make_module()
+    trainer = pl.Trainer(
+        max_steps=1, precision="bf16-mixed", accelerator="cpu", logger=False, limit_val_batches=0,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    loader = DataLoader([make_batch(module)], batch_size=None)
+
+    trainer.fit(module, loader, loader)
+
+    assert torch.cat([parameter.grad.flatten() for parameter in module.parameters()]).norm() > 0.1

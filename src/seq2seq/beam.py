@@ -105,15 +105,15 @@ class _Beams(NamedTuple):
     pool: _Pool
 
     @classmethod
-    def start(cls, rows: Tensor, beam_size: int, max_length: int) -> "_Beams":
+    def start(cls, rows: Tensor, beam_size: int, max_length: int, dtype: torch.dtype) -> "_Beams":
         """Begin every row with one hypothesis, as all would be the same at first."""
         count, device = len(rows), rows.device
-        totals = torch.full((count, beam_size), -torch.inf, device=device)
+        totals = torch.full((count, beam_size), -torch.inf, dtype=dtype, device=device)
         totals[:, 0] = 0
         pool = _Pool(
             torch.full((count, beam_size + 1, max_length), PAD, device=device),
-            torch.full((count, beam_size + 1), -torch.inf, device=device),
-            torch.full((count, beam_size + 1), -torch.inf, device=device),
+            torch.full((count, beam_size + 1), -torch.inf, dtype=dtype, device=device),
+            torch.full((count, beam_size + 1), -torch.inf, dtype=dtype, device=device),
             torch.zeros(count, dtype=torch.long, device=device),
         )
         history = torch.full((count, beam_size, max_length), PAD, device=device)
@@ -131,7 +131,7 @@ class _Beams(NamedTuple):
             The beams, and which of the ``W * K`` hypotheses before each has grown from, ``(W, K)``.
         """
         count, beam_size, max_length = self.history.shape
-        candidates = self.totals.to(log_probs.dtype).unsqueeze(-1) + log_probs.view(count, beam_size, -1)
+        candidates = self.totals.unsqueeze(-1) + log_probs.view(count, beam_size, -1)
         totals, chosen = candidates.flatten(1).topk(beam_size)
         parents, tokens = chosen // candidates.size(-1), chosen % candidates.size(-1)
         free = beam_size - self.pool.taken.unsqueeze(1)
@@ -182,12 +182,13 @@ def beam(
     mask = encoded[0].memory.mask
     rows = torch.arange(mask.size(0), device=mask.device)
     encoded = [one.select(rows.repeat_interleave(beam_size)) for one in encoded]
-    beams = _Beams.start(rows, beam_size, max_length)
+    precision = torch.promote_types(encoded[0].memory.values.dtype, torch.float32)  # that of the log-probabilities
+    beams = _Beams.start(rows, beam_size, max_length, precision)
     found = beams.pool.best(n_best)
     longest = normalisation(torch.tensor(max_length, device=mask.device))
     for number in range(max_length):
         log_probs, encoded = step(models, encoded, beams.tokens.flatten())
-        divisor = normalisation(torch.tensor(number + 1, device=mask.device)).to(log_probs.dtype)
+        divisor = normalisation(torch.tensor(number + 1, device=mask.device)).to(precision)
         beams, grown_from = beams.grow(banned(log_probs), number, divisor)
         going = (beams.totals > -torch.inf).any(1)
         if stop_early:
@@ -197,7 +198,7 @@ def beam(
             encoded = [one._replace(state=one.state.select(grown_from.flatten())) for one in encoded]
             continue  # the memory is the row's
         for whole, part in zip(found, beams.pool.best(n_best), strict=True):  # before rows leave
-            whole[beams.rows] = part.to(whole.dtype)
+            whole[beams.rows] = part
         if len(kept) == 0:
             break
         beams = beams.select(kept)

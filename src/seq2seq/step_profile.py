@@ -11,7 +11,7 @@ GROUPS = {
     "clipping": {"linalg_vector_norm", "_foreach_norm", "_foreach_mul_"},
     "random numbers": {"random_", "bernoulli_"},
 }
-"""Operations of PyTorch, by what they are there for; of its products, those that it counts as one."""
+"""Operations of PyTorch, by what a training step of ours has them for."""
 
 OTHERS = "other operations"
 OUTSIDE = "Python and autograd"

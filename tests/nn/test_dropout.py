@@ -50,6 +50,17 @@ def test_a_seed_gives_the_same_units() -> None:
     assert not torch.equal(other, first)
 
 
+def test_a_probability_of_two_in_65536_is_not_lost() -> None:
+    torch.manual_seed(0)
+    dropped = (dropout(torch.ones(5 * UNITS), 2 / 65536, training=True) == 0).sum().item()
+
+    assert dropped == pytest.approx(5 * UNITS * 2 / 65536, abs=SIGMAS * (5 * UNITS * 2 / 65536) ** 0.5)
+
+
+def test_the_result_is_in_the_precision_of_the_units() -> None:
+    assert dropout(torch.ones(3, dtype=torch.bfloat16), 0.5, training=True).dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize(("p", "training"), [(0.0, True), (1.0, True), (0.5, False)])
 def test_all_none_and_testing_are_those_of_pytorch(p: float, training: bool) -> None:
     units = torch.randn(10)

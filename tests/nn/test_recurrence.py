@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn.utils import prune
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from seq2seq.nn.recurrence import run, run_packed
@@ -73,7 +74,7 @@ def test_steps_from_a_given_state_are_those_of_pytorch(
 
 @pytest.mark.parametrize("cell", RNNS)
 def test_layers_are_joined_by_dropout_in_training_only(cell: str) -> None:
-    rnn = network(cell, layers=2, directions=2, dropout=0.5)
+    rnn = network(cell, layers=2, directions=2, dropout=0.3)
     packed = pack_padded_sequence(torch.randn(B, T, E, dtype=torch.double), torch.tensor([6, 3, 5, 1]), True, False)
 
     trained, state = run_packed(rnn, packed)
@@ -88,23 +89,76 @@ def test_layers_are_joined_by_dropout_in_training_only(cell: str) -> None:
 
 
 @pytest.mark.parametrize("cell", RNNS)
-def test_autocast_computes_in_its_precision(cell: str) -> None:
+def test_autocast_takes_products_in_its_precision_and_keeps_the_state(cell: str) -> None:
     rnn = network(cell, layers=2, directions=2).float()
     packed = pack_padded_sequence(torch.randn(B, T, E), torch.tensor([6, 3, 5, 1]), True, False)
+    parameters = list(rnn.parameters())
     exact, _ = run_packed(rnn, packed)
+    expected = torch.autograd.grad(exact.data.sum(), parameters)
 
     with torch.autocast("cpu", torch.bfloat16):
         outputs, state = run_packed(rnn, packed)
-    outputs.data.sum().backward()
+    found = torch.autograd.grad(outputs.data.sum(), parameters)
 
-    assert outputs.data.dtype == state.h.dtype == torch.bfloat16
-    torch.testing.assert_close(outputs.data.float(), exact.data, rtol=0, atol=0.03)
-    assert rnn.weight_hh_l0.grad is not None
-    assert rnn.weight_hh_l0.grad.dtype == torch.float32
+    assert outputs.data.dtype == state.h.dtype == torch.float32
+    assert 0 < (outputs.data - exact.data).abs().max() < 0.03
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.dtype == torch.float32
+        torch.testing.assert_close(ours, theirs, rtol=0.1, atol=0.1)
 
 
-def test_second_derivatives_are_refused() -> None:
-    rnn = network("gru", layers=1, directions=1)
+def test_a_cell_that_counts_to_three_hundred_gets_there_under_autocast() -> None:
+    rnn = network("lstm", layers=1, directions=1).float()
+    for parameter in rnn.parameters():
+        nn.init.zeros_(parameter)
+    nn.init.constant_(
+        rnn.get_parameter("bias_ih_l0"), 20
+    )  # i = f = g = 1: c grows by one a step; bfloat16 stops at 256
+    packed = pack_padded_sequence(torch.zeros(2, 300, E), torch.tensor([270, 300]), True, False)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        _, state = run_packed(rnn, packed)
+
+    assert state.c is not None
+    assert state.c[0, 0, :, 0].tolist() == [270, 300]
+
+
+@pytest.mark.parametrize("cell", RNNS)
+def test_gradients_on_a_cpu_do_not_go_through_pytorchs_own(cell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rnn = network(cell, layers=2, directions=2)
+    monkeypatch.setattr(rnn, "forward", None)
+    packed = pack_padded_sequence(torch.randn(B, T, E, dtype=torch.double), torch.tensor([6, 3, 5, 1]), True, False)
+
+    run_packed(rnn, packed)
+
+    if cell == "gru":  # for rows of one length, PyTorch has a fast LSTM
+        run(rnn, torch.randn(B, T, E, dtype=torch.double), RNNState(torch.zeros(2, 2, B, H, dtype=torch.double)))
+
+
+@pytest.mark.parametrize("cell", RNNS)
+def test_weights_that_a_hook_sets_are_those_that_count(cell: str) -> None:
+    rnn = network(cell, layers=1, directions=1)
+    prune.l1_unstructured(rnn, "weight_hh_l0", amount=0.5)
+    rnn.load_state_dict({name: weight + 1 for name, weight in rnn.state_dict().items()})
+    packed = pack_padded_sequence(torch.randn(B, T, E, dtype=torch.double), torch.tensor([6, 3, 5, 1]), True, False)
+
+    outputs, _ = run_packed(rnn, packed)
+
+    torch.testing.assert_close(outputs.data, rnn(packed)[0].data, **TOLERANCE)
+
+
+@pytest.mark.parametrize(("layers", "rows"), [(2, B + 1), (1, B), (2, 1)])
+def test_a_state_of_another_shape_is_refused(layers: int, rows: int) -> None:
+    rnn = network("gru", layers=2, directions=1)
+    state = RNNState(torch.zeros(layers, 1, rows, H, dtype=torch.double))
+
+    with pytest.raises(ValueError, match=rf"the state is \({layers}, 1, {rows}, 7\), and must be .* = \(2, 1, 4, 7\)"):
+        run(rnn, torch.zeros(B, T, E, dtype=torch.double), state)
+
+
+@pytest.mark.parametrize("cell", RNNS)
+def test_second_derivatives_are_refused(cell: str) -> None:
+    rnn = network(cell, layers=1, directions=1)
     inputs = torch.randn(1, 2, E, dtype=torch.double, requires_grad=True)
     outputs, _ = run_packed(rnn, PackedSequence(inputs.flatten(0, 1), torch.tensor([1, 1])))
 

@@ -11,8 +11,8 @@ CHANCES = 2**16
 class Dropout(nn.Dropout):
     """``nn.Dropout`` (Srivastava et al. 2014), several times as fast on a CPU.
 
-    There, PyTorch draws a number for every unit. Here one of 64 bits serves four units, so the probability is the next
-    multiple of 1 / 65536; what is kept is scaled by what that is, so the mean of a unit stays as it was.
+    There, PyTorch draws a number for every unit. Here one of 64 bits serves four units, so the probability is the
+    nearest multiple of 1 / 65536; what is kept is scaled by what that is, so the mean of a unit stays as it was.
 
     Example:
         >>> layer = Dropout(0.5)
@@ -30,9 +30,9 @@ class Dropout(nn.Dropout):
 def dropout(units: Tensor, p: float, training: bool) -> Tensor:
     """Return the units, of any shape, each dropped with probability ``p`` in training."""
     dropped = round(p * CHANCES)
-    if not training or not units.is_cpu or dropped in (0, CHANCES):
+    if not training or not units.is_cpu or not 0 < dropped < CHANCES:
         return F.dropout(units, p, training)
-    words = torch.empty(-(-units.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+    words = torch.empty(-(-units.numel() // 4), dtype=torch.int64, device=units.device).random_(-(2**63), None)
     chances = words.view(torch.int16)[: units.numel()].view(units.shape)  # from -32768 to 32767
     kept = (chances >= dropped - CHANCES // 2).to(units.dtype)
     return units * kept.mul_(CHANCES / (CHANCES - dropped))

@@ -3,7 +3,8 @@
 There, PyTorch records every small operation of every step and undoes them one by one, which takes longer than the
 matrix products do when rows differ in length. Here everything that does not wait for the step before is done for all
 steps at once: what the input gives to the gates, the slopes of the gates, and the gradients of all weights. What is
-left of a step is one product and a few passes over its gates.
+left of a step is one product and a few passes over its gates. Products are taken in the precision of the weights, and
+all else in that of the state.
 
 Tokens are packed as in a ``PackedSequence``: the first of every row, then the second of every row that has one, and so
 on, the longest row first. ``sizes`` says how many rows have a first token, a second, ...; its sum is N. The equations
@@ -53,14 +54,14 @@ class GRULayer(Function):
         """
         size = state.size(1)
         both = 2 * size
-        gates = inputs.new_empty(len(inputs), 3 * size)  # r, z and U_n h; the products with the state add to them
-        torch.addmm(w_bias[:both] + u_bias[:both], inputs, w[:both].t(), out=gates[:, :both])
+        gates = state.new_empty(len(inputs), 3 * size)  # r, z and U_n h; the products with the state add to them
+        add_product(gates[:, :both].copy_(w_bias[:both] + u_bias[:both]), inputs, w[:both].t())
         gates[:, both:] = u_bias[both:]
-        new = torch.addmm(w_bias[both:], inputs, w[both:].t())
+        new = add_product(w_bias[both:].repeat(len(inputs), 1), inputs, w[both:].t())
         outputs, h, u_t = torch.empty_like(new), state, u.t()
         for gate, n, after in zip(*(all_steps.split(sizes) for all_steps in (gates, new, outputs)), strict=True):
             h = h[: len(n)]
-            gate.addmm_(h, u_t)
+            add_product(gate, h, u_t)
             r, z = gate[:, :both].sigmoid_().chunk(2, 1)
             n.addcmul_(r, gate[:, both:]).tanh_()
             h = torch.lerp(n, h, z, out=after)
@@ -90,10 +91,11 @@ class GRULayer(Function):
         for step in reversed(range(len(sizes))):
             d_gates[step].unflatten(1, (3, -1)).mul_(d_states[step].unsqueeze(1))
             d_before = d_states[step - 1][: sizes[step]] if step else d_state
-            d_before.addcmul_(d_states[step], z_steps[step]).addmm_(d_gates[step], u)
-        d_u, d_u_bias = slopes.t() @ before, slopes.sum(0)
+            add_product(d_before.addcmul_(d_states[step], z_steps[step]), d_gates[step], u)
+        d_u, d_u_bias = slopes.to(u.dtype).t() @ before.to(u.dtype), slopes.sum(0)
         torch.mul(slope_n, d_h, out=slope_u_h)  # now of n, as the input's part is not scaled by r
-        return slopes @ w, d_state, slopes.t() @ inputs, d_u, slopes.sum(0), d_u_bias, None
+        d_given = slopes.to(w.dtype)
+        return d_given @ w, d_state, d_given.t() @ inputs, d_u, slopes.sum(0), d_u_bias, None
 
 
 class LSTMLayer(Function):
@@ -131,13 +133,13 @@ class LSTMLayer(Function):
             h after every token, ``(N, H)``, and h and c after each row's last one, ``(B, H)`` each.
         """
         size = state.size(1)
-        gates = torch.addmm(w_bias + u_bias, inputs, w.t())
-        outputs, cells, squashed = inputs.new_empty(3, len(inputs), size)  # h, c and tanh(c) after each token
+        gates = add_product((w_bias + u_bias).repeat(len(inputs), 1), inputs, w.t())
+        outputs, cells, squashed = (state.new_empty(len(inputs), size) for _ in range(3))  # h, c, tanh(c) after each
         h, c, u_t = state, cell, u.t()
         steps = (all_steps.split(sizes) for all_steps in (gates, outputs, cells, squashed))
         for gate, h_after, c_after, tanh_c in zip(*steps, strict=True):
             h, c = h[: len(gate)], c[: len(gate)]
-            gate.addmm_(h, u_t)
+            add_product(gate, h, u_t)
             i, f = gate[:, : 2 * size].sigmoid_().chunk(2, 1)
             g, o = gate[:, 2 * size : 3 * size].tanh_(), gate[:, 3 * size :].sigmoid_()
             c = torch.mul(f, c, out=c_after).addcmul_(i, g)
@@ -175,10 +177,10 @@ class LSTMLayer(Function):
             by_gate[:, 3].mul_(d_states[step])
             rows = sizes[step]
             (d_cells[step - 1][:rows] if step else d_cell).addcmul_(d_cells[step], f_steps[step])
-            (d_states[step - 1][:rows] if step else d_state).addmm_(d_gates[step], u)
-        d_bias = slopes.sum(0)
-        d_u = slopes.t() @ before_each(outputs, state, sizes)
-        return slopes @ w, d_state, d_cell, slopes.t() @ inputs, d_u, d_bias, d_bias, None
+            add_product(d_states[step - 1][:rows] if step else d_state, d_gates[step], u)
+        d_bias, d_all = slopes.sum(0), slopes.to(u.dtype)
+        d_u = d_all.t() @ before_each(outputs, state, sizes).to(u.dtype)
+        return d_all @ w, d_state, d_cell, d_all.t() @ inputs, d_u, d_bias, d_bias.clone(), None
 
 
 def ends(sizes: Sequence[int]) -> Iterator[tuple[slice, slice]]:
@@ -199,6 +201,13 @@ def before_each(states: Tensor, first: Tensor, sizes: Sequence[int]) -> Tensor:
     """Return the states before every token, ``(N, H)``, of those after every token and that before the first step."""
     earlier = (step[:rows] for step, rows in zip(states.split(sizes), sizes[1:], strict=False))
     return torch.cat([first, *earlier])
+
+
+def add_product(total: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """Add ``left @ right`` to a total, by a product in the precision of ``right``, and return it."""
+    if total.dtype == right.dtype:
+        return total.addmm_(left, right)
+    return total.add_(left.to(right.dtype) @ right)
 
 
 def copied(gradient: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Recurrent networks of PyTorch, run faster than PyTorch does where we know how.
 
-On a GPU, or for a single step, we do not. For more steps on a CPU, `seq2seq.nn.layers` take the place of ``nn.GRU`` and
-``nn.LSTM``, whose parameters and dropout they use; the only difference is that second derivatives cannot be taken.
+While gradients are wanted on a CPU, `seq2seq.nn.layers` take the place of ``nn.GRU``, and of ``nn.LSTM`` for packed
+rows: for others PyTorch has a fast one. Their parameters and dropout are used. Gradients can be taken once, not twice,
+and not in forward mode.
 """
 
 from collections.abc import Sequence
@@ -29,12 +30,19 @@ def run(rnn: nn.GRU | nn.LSTM, inputs: Tensor, state: RNNState) -> tuple[Tensor,
 
     Returns:
         The top layer's outputs, ``(B, T, D * H)``, and the state after the last step.
+
+    Raises:
+        ValueError: If the state has another shape.
     """
-    if not inputs.is_cpu or inputs.size(1) == 1:
+    rows, steps, size = inputs.shape
+    expected = (rnn.num_layers, 1 + rnn.bidirectional, rows, rnn.hidden_size)
+    for part in state:
+        if part is not None and part.shape != expected:
+            raise ValueError(f"the state is {tuple(part.shape)}, and must be (L, D, B, H) = {expected}")
+    if rnn.mode == "LSTM" or not is_ours(rnn, inputs):
         outputs, after = rnn(inputs, state.to_torch())
         return outputs, RNNState.from_torch(after, 1 + rnn.bidirectional)
-    rows, steps = inputs.shape[:2]
-    outputs, last = run_tokens(rnn, inputs.transpose(0, 1).reshape(steps * rows, -1), [rows] * steps, state)
+    outputs, last = run_tokens(rnn, inputs.transpose(0, 1).reshape(steps * rows, size), [rows] * steps, state)
     return outputs.view(steps, rows, -1).transpose(0, 1), last
 
 
@@ -49,13 +57,19 @@ def run_packed(rnn: nn.GRU | nn.LSTM, inputs: PackedSequence) -> tuple[PackedSeq
         The top layer's outputs, packed likewise, ``(N, D * H)``, and the state after each row's last step.
     """
     tokens, batch_sizes, _, unsorted = inputs
-    if not tokens.is_cpu:
+    if not is_ours(rnn, tokens):
         outputs, after = rnn(inputs)
         return outputs, RNNState.from_torch(after, 1 + rnn.bidirectional)
-    zero = tokens.new_zeros(rnn.num_layers, 1 + rnn.bidirectional, int(batch_sizes[0]), rnn.hidden_size)
+    zero = next(rnn.parameters()).new_zeros(rnn.num_layers, 1 + rnn.bidirectional, int(batch_sizes[0]), rnn.hidden_size)
     state = RNNState(zero, zero if rnn.mode == "LSTM" else None)
     outputs, last = run_tokens(rnn, tokens, batch_sizes.tolist(), state)
     return PackedSequence(outputs, *inputs[1:]), last if unsorted is None else last.select(unsorted)
+
+
+def is_ours(rnn: nn.RNNBase, inputs: Tensor) -> bool:
+    """Say whether we are faster than PyTorch, and can take its place."""
+    hooked = rnn._forward_pre_hooks or rnn._forward_hooks  # noqa: SLF001 - as those of pruning, which set its weights
+    return inputs.is_cpu and torch.is_grad_enabled() and rnn.bias and not rnn.proj_size and not hooked
 
 
 def run_tokens(rnn: nn.RNNBase, tokens: Tensor, sizes: Sequence[int], state: RNNState) -> tuple[Tensor, RNNState]:
@@ -88,14 +102,16 @@ def run_tokens(rnn: nn.RNNBase, tokens: Tensor, sizes: Sequence[int], state: RNN
 def run_direction(mode: str, tensors: Sequence[Tensor], sizes: Sequence[int]) -> tuple[Tensor, ...]:
     """Run a direction of a layer: see `GRULayer.forward` and `LSTMLayer.forward`.
 
-    Under autocast all is computed in its precision, as in PyTorch's own.
+    Under autocast, products are taken in its precision; the state stays as it is, or a sum over many steps would stop
+    to grow where it can no longer tell two neighbours apart.
     """
     layer = GRULayer if mode == "GRU" else LSTMLayer
-    if not torch.is_autocast_enabled("cpu"):
-        return layer.apply(*tensors, sizes)
-    precision = torch.get_autocast_dtype("cpu")
+    inputs, *state, w, u, w_bias, u_bias = tensors
+    if torch.is_autocast_enabled("cpu") and u.dtype != torch.float64:
+        state = [part.to(u.dtype) for part in state]  # a bridge hands it over in lower precision
+        inputs, w, u = (part.to(torch.get_autocast_dtype("cpu")) for part in (inputs, w, u))
     with torch.autocast("cpu", enabled=False):
-        return layer.apply(*(tensor.to(precision) for tensor in tensors), sizes)
+        return layer.apply(inputs, *state, w, u, w_bias, u_bias, sizes)
 
 
 def mirrored(sizes: Sequence[int]) -> Tensor:
