@@ -166,36 +166,33 @@ def test_label_smoothing_that_cannot_be_is_refused():
         make_module(label_smoothing=1.0)
 
 
+def trained_one_step(tmp_path, **settings):
+    """Return the trainer after one step, and the absolute gradients that the step was taken with."""
+    keep_quiet()
+    module = make_module()
+    trainer = pl.Trainer(
+        max_steps=1, accelerator="cpu", logger=False, limit_val_batches=0, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path, **settings,
+    )  # fmt: skip
+    loader = DataLoader([make_batch(module)], batch_size=None)
+    trainer.fit(module, loader, loader)
+    return trainer, torch.cat([parameter.grad.flatten() for parameter in module.parameters()]).abs()
+
+
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize(
     ("algorithm", "size"), [("norm", torch.linalg.vector_norm), (None, torch.linalg.vector_norm), ("value", torch.amax)]
 )
 def test_gradients_are_clipped_for_a_fused_optimiser_in_every_precision(algorithm, size, precision, tmp_path):
-    keep_quiet()
-    module = make_module()
-    trainer = pl.Trainer(
-        max_steps=1, precision=precision, gradient_clip_val=1e-3,
-        gradient_clip_algorithm=algorithm, accelerator="cpu", logger=False, limit_val_batches=0,
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
-    )  # fmt: skip
-
-    loader = DataLoader([make_batch(module)], batch_size=None)
-    trainer.fit(module, loader, loader)
+    trainer, gradients = trained_one_step(
+        tmp_path, precision=precision, gradient_clip_val=1e-3, gradient_clip_algorithm=algorithm
+    )
 
     assert trainer.optimizers[0].param_groups[0]["fused"]
-    gradients = torch.cat([parameter.grad.flatten() for parameter in module.parameters()]).abs()
     assert size(gradients).item() == pytest.approx(1e-3, rel=1e-2)
 
 
 def test_nothing_is_clipped_unless_asked_for(tmp_path):
-    keep_quiet()
-    module = make_module()
-    trainer = pl.Trainer(
-        max_steps=1, precision="bf16-mixed", accelerator="cpu", logger=False, limit_val_batches=0,
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
-    )  # fmt: skip
-    loader = DataLoader([make_batch(module)], batch_size=None)
+    _, gradients = trained_one_step(tmp_path, precision="bf16-mixed")
 
-    trainer.fit(module, loader, loader)
-
-    assert torch.cat([parameter.grad.flatten() for parameter in module.parameters()]).norm() > 0.1
+    assert gradients.norm() > 0.1

@@ -77,7 +77,8 @@ class GRULayer(Function):
         inputs, state, w, u, gates, new, outputs = ctx.saved_tensors
         sizes, (r, z, u_h) = ctx.sizes, gates.chunk(3, 1)
         before = before_each(outputs, state, sizes)
-        d_h = add_last(copied(d_outputs), d_last, sizes)  # from the last step to the first, all of it flows in
+        # From the last step to the first, all that flows into a state is added up here.
+        d_h = add_last(d_outputs.clone(memory_format=torch.contiguous_format), d_last, sizes)
         # How the state after a token follows what goes into its gates, and u_h in the place of n.
         slopes, keep = torch.empty_like(gates), 1 - z
         slope_r, slope_z, slope_u_h = slopes.chunk(3, 1)
@@ -155,7 +156,8 @@ class LSTMLayer(Function):
         d_outputs, d_last, d_last_cell = grad_outputs
         inputs, state, cell, w, u, gates, outputs, cells, squashed = ctx.saved_tensors
         sizes, (i, f, g, o) = ctx.sizes, gates.chunk(4, 1)
-        d_h = add_last(copied(d_outputs), d_last, sizes)  # from the last step to the first, all of it flows in
+        # From the last step to the first, all that flows into a state is added up here.
+        d_h = add_last(d_outputs.clone(memory_format=torch.contiguous_format), d_last, sizes)
         d_c = add_last(torch.zeros_like(d_h), d_last_cell, sizes)  # likewise
         # How c after a token follows what goes into i, f and g, and how h follows what goes into o.
         slopes = torch.empty_like(gates)
@@ -208,11 +210,6 @@ def add_product(total: Tensor, left: Tensor, right: Tensor) -> Tensor:
     if total.dtype == right.dtype:
         return total.addmm_(left, right)
     return total.add_(left.to(right.dtype) @ right)
-
-
-def copied(gradient: Tensor) -> Tensor:
-    """Return a copy in which rows may be added to."""
-    return gradient.clone(memory_format=torch.contiguous_format)
 
 
 def add_last(gradient: Tensor, d_last: Tensor, sizes: Sequence[int]) -> Tensor:

@@ -40,8 +40,7 @@ def run(rnn: nn.GRU | nn.LSTM, inputs: Tensor, state: RNNState) -> tuple[Tensor,
         if part is not None and part.shape != expected:
             raise ValueError(f"the state is {tuple(part.shape)}, and must be (L, D, B, H) = {expected}")
     if rnn.mode == "LSTM" or not is_ours(rnn, inputs):
-        outputs, after = rnn(inputs, state.to_torch())
-        return outputs, RNNState.from_torch(after, 1 + rnn.bidirectional)
+        return by_pytorch(rnn, inputs, state.to_torch())
     outputs, last = run_tokens(rnn, inputs.transpose(0, 1).reshape(steps * rows, size), [rows] * steps, state)
     return outputs.view(steps, rows, -1).transpose(0, 1), last
 
@@ -58,8 +57,7 @@ def run_packed(rnn: nn.GRU | nn.LSTM, inputs: PackedSequence) -> tuple[PackedSeq
     """
     tokens, batch_sizes, _, unsorted = inputs
     if not is_ours(rnn, tokens):
-        outputs, after = rnn(inputs)
-        return outputs, RNNState.from_torch(after, 1 + rnn.bidirectional)
+        return by_pytorch(rnn, inputs)
     zero = next(rnn.parameters()).new_zeros(rnn.num_layers, 1 + rnn.bidirectional, int(batch_sizes[0]), rnn.hidden_size)
     state = RNNState(zero, zero if rnn.mode == "LSTM" else None)
     outputs, last = run_tokens(rnn, tokens, batch_sizes.tolist(), state)
@@ -70,6 +68,12 @@ def is_ours(rnn: nn.RNNBase, inputs: Tensor) -> bool:
     """Say whether we are faster than PyTorch, and can take its place."""
     hooked = rnn._forward_pre_hooks or rnn._forward_hooks  # noqa: SLF001 - as those of pruning, which set its weights
     return inputs.is_cpu and torch.is_grad_enabled() and rnn.bias and not rnn.proj_size and not hooked
+
+
+def by_pytorch(rnn: nn.RNNBase, *arguments: Any) -> tuple[Any, RNNState]:  # noqa: ANN401 - padded or packed
+    """Return what ``rnn(inputs, state)`` returns, with the state by layer and direction."""
+    outputs, after = rnn(*arguments)
+    return outputs, RNNState.from_torch(after, 1 + rnn.bidirectional)
 
 
 def run_tokens(rnn: nn.RNNBase, tokens: Tensor, sizes: Sequence[int], state: RNNState) -> tuple[Tensor, RNNState]:
