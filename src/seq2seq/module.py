@@ -16,11 +16,11 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from seq2seq.data.batch import Batch
 from seq2seq.data.codec import Codec
-from seq2seq.data.vocabulary import PAD
 from seq2seq.errors import check_count, check_number
 from seq2seq.handoff import MISTAKES, RIGHT, WrongEncoder, check_effect
 from seq2seq.metrics import CorpusMetrics
 from seq2seq.nn.model import Encoded, build_model
+from seq2seq.nn.packing import Packing
 from seq2seq.search import banned, encode, teacher_forced, to_lists
 from seq2seq.searching import Search
 
@@ -100,13 +100,9 @@ class Seq2SeqModule(pl.LightningModule):
         """Return the smoothed loss of a batch under teacher forcing, a mean over its target tokens."""
         encoded = self.model.encode(batch.source, batch.source_lengths)
         inputs = self._mixed(batch.inputs, encoded) if self.scheduled_sampling else batch.inputs
-        output = self.model.decoder(inputs, *encoded)
-        loss = F.cross_entropy(
-            output.logits.flatten(0, 1),
-            batch.labels.flatten(),
-            ignore_index=PAD,
-            label_smoothing=self.label_smoothing,
-        )
+        packing = Packing.of(batch.target_lengths, inputs.size(1), inputs.device)
+        output = self.model.decoder(inputs, *encoded, packing)
+        loss = F.cross_entropy(output.logits, packing.pack(batch.labels), label_smoothing=self.label_smoothing)
         self.log("train/loss", loss, prog_bar=True)
         self.log("train/lr", self.optimizers().param_groups[0]["lr"])  # pyright: ignore[reportAttributeAccessIssue]
         return loss

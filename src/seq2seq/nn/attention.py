@@ -29,6 +29,10 @@ class Memory(NamedTuple):
         """Return the memory of the given rows of the batch, ``(B')``."""
         return self._replace(keys=self.keys[rows], values=self.values[rows], mask=self.mask[rows])
 
+    def first(self, rows: int) -> Self:
+        """Return the memory of the first rows of the batch."""
+        return self if len(self.mask) == rows else self._make(part[:rows] for part in self)
+
 
 class Attention(Protocol):
     """What the decoders ask of an attention."""

@@ -4,9 +4,10 @@ import torch
 from torch import Tensor
 
 from seq2seq.nn.attention import Memory
-from seq2seq.nn.decoder import Decoder, DecoderOutput
+from seq2seq.nn.decoder import Decoder, State
+from seq2seq.nn.packing import Packing
 from seq2seq.nn.state import RNNState
-from seq2seq.nn.steps import Steps
+from seq2seq.nn.steps import Steps, joined
 
 
 class BahdanauDecoder(Decoder):
@@ -17,15 +18,18 @@ class BahdanauDecoder(Decoder):
     the prediction.
     """
 
-    def forward(self, targets: Tensor, memory: Memory, state: RNNState) -> DecoderOutput:
-        """Read T tokens and predict the one after each; see `Decoder.forward`."""
-        steps = Steps(self.layers, self.embed(targets), state, self.dropout)
+    def decode(
+        self, targets: Tensor, packing: Packing, memory: Memory, state: RNNState
+    ) -> tuple[Tensor, State, Tensor | None]:
+        """Read T tokens; see `Decoder.decode`."""
+        memory, state = packing.sort(memory), packing.sort(state)
+        steps = Steps(self.layers, self.embed(packing.pack(targets)), packing.sizes, state, self.dropout)
         contexts, outputs, all_weights = [], [], []
-        for step in range(targets.size(1)):
-            context, weights = self.attention(steps.top().unsqueeze(1), memory)
-            outputs.append(steps.step(step, context.squeeze(1)))
-            contexts.append(context)
+        for step, rows in enumerate(packing.sizes):
+            memory = memory.first(rows)
+            context, weights = self.attention(steps.top(rows).unsqueeze(1), memory)
+            contexts.append(context.squeeze(1))
+            outputs.append(steps.step(step, contexts[-1]))
             all_weights.append(weights)
-        combined = self.combined(torch.cat(contexts, dim=1), torch.stack(outputs, dim=1))
-        weights = None if all_weights[0] is None else torch.cat(all_weights, dim=1)
-        return DecoderOutput(self.logits(combined), steps.state(), weights)
+        combined = self.combined(torch.cat(contexts), torch.cat(outputs))
+        return combined, packing.unsort(steps.state()), joined(all_weights, packing)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from seq2seq.nn.attention import Attention, Memory
 from seq2seq.nn.dropout import Dropout
 from seq2seq.nn.encoder import EncoderOutput
+from seq2seq.nn.packing import Packing
 from seq2seq.nn.recurrence import run
 from seq2seq.nn.state import RNNS, RNNState
 
@@ -29,8 +30,8 @@ class DecoderOutput(NamedTuple):
     """What a decoder predicts.
 
     Attributes:
-        logits: Unnormalised log-probabilities of the next token, ``(B, T, V)``.
-        state: After the last of the T tokens.
+        logits: Unnormalised log-probabilities of the next token, ``(B, T, V)``, or ``(N, V)`` if a packing was given.
+        state: After the last token.
         weights: Attention over the source, ``(B, T, S)``; None without attention.
     """
 
@@ -92,31 +93,58 @@ class Decoder(nn.Module):
         """Return the state before the first token, of what the bridge hands over, ``(L', 1, B, H')``."""
         return state
 
-    def forward(self, targets: Tensor, memory: Memory, state: Any) -> DecoderOutput:  # noqa: ANN401 - its own State
+    def forward(self, targets: Tensor, memory: Memory, state: Any, packing: Packing | None = None) -> DecoderOutput:  # noqa: ANN401 - its own State
         """Read T tokens and predict the one after each.
 
         Args:
             targets: Token ids; a row's padding, at its end, changes nothing before it, ``(B, T)``.
             memory: Of the source batch.
             state: From `start` at first, then from the last call.
+            packing: Where the real tokens stand. With it, no work is done for padding, and the logits are those of real
+                tokens, in its order; the state is that after each row's last one. Without it, all are real.
+        """
+        places = packing or Packing.full(*targets.shape)
+        combined, after, weights = self.decode(targets, places, memory, state)
+        logits = self.predict(self.dropout(combined))
+        return DecoderOutput(logits if packing else places.pad(logits), after, weights)
+
+    def decode(
+        self,
+        targets: Tensor,
+        packing: Packing,
+        memory: Memory,
+        state: Any,  # noqa: ANN401 - its own State
+    ) -> tuple[Tensor, State, Tensor | None]:
+        """Read T tokens; what the kinds do each in their way.
+
+        Args:
+            targets: As in `forward`, ``(B, T)``.
+            packing: Where the real tokens stand, N of them.
+            memory: As in `forward`.
+            state: As in `forward`.
+
+        Returns:
+            What predicts, by `combined`, packed, ``(N, H')``, or E if tied; the state after each row's last token; and
+            the weights, ``(B, T, S)``.
         """
         raise NotImplementedError
 
-    def embed(self, targets: Tensor) -> Tensor:
-        """Return the embeddings of tokens: ``(B, T)`` to ``(B, T, E)``."""
-        return self.dropout(self.embedding(targets))
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Return the embeddings of token ids, ``(..., E)``."""
+        return self.dropout(self.embedding(tokens))
 
-    def run(self, layer: int, inputs: Tensor, state: RNNState) -> tuple[Tensor, RNNState]:
-        """Run one layer over T steps in one call: ``(B, T, ...)`` to ``(B, T, H')``, and its state after them."""
+    def run(self, layer: int, inputs: Tensor, packing: Packing, state: RNNState) -> tuple[Tensor, RNNState]:
+        """Run one layer over all tokens in one call: ``(N, ...)`` to ``(N, H')``, and its state after them."""
         if layer > 0:
             inputs = self.dropout(inputs)
         rnn: Any = self.layers[layer]
-        return run(rnn, inputs, state.layer(layer))
+        return run(rnn, inputs, packing, state.layer(layer))
+
+    def attend(self, outputs: Tensor, packing: Packing, memory: Memory) -> tuple[Tensor, Tensor | None]:
+        """Attend with the outputs of a layer, packed, ``(N, H')``: contexts, packed likewise, and the weights."""
+        contexts, weights = self.attention(packing.pad(outputs), memory)
+        return packing.pack(contexts), weights
 
     def combined(self, contexts: Tensor, outputs: Tensor) -> Tensor:
-        """Join the contexts and the top layer's outputs into what predicts, ``(B, T, H')``, or E if tied."""
+        """Join the contexts and the top layer's outputs into what predicts, ``(..., H')``, or E if tied."""
         return self.combine(torch.cat([contexts, outputs], dim=-1)).tanh()
-
-    def logits(self, combined: Tensor) -> Tensor:
-        """Predict, ``(B, T, V)``."""
-        return self.predict(self.dropout(combined))

@@ -4,11 +4,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from seq2seq.errors import check_choice, check_count, check_flag, check_number
 from seq2seq.nn.dropout import Dropout
-from seq2seq.nn.recurrence import run_packed
+from seq2seq.nn.packing import Packing
+from seq2seq.nn.recurrence import run
 from seq2seq.nn.state import RNNS, RNNState
 
 
@@ -102,9 +102,7 @@ class Encoder(nn.Module):
         if int(lengths.min()) < 1 or int(lengths.max()) > steps:
             raise ValueError(f"lengths must lie between 1 and S={steps}, got {lengths.tolist()}")
         mask = torch.arange(steps) < lengths.unsqueeze(1)  # (B, S)
-        packed = pack_padded_sequence(source, lengths, batch_first=True, enforce_sorted=False)
+        packing = Packing.of(lengths, steps, source.device)
         # Ids are packed, not vectors: padding is never looked up, and less is copied.
-        embedded = PackedSequence(self.dropout(self.embedding(packed.data)), *packed[1:])
-        packed_outputs, state = run_packed(self.rnn, embedded)
-        outputs, _ = pad_packed_sequence(packed_outputs, batch_first=True, total_length=steps)
-        return EncoderOutput(outputs, state, mask.to(source.device))
+        outputs, state = run(self.rnn, self.dropout(self.embedding(packing.pack(source))), packing)
+        return EncoderOutput(packing.pad(outputs), state, mask.to(source.device))

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from seq2seq.nn.attention import Memory
-from seq2seq.nn.decoder import Decoder, DecoderOutput
+from seq2seq.nn.decoder import Decoder, State
+from seq2seq.nn.packing import Packing
 from seq2seq.nn.state import RNNState
 
 
@@ -16,12 +17,14 @@ class GNMTDecoder(Decoder):
     which would bring the waiting back, and layers are joined by residual connections; both are left out.
     """
 
-    def forward(self, targets: Tensor, memory: Memory, state: RNNState) -> DecoderOutput:
-        """Read T tokens and predict the one after each; see `Decoder.forward`."""
-        outputs, bottom = self.run(0, self.embed(targets), state)
-        contexts, weights = self.attention(outputs, memory)
+    def decode(
+        self, targets: Tensor, packing: Packing, memory: Memory, state: RNNState
+    ) -> tuple[Tensor, State, Tensor | None]:
+        """Read T tokens; see `Decoder.decode`."""
+        outputs, bottom = self.run(0, self.embed(packing.pack(targets)), packing, state)
+        contexts, weights = self.attend(outputs, packing, memory)
         after = [bottom]
         for layer in range(1, len(self.layers)):
-            outputs, one = self.run(layer, torch.cat([outputs, contexts], dim=-1), state)
+            outputs, one = self.run(layer, torch.cat([outputs, contexts], dim=-1), packing, state)
             after.append(one)
-        return DecoderOutput(self.logits(self.combined(contexts, outputs)), RNNState.stack(after), weights)
+        return self.combined(contexts, outputs), RNNState.stack(after), weights

@@ -19,6 +19,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from seq2seq.nn.packing import after_last
+
 
 class GRULayer(Function):
     """``h' = n + z (h - n)`` with ``n = tanh(W_n x + r (U_n h))`` and gates ``r, z = sigmoid(W x + U h)``.
@@ -67,7 +69,7 @@ class GRULayer(Function):
             h = torch.lerp(n, h, z, out=after)
         ctx.save_for_backward(inputs, state, w, u, gates, new, outputs)
         ctx.sizes = sizes
-        return outputs, after_last(outputs, sizes)
+        return outputs, after_last(outputs.split(sizes))
 
     @staticmethod
     @once_differentiable
@@ -147,7 +149,7 @@ class LSTMLayer(Function):
             h = torch.mul(o, torch.tanh(c, out=tanh_c), out=h_after)
         ctx.save_for_backward(inputs, state, cell, w, u, gates, outputs, cells, squashed)
         ctx.sizes = sizes
-        return outputs, after_last(outputs, sizes), after_last(cells, sizes)
+        return outputs, after_last(outputs.split(sizes)), after_last(cells.split(sizes))
 
     @staticmethod
     @once_differentiable
@@ -192,11 +194,6 @@ def ends(sizes: Sequence[int]) -> Iterator[tuple[slice, slice]]:
         if going_on < rows:
             yield slice(going_on, rows), slice(start + going_on, start + rows)
         start += rows
-
-
-def after_last(states: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Return the states after each row's last token, ``(B, H)``, of those after every token, ``(N, H)``."""
-    return torch.cat([states[tokens] for _, tokens in reversed(list(ends(sizes)))])
 
 
 def before_each(states: Tensor, first: Tensor, sizes: Sequence[int]) -> Tensor:

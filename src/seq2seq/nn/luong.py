@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from seq2seq.nn.attention import Memory
-from seq2seq.nn.decoder import Decoder, DecoderOutput
+from seq2seq.nn.decoder import Decoder, State
+from seq2seq.nn.packing import Packing, after_last
 from seq2seq.nn.state import RNNState
-from seq2seq.nn.steps import Steps
+from seq2seq.nn.steps import Steps, first, joined
 
 
 class LuongDecoder(Decoder):
@@ -28,14 +29,16 @@ class LuongDecoder(Decoder):
         torch.Size([2, 4, 9])
     """
 
-    def forward(self, targets: Tensor, memory: Memory, state: RNNState) -> DecoderOutput:
-        """Read T tokens and predict the one after each; see `Decoder.forward`."""
-        outputs, after = self.embed(targets), []
+    def decode(
+        self, targets: Tensor, packing: Packing, memory: Memory, state: RNNState
+    ) -> tuple[Tensor, State, Tensor | None]:
+        """Read T tokens; see `Decoder.decode`."""
+        outputs, after = self.embed(packing.pack(targets)), []
         for layer in range(len(self.layers)):
-            outputs, one = self.run(layer, outputs, state)
+            outputs, one = self.run(layer, outputs, packing, state)
             after.append(one)
-        contexts, weights = self.attention(outputs, memory)
-        return DecoderOutput(self.logits(self.combined(contexts, outputs)), RNNState.stack(after), weights)
+        contexts, weights = self.attend(outputs, packing, memory)
+        return self.combined(contexts, outputs), RNNState.stack(after), weights
 
 
 class FedState(NamedTuple):
@@ -65,15 +68,18 @@ class InputFeedingDecoder(Decoder):
         """Return the handed-over state, and nothing that was combined yet."""
         return FedState(state, state.h.new_zeros(state.h.size(2), self.combine.out_features))
 
-    def forward(self, targets: Tensor, memory: Memory, state: FedState) -> DecoderOutput:
-        """Read T tokens and predict the one after each; see `Decoder.forward`."""
-        steps = Steps(self.layers, self.embed(targets), state.rnn, self.dropout)
-        fed, all_fed, all_weights = state.fed, [], []
-        for step in range(targets.size(1)):
-            output = steps.step(step, fed)
+    def decode(
+        self, targets: Tensor, packing: Packing, memory: Memory, state: FedState
+    ) -> tuple[Tensor, State, Tensor | None]:
+        """Read T tokens; see `Decoder.decode`."""
+        memory, state = packing.sort(memory), packing.sort(state)
+        steps = Steps(self.layers, self.embed(packing.pack(targets)), packing.sizes, state.rnn, self.dropout)
+        fed, all_weights = [state.fed], []
+        for step, rows in enumerate(packing.sizes):
+            memory = memory.first(rows)
+            output = steps.step(step, first(fed[-1], rows))
             context, weights = self.attention(output.unsqueeze(1), memory)
-            fed = self.combined(context, output.unsqueeze(1)).squeeze(1)
-            all_fed.append(fed)
+            fed.append(self.combined(context.squeeze(1), output))
             all_weights.append(weights)
-        weights = None if all_weights[0] is None else torch.cat(all_weights, dim=1)
-        return DecoderOutput(self.logits(torch.stack(all_fed, dim=1)), FedState(steps.state(), fed), weights)
+        after = FedState(steps.state(), after_last(fed[1:]))
+        return torch.cat(fed[1:]), packing.unsort(after), joined(all_weights, packing)

@@ -11,69 +11,61 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.nn.utils.rnn import PackedSequence
 
 from seq2seq.nn.dropout import dropout
 from seq2seq.nn.layers import GRULayer, LSTMLayer
+from seq2seq.nn.packing import Packing
 from seq2seq.nn.state import RNNState
 
 PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
-def run(rnn: nn.GRU | nn.LSTM, inputs: Tensor, state: RNNState) -> tuple[Tensor, RNNState]:
-    """Return what ``rnn(inputs, state)`` returns, with the state by layer and direction.
+def run(
+    rnn: nn.GRU | nn.LSTM, tokens: Tensor, packing: Packing, state: RNNState | None = None
+) -> tuple[Tensor, RNNState]:
+    """Return what the network returns for a batch, with the state by layer and direction.
 
     Args:
-        rnn: With ``batch_first``.
-        inputs: ``(B, T, E)``.
-        state: Before the first step, ``(L, D, B, H)``.
+        rnn: Of any number of layers and directions, with ``batch_first``.
+        tokens: Packed, ``(N, E)``.
+        packing: Where they stand.
+        state: Of each row before its first token, ``(L, D, B, H)``; zero if there is none.
 
     Returns:
-        The top layer's outputs, ``(B, T, D * H)``, and the state after the last step.
+        The top layer's outputs, packed likewise, ``(N, D * H)``, and the state after each row's last token.
 
     Raises:
         ValueError: If the state has another shape.
     """
-    rows, steps, size = inputs.shape
+    rows, _ = packing.shape
     expected = (rnn.num_layers, 1 + rnn.bidirectional, rows, rnn.hidden_size)
-    for part in state:
+    for part in state or ():
         if part is not None and part.shape != expected:
             raise ValueError(f"the state is {tuple(part.shape)}, and must be (L, D, B, H) = {expected}")
-    if rnn.mode == "LSTM" or not is_ours(rnn, inputs):
-        return by_pytorch(rnn, inputs, state.to_torch())
-    outputs, last = run_tokens(rnn, inputs.transpose(0, 1).reshape(steps * rows, size), [rows] * steps, state)
-    return outputs.view(steps, rows, -1).transpose(0, 1), last
+    if not is_ours(rnn, tokens, packing):
+        return by_pytorch(rnn, tokens, packing, state)
+    if state is None:
+        zero = next(rnn.parameters()).new_zeros(expected)
+        state = RNNState(zero, zero if rnn.mode == "LSTM" else None)
+    outputs, last = run_tokens(rnn, tokens, packing.sizes, packing.sort(state))
+    return outputs, packing.unsort(last)
 
 
-def run_packed(rnn: nn.GRU | nn.LSTM, inputs: PackedSequence) -> tuple[PackedSequence, RNNState]:
-    """Return what ``rnn(inputs)`` returns, with the state by layer and direction.
-
-    Args:
-        rnn: Of any number of layers and directions.
-        inputs: Rows of any lengths in any order, packed: N tokens, ``(N, E)``.
-
-    Returns:
-        The top layer's outputs, packed likewise, ``(N, D * H)``, and the state after each row's last step.
-    """
-    tokens, batch_sizes, _, unsorted = inputs
-    if not is_ours(rnn, tokens):
-        return by_pytorch(rnn, inputs)
-    zero = next(rnn.parameters()).new_zeros(rnn.num_layers, 1 + rnn.bidirectional, int(batch_sizes[0]), rnn.hidden_size)
-    state = RNNState(zero, zero if rnn.mode == "LSTM" else None)
-    outputs, last = run_tokens(rnn, tokens, batch_sizes.tolist(), state)
-    return PackedSequence(outputs, *inputs[1:]), last if unsorted is None else last.select(unsorted)
-
-
-def is_ours(rnn: nn.RNNBase, inputs: Tensor) -> bool:
+def is_ours(rnn: nn.RNNBase, tokens: Tensor, packing: Packing) -> bool:
     """Say whether we are faster than PyTorch, and can take its place."""
+    if rnn.mode == "LSTM" and packing.places is None:
+        return False
     hooked = rnn._forward_pre_hooks or rnn._forward_hooks  # noqa: SLF001 - as those of pruning, which set its weights
-    return inputs.is_cpu and torch.is_grad_enabled() and rnn.bias and not rnn.proj_size and not hooked
+    return tokens.is_cpu and torch.is_grad_enabled() and rnn.bias and not rnn.proj_size and not hooked
 
 
-def by_pytorch(rnn: nn.RNNBase, *arguments: Any) -> tuple[Any, RNNState]:  # noqa: ANN401 - padded or packed
-    """Return what ``rnn(inputs, state)`` returns, with the state by layer and direction."""
-    outputs, after = rnn(*arguments)
-    return outputs, RNNState.from_torch(after, 1 + rnn.bidirectional)
+def by_pytorch(
+    rnn: nn.GRU | nn.LSTM, tokens: Tensor, packing: Packing, state: RNNState | None
+) -> tuple[Tensor, RNNState]:
+    """Return what `run` returns, by the network itself."""
+    full = packing.places is None
+    outputs, after = rnn(packing.pad(tokens) if full else packing.sequence(tokens), state and state.to_torch())
+    return packing.pack(outputs) if full else outputs.data, RNNState.from_torch(after, 1 + rnn.bidirectional)
 
 
 def run_tokens(rnn: nn.RNNBase, tokens: Tensor, sizes: Sequence[int], state: RNNState) -> tuple[Tensor, RNNState]:

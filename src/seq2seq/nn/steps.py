@@ -3,13 +3,14 @@
 The equations are those of PyTorch's ``nn.GRU`` and ``nn.LSTM``, whose parameters are used.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from seq2seq.nn.packing import Packing, after_last
 from seq2seq.nn.state import RNNState
 
 
@@ -18,46 +19,70 @@ class Steps:
 
     Args:
         layers: One-layer networks, from the bottom up; the bottom one reads inputs and, beside them, ``found``.
-        inputs: Known for all steps, ``(B, T, E)``.
-        state: Before the first step, ``(L', 1, B, H')``.
+        inputs: Known for all steps, packed, ``(N, E)``.
+        sizes: Rows at each step; those that have ended, the last ones, leave the work.
+        state: Before the first step, in the order of the packing, ``(L', 1, B, H')``.
         dropout: Between layers.
     """
 
     def __init__(
-        self, layers: Iterable[Any], inputs: Tensor, state: RNNState, dropout: Callable[[Tensor], Tensor]
+        self,
+        layers: Iterable[Any],
+        inputs: Tensor,
+        sizes: Sequence[int],
+        state: RNNState,
+        dropout: Callable[[Tensor], Tensor],
     ) -> None:
         self._layers = [
             (layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0, layer.bias_hh_l0) for layer in layers
         ]
         self._dropout = dropout
-        self._h = list(state.h[:, 0])
-        self._c = None if state.c is None else list(state.c[:, 0])
+        self._h = [[h] for h in state.h[:, 0]]  # of each layer, before the first step and after each
+        self._c = None if state.c is None else [[c] for c in state.c[:, 0]]
         weight, _, bias, _ = self._layers[0]
-        self._known = F.linear(inputs, weight[:, : inputs.size(-1)], bias)  # (B, T, gates * H')
+        self._known = F.linear(inputs, weight[:, : inputs.size(-1)], bias).split(sizes)
         self._found_weight = weight[:, inputs.size(-1) :]
 
-    def top(self) -> Tensor:
-        """Return the top layer's state, ``(B, H')``."""
-        return self._h[-1]
+    def top(self, rows: int) -> Tensor:
+        """Return the top layer's state of the rows that go on, ``(rows, H')``."""
+        return first(self._h[-1][-1], rows)
 
     def state(self) -> RNNState:
-        """Return the state of all layers, ``(L', 1, B, H')``."""
-        return RNNState(
-            torch.stack(self._h).unsqueeze(1), None if self._c is None else torch.stack(self._c).unsqueeze(1)
+        """Return the state of all layers after each row's last step, ``(L', 1, B, H')``."""
+        h, *c = (
+            torch.stack([after_last(layer[1:]) for layer in part]).unsqueeze(1)
+            for part in (self._h, self._c)
+            if part is not None
         )
+        return RNNState(h, *c)
 
     def step(self, number: int, found: Tensor) -> Tensor:
-        """Take a step of all layers with ``found``, ``(B, ...)``, and return the top layer's output, ``(B, H')``."""
-        gates = self._known[:, number] + F.linear(found, self._found_weight)
+        """Take a step of all layers with ``found``, ``(rows, ...)``; return the top layer's output, ``(rows, H')``."""
+        output = found
+        gates = self._known[number] + F.linear(found, self._found_weight)
         for layer, (weight, weight_h, bias, bias_h) in enumerate(self._layers):
             if layer > 0:
-                gates = F.linear(self._dropout(self._h[layer - 1]), weight, bias)
-            recurrent = F.linear(self._h[layer], weight_h, bias_h)
+                gates = F.linear(self._dropout(output), weight, bias)
+            h = first(self._h[layer][-1], len(found))
+            recurrent = F.linear(h, weight_h, bias_h)
             if self._c is None:
-                self._h[layer] = gru(gates, recurrent, self._h[layer])
+                output = gru(gates, recurrent, h)
             else:
-                self._h[layer], self._c[layer] = lstm(gates + recurrent, self._c[layer])
-        return self._h[-1]
+                output, c = lstm(gates + recurrent, first(self._c[layer][-1], len(found)))
+                self._c[layer].append(c)
+            self._h[layer].append(output)
+        return output
+
+
+def first(states: Tensor, rows: int) -> Tensor:
+    """Return the first rows, without a record for autograd where that is all of them."""
+    return states if len(states) == rows else states[:rows]
+
+
+def joined(weights: Sequence[Tensor | None], packing: Packing) -> Tensor | None:
+    """Return the weights of all steps, ``(B, T, S)``, of those of each, ``(rows, 1, S)``; None without attention."""
+    found = [step for step in weights if step is not None]
+    return packing.pad(torch.cat(found).squeeze(1)) if found else None
 
 
 def gru(given: Tensor, recurrent: Tensor, h: Tensor) -> Tensor:
