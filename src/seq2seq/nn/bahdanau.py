@@ -22,7 +22,7 @@ class BahdanauDecoder(Decoder):
         self, targets: Tensor, packing: Packing, memory: Memory, state: RNNState
     ) -> tuple[Tensor, State, Tensor | None]:
         """Read T tokens; see `Decoder.decode`."""
-        memory, state = packing.sort(memory), packing.sort(state)
+        memory = packing.sort(memory)
         steps = Steps(self.layers, self.embed(packing.pack(targets)), packing.sizes, state, self.dropout)
         contexts, outputs, all_weights = [], [], []
         for step, rows in enumerate(packing.sizes):
@@ -32,4 +32,4 @@ class BahdanauDecoder(Decoder):
             outputs.append(steps.step(step, contexts[-1]))
             all_weights.append(weights)
         combined = self.combined(torch.cat(contexts), torch.cat(outputs))
-        return combined, packing.unsort(steps.state()), joined(all_weights, packing)
+        return combined, steps.state(), joined(all_weights, packing)

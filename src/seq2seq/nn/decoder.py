@@ -104,9 +104,9 @@ class Decoder(nn.Module):
                 tokens, in its order; the state is that after each row's last one. Without it, all are real.
         """
         places = packing or Packing.full(*targets.shape)
-        combined, after, weights = self.decode(targets, places, memory, state)
+        combined, after, weights = self.decode(targets, places, memory, places.sort(state))
         logits = self.predict(self.dropout(combined))
-        return DecoderOutput(logits if packing else places.pad(logits), after, weights)
+        return DecoderOutput(logits if packing else places.pad(logits), places.unsort(after), weights)
 
     def decode(
         self,
@@ -121,11 +121,11 @@ class Decoder(nn.Module):
             targets: As in `forward`, ``(B, T)``.
             packing: Where the real tokens stand, N of them.
             memory: As in `forward`.
-            state: As in `forward`.
+            state: As in `forward`, but in the order of the packing.
 
         Returns:
-            What predicts, by `combined`, packed, ``(N, H')``, or E if tied; the state after each row's last token; and
-            the weights, ``(B, T, S)``.
+            What predicts, by `combined`, packed, ``(N, H')``, or E if tied; the state after each row's last token, in
+            the order of the packing; and the weights, ``(B, T, S)``.
         """
         raise NotImplementedError
 

@@ -105,4 +105,4 @@ class Encoder(nn.Module):
         packing = Packing.of(lengths, steps, source.device)
         # Ids are packed, not vectors: padding is never looked up, and less is copied.
         outputs, state = run(self.rnn, self.dropout(self.embedding(packing.pack(source))), packing)
-        return EncoderOutput(packing.pad(outputs), state, mask.to(source.device))
+        return EncoderOutput(packing.pad(outputs), packing.unsort(state), mask.to(source.device))

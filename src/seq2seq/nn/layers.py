@@ -61,11 +61,13 @@ class GRULayer(Function):
         gates[:, both:] = u_bias[both:]
         new = add_product(w_bias[both:].repeat(len(inputs), 1), inputs, w[both:].t())
         outputs, h, u_t = torch.empty_like(new), state, u.t()
-        for gate, n, after in zip(*(all_steps.split(sizes) for all_steps in (gates, new, outputs)), strict=True):
-            h = h[: len(n)]
+        r, z, u_h = gates.chunk(3, 1)
+        steps = (all_steps.split(sizes) for all_steps in (gates, gates[:, :both], r, z, u_h, new, outputs))
+        for rows, gate, r_z, r, z, u_h, n, after in zip(sizes, *steps, strict=True):
+            h = h[:rows]
             add_product(gate, h, u_t)
-            r, z = gate[:, :both].sigmoid_().chunk(2, 1)
-            n.addcmul_(r, gate[:, both:]).tanh_()
+            r_z.sigmoid_()
+            n.addcmul_(r, u_h).tanh_()
             h = torch.lerp(n, h, z, out=after)
         ctx.save_for_backward(inputs, state, w, u, gates, new, outputs)
         ctx.sizes = sizes
@@ -89,12 +91,14 @@ class GRULayer(Function):
         torch.mul(slope_n, r, out=slope_u_h)
         torch.addcmul(slope_u_h, slope_u_h, r, value=-1, out=slope_r).mul_(u_h)
 
-        d_gates, z_steps, d_states = (all_steps.split(sizes) for all_steps in (slopes, z, d_h))
+        by_gate, per_gate = slopes.unflatten(1, (3, -1)), d_h.unsqueeze(1)
+        steps = (all_steps.split(sizes) for all_steps in (slopes, by_gate, per_gate, z, d_h))
         d_state = torch.zeros_like(state)
-        for step in reversed(range(len(sizes))):
-            d_gates[step].unflatten(1, (3, -1)).mul_(d_states[step].unsqueeze(1))
-            d_before = d_states[step - 1][: sizes[step]] if step else d_state
-            add_product(d_before.addcmul_(d_states[step], z_steps[step]), d_gates[step], u)
+        d_befores = [d_state, *d_h.split(sizes)]
+        for rows, d_before, *step in reversed(list(zip(sizes, d_befores, *steps, strict=False))):
+            d_gate, d_by_gate, d_per_gate, z_step, d_after = step
+            d_by_gate.mul_(d_per_gate)
+            add_product(d_before[:rows].addcmul_(d_after, z_step), d_gate, u)
         d_u, d_u_bias = slopes.to(u.dtype).t() @ before.to(u.dtype), slopes.sum(0)
         torch.mul(slope_n, d_h, out=slope_u_h)  # now of n, as the input's part is not scaled by r
         d_given = slopes.to(w.dtype)

@@ -72,7 +72,7 @@ class InputFeedingDecoder(Decoder):
         self, targets: Tensor, packing: Packing, memory: Memory, state: FedState
     ) -> tuple[Tensor, State, Tensor | None]:
         """Read T tokens; see `Decoder.decode`."""
-        memory, state = packing.sort(memory), packing.sort(state)
+        memory = packing.sort(memory)
         steps = Steps(self.layers, self.embed(packing.pack(targets)), packing.sizes, state.rnn, self.dropout)
         fed, all_weights = [state.fed], []
         for step, rows in enumerate(packing.sizes):
@@ -82,4 +82,4 @@ class InputFeedingDecoder(Decoder):
             fed.append(self.combined(context.squeeze(1), output))
             all_weights.append(weights)
         after = FedState(steps.state(), after_last(fed[1:]))
-        return torch.cat(fed[1:]), packing.unsort(after), joined(all_weights, packing)
+        return torch.cat(fed[1:]), after, joined(all_weights, packing)

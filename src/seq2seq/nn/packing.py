@@ -94,8 +94,8 @@ class Packing(NamedTuple):
         return rows if self.unsorted is None else rows.select(self.unsorted)
 
     def sequence(self, tokens: Tensor) -> PackedSequence:
-        """Return the tokens, ``(N, ...)``, as PyTorch's networks want them."""
-        return PackedSequence(tokens, torch.tensor(self.sizes), self.rows, self.unsorted)
+        """Return the tokens, ``(N, ...)``, as PyTorch's networks want them, the rows in the order of the packing."""
+        return PackedSequence(tokens, torch.tensor(self.sizes))
 
 
 def after_last(states: Sequence[Tensor]) -> Tensor:

@@ -29,10 +29,11 @@ def run(
         rnn: Of any number of layers and directions, with ``batch_first``.
         tokens: Packed, ``(N, E)``.
         packing: Where they stand.
-        state: Of each row before its first token, ``(L, D, B, H)``; zero if there is none.
+        state: Of each row before its first token, in the order of the packing, ``(L, D, B, H)``; zero by default.
 
     Returns:
-        The top layer's outputs, packed likewise, ``(N, D * H)``, and the state after each row's last token.
+        The top layer's outputs, packed likewise, ``(N, D * H)``, and the state after each row's last token, in the
+        order of the packing.
 
     Raises:
         ValueError: If the state has another shape.
@@ -47,8 +48,7 @@ def run(
     if state is None:
         zero = next(rnn.parameters()).new_zeros(expected)
         state = RNNState(zero, zero if rnn.mode == "LSTM" else None)
-    outputs, last = run_tokens(rnn, tokens, packing.sizes, packing.sort(state))
-    return outputs, packing.unsort(last)
+    return run_tokens(rnn, tokens, packing.sizes, state)
 
 
 def is_ours(rnn: nn.RNNBase, tokens: Tensor, packing: Packing) -> bool:
