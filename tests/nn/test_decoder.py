@@ -3,9 +3,13 @@
 import pytest
 import torch
 from conftest import LUONG
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional as F
 
 from seq2seq.nn import build_model
+from seq2seq.nn.packing import Packing
 
 V, T, H = 9, 4, 6
 LENGTHS = torch.tensor([3, 5])
@@ -86,6 +90,43 @@ def test_the_decoder_is_what_the_paper_says_row_by_row_and_token_by_token(kind, 
     for row in range(2):
         expected = by_hand(model, kind, cell, source[row], int(LENGTHS[row]), target[row])
         torch.testing.assert_close(logits[row], expected, rtol=0, atol=1e-12)
+
+
+@given(
+    kind=st.sampled_from(KINDS),
+    cell=st.sampled_from(["gru", "lstm"]),
+    lengths=st.lists(st.integers(1, T), min_size=2, max_size=2),
+)
+def test_with_a_packing_real_tokens_get_the_same_and_padding_takes_no_part(kind, cell, lengths):
+    model = make_model(kind, cell, layers=2)
+    source, target = torch.randint(0, 10, (2, 5)), torch.randint(0, V, (2, T))
+    packing = Packing.of(torch.tensor(lengths), T)
+    encoded = model.encode(source, LENGTHS)
+
+    packed = model.decoder(target, *encoded, packing)
+    padded = model.decoder(target, *encoded)
+
+    torch.testing.assert_close(packed.logits, packing.pack(padded.logits), rtol=0, atol=1e-12)
+    for row, length in enumerate(lengths):
+        torch.testing.assert_close(packed.weights[row, :length], padded.weights[row, :length], rtol=0, atol=1e-12)
+        alone = model.decoder(target[row : row + 1, :length], *encoded.select(torch.tensor([row])))
+        after = packed.state.select(torch.tensor([row]))
+        torch.testing.assert_close(tensors(after), tensors(alone.state), rtol=0, atol=1e-12)
+    loss, same = (
+        F.cross_entropy(logits, packing.pack(target)) for logits in (packed.logits, packing.pack(padded.logits))
+    )
+    parameters = list(model.parameters())
+    torch.testing.assert_close(
+        torch.autograd.grad(loss, parameters, retain_graph=True), torch.autograd.grad(same, parameters),
+        rtol=0, atol=1e-12,
+    )  # fmt: skip
+
+
+def tensors(state):
+    """All that a decoder keeps."""
+    if isinstance(state, torch.Tensor):
+        return [state]
+    return [one for part in state if part is not None for one in tensors(part)]
 
 
 def test_tied_embeddings_are_one_parameter():

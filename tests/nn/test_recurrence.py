@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
-from seq2seq.nn.recurrence import run, run_packed
+from seq2seq.nn.packing import Packing
+from seq2seq.nn.recurrence import run
 from seq2seq.nn.state import RNNS, RNNState
 
 B, T, H, E = 4, 6, 7, 8
@@ -31,39 +32,57 @@ def gradients(result: Tensor, state: RNNState, of: list[Tensor]) -> list[Tensor]
     return list(torch.autograd.grad(torch.stack(weighed).sum(), of, retain_graph=True))
 
 
+def batch(lengths: list[int]) -> tuple[Tensor, Packing, PackedSequence]:
+    """Return the tokens of a batch packed by us, where they stand, and the batch packed by PyTorch."""
+    padded = torch.randn(len(lengths), max(lengths), E, dtype=torch.double, requires_grad=True)
+    packing = Packing.of(torch.tensor(lengths), steps=max(lengths))
+    packed = pack_padded_sequence(padded, torch.tensor(lengths), batch_first=True, enforce_sorted=False)
+    return packing.pack(padded).detach().requires_grad_(), packing, packed
+
+
+def random_state(cell: str, layers: int, directions: int, rows: int) -> RNNState:
+    """Return a state to start from."""
+    h, c = torch.randn(2, layers, directions, rows, H, dtype=torch.double).unbind()
+    return RNNState(h.requires_grad_(), c.requires_grad_() if cell == "lstm" else None)
+
+
+LENGTHS = [6, 3, 5, 1]
 cells, counts = st.sampled_from(sorted(RNNS)), st.integers(1, 3)
+rows_of_any_lengths = st.lists(st.integers(1, T), min_size=1, max_size=5)
 
 
-@given(
-    cell=cells, layers=counts, directions=st.integers(1, 2), lengths=st.lists(st.integers(1, T), min_size=1, max_size=5)
-)
+@given(cell=cells, layers=counts, directions=st.integers(1, 2), lengths=rows_of_any_lengths, given_state=st.booleans())
 def test_packed_rows_of_any_lengths_give_what_pytorch_gives(
-    cell: str, layers: int, directions: int, lengths: list[int]
+    cell: str, layers: int, directions: int, lengths: list[int], given_state: bool
 ) -> None:
     rnn = network(cell, layers, directions)
-    padded = torch.randn(len(lengths), max(lengths), E, dtype=torch.double, requires_grad=True)
-    packed = pack_padded_sequence(padded, torch.tensor(lengths), batch_first=True, enforce_sorted=False)
+    tokens, packing, packed = batch(lengths)
+    state = random_state(cell, layers, directions, len(lengths)) if given_state else None
+    theirs = packed._replace(data=tokens)
 
-    outputs, state = run_packed(rnn, packed)
-    expected, h_n = rnn(packed)
-    expected_state = RNNState.from_torch(h_n, directions)
+    outputs, after = run(rnn, tokens, packing, state and packing.sort(state))
+    after = packing.unsort(after)
+    expected, h_n = rnn(theirs, state and state.to_torch())
+    expected_after = RNNState.from_torch(h_n, directions)
 
-    torch.testing.assert_close((outputs.data, *state), (expected.data, *expected_state), **TOLERANCE)
-    of = [padded, *rnn.parameters()]
-    ours, theirs = gradients(outputs.data, state, of), gradients(expected.data, expected_state, of)
-    torch.testing.assert_close(ours, theirs, **TOLERANCE)
+    torch.testing.assert_close((outputs, *after), (expected.data, *expected_after), **TOLERANCE)
+    of = [tokens, *(part for part in state or () if part is not None), *rnn.parameters()]
+    torch.testing.assert_close(gradients(outputs, after, of), gradients(expected.data, expected_after, of), **TOLERANCE)
+    with torch.no_grad():  # by PyTorch, from the same tokens and state
+        ours, last = run(rnn, tokens, packing, state and packing.sort(state))
+    torch.testing.assert_close((ours, *packing.unsort(last)), (outputs, *after), **TOLERANCE)
 
 
 @given(cell=cells, layers=counts, directions=st.integers(1, 2), steps=st.integers(1, T), rows=st.integers(1, B))
-def test_steps_from_a_given_state_are_those_of_pytorch(
+def test_rows_of_one_length_give_what_pytorch_gives(
     cell: str, layers: int, directions: int, steps: int, rows: int
 ) -> None:
     rnn = network(cell, layers, directions)
     inputs = torch.randn(rows, steps, E, dtype=torch.double, requires_grad=True)
-    h, c = torch.randn(2, layers, directions, rows, H, dtype=torch.double).requires_grad_().unbind()
-    state = RNNState(h, c if cell == "lstm" else None)
+    state, packing = random_state(cell, layers, directions, rows), Packing.full(rows, steps)
 
-    outputs, after = run(rnn, inputs, state)
+    tokens, after = run(rnn, packing.pack(inputs), packing, state)
+    outputs = packing.pad(tokens)
     expected, h_n = rnn(inputs, state.to_torch())
     expected_after = RNNState.from_torch(h_n, directions)
 
@@ -75,33 +94,31 @@ def test_steps_from_a_given_state_are_those_of_pytorch(
 @pytest.mark.parametrize("cell", RNNS)
 def test_layers_are_joined_by_dropout_in_training_only(cell: str) -> None:
     rnn = network(cell, layers=2, directions=2, dropout=0.3)
-    packed = pack_padded_sequence(torch.randn(B, T, E, dtype=torch.double), torch.tensor([6, 3, 5, 1]), True, False)
+    tokens, packing, packed = batch(LENGTHS)
 
-    trained, state = run_packed(rnn, packed)
-    tested, tested_state = run_packed(rnn.eval(), packed)
+    trained, state = run(rnn, tokens, packing)
+    tested, tested_state = run(rnn.eval(), tokens, packing)
 
     assert torch.equal(state.h[0], tested_state.h[0]), "nothing is dropped below the bottom layer"
     assert not torch.equal(state.h[1], tested_state.h[1])
-    assert torch.equal(tested.data, rnn(packed)[0].data) or torch.allclose(
-        tested.data, rnn(packed)[0].data, **TOLERANCE
-    )
-    assert not torch.equal(trained.data, tested.data)
+    torch.testing.assert_close(tested, rnn(packed)[0].data, **TOLERANCE)
+    assert not torch.equal(trained, tested)
 
 
 @pytest.mark.parametrize("cell", RNNS)
 def test_autocast_takes_products_in_its_precision_and_keeps_the_state(cell: str) -> None:
     rnn = network(cell, layers=2, directions=2).float()
-    packed = pack_padded_sequence(torch.randn(B, T, E), torch.tensor([6, 3, 5, 1]), True, False)
+    tokens, packing, _ = batch(LENGTHS)
     parameters = list(rnn.parameters())
-    exact, _ = run_packed(rnn, packed)
-    expected = torch.autograd.grad(exact.data.sum(), parameters)
+    exact, _ = run(rnn, tokens.float(), packing)
+    expected = torch.autograd.grad(exact.sum(), parameters)
 
     with torch.autocast("cpu", torch.bfloat16):
-        outputs, state = run_packed(rnn, packed)
-    found = torch.autograd.grad(outputs.data.sum(), parameters)
+        outputs, state = run(rnn, tokens.float(), packing)
+    found = torch.autograd.grad(outputs.sum(), parameters)
 
-    assert outputs.data.dtype == state.h.dtype == torch.float32
-    assert 0 < (outputs.data - exact.data).abs().max() < 0.03
+    assert outputs.dtype == state.h.dtype == torch.float32
+    assert 0 < (outputs - exact).abs().max() < 0.03
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.dtype == torch.float32
         torch.testing.assert_close(ours, theirs, rtol=0.1, atol=0.1)
@@ -111,28 +128,27 @@ def test_a_cell_that_counts_to_three_hundred_gets_there_under_autocast() -> None
     rnn = network("lstm", layers=1, directions=1).float()
     for parameter in rnn.parameters():
         nn.init.zeros_(parameter)
-    nn.init.constant_(
-        rnn.get_parameter("bias_ih_l0"), 20
-    )  # i = f = g = 1: c grows by one a step; bfloat16 stops at 256
-    packed = pack_padded_sequence(torch.zeros(2, 300, E), torch.tensor([270, 300]), True, False)
+    # i = f = g = 1: c grows by one a step; bfloat16 stops at 256
+    nn.init.constant_(rnn.get_parameter("bias_ih_l0"), 20)
+    packing = Packing.of(torch.tensor([270, 300]), steps=300)
 
     with torch.autocast("cpu", torch.bfloat16):
-        _, state = run_packed(rnn, packed)
+        _, state = run(rnn, torch.zeros(570, E), packing)
 
     assert state.c is not None
-    assert state.c[0, 0, :, 0].tolist() == [270, 300]
+    assert packing.unsort(state).c[0, 0, :, 0].tolist() == [270, 300]
 
 
 @pytest.mark.parametrize("cell", RNNS)
 def test_gradients_on_a_cpu_do_not_go_through_pytorchs_own(cell: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rnn = network(cell, layers=2, directions=2)
     monkeypatch.setattr(rnn, "forward", None)
-    packed = pack_padded_sequence(torch.randn(B, T, E, dtype=torch.double), torch.tensor([6, 3, 5, 1]), True, False)
+    tokens, packing, _ = batch(LENGTHS)
 
-    run_packed(rnn, packed)
+    run(rnn, tokens, packing)
 
     if cell == "gru":  # for rows of one length, PyTorch has a fast LSTM
-        run(rnn, torch.randn(B, T, E, dtype=torch.double), RNNState(torch.zeros(2, 2, B, H, dtype=torch.double)))
+        run(rnn, torch.randn(B * T, E, dtype=torch.double), Packing.full(B, T))
 
 
 @pytest.mark.parametrize("cell", RNNS)
@@ -140,11 +156,11 @@ def test_weights_that_a_hook_sets_are_those_that_count(cell: str) -> None:
     rnn = network(cell, layers=1, directions=1)
     prune.l1_unstructured(rnn, "weight_hh_l0", amount=0.5)
     rnn.load_state_dict({name: weight + 1 for name, weight in rnn.state_dict().items()})
-    packed = pack_padded_sequence(torch.randn(B, T, E, dtype=torch.double), torch.tensor([6, 3, 5, 1]), True, False)
+    tokens, packing, packed = batch(LENGTHS)
 
-    outputs, _ = run_packed(rnn, packed)
+    outputs, _ = run(rnn, tokens, packing)
 
-    torch.testing.assert_close(outputs.data, rnn(packed)[0].data, **TOLERANCE)
+    torch.testing.assert_close(outputs, rnn(packed)[0].data, **TOLERANCE)
 
 
 @pytest.mark.parametrize(("layers", "rows"), [(2, B + 1), (1, B), (2, 1)])
@@ -153,16 +169,16 @@ def test_a_state_of_another_shape_is_refused(layers: int, rows: int) -> None:
     state = RNNState(torch.zeros(layers, 1, rows, H, dtype=torch.double))
 
     with pytest.raises(ValueError, match=rf"the state is \({layers}, 1, {rows}, 7\), and must be .* = \(2, 1, 4, 7\)"):
-        run(rnn, torch.zeros(B, T, E, dtype=torch.double), state)
+        run(rnn, torch.zeros(B * T, E, dtype=torch.double), Packing.full(B, T), state)
 
 
 @pytest.mark.parametrize("cell", RNNS)
 def test_second_derivatives_are_refused(cell: str) -> None:
     rnn = network(cell, layers=1, directions=1)
     inputs = torch.randn(1, 2, E, dtype=torch.double, requires_grad=True)
-    outputs, _ = run_packed(rnn, PackedSequence(inputs.flatten(0, 1), torch.tensor([1, 1])))
+    outputs, _ = run(rnn, inputs.flatten(0, 1), Packing.of(torch.tensor([2]), steps=2))
 
-    (first,) = torch.autograd.grad(outputs.data.square().sum(), inputs, create_graph=True)
+    (first,) = torch.autograd.grad(outputs.square().sum(), inputs, create_graph=True)
 
     with pytest.raises(RuntimeError, match="once_differentiable"):
         first.sum().backward()

@@ -105,7 +105,7 @@ class Decoder(nn.Module):
         """
         places = packing or Packing.full(*targets.shape)
         combined, after, weights = self.decode(targets, places, memory, places.sort(state))
-        logits = self.predict(self.dropout(combined))
+        logits = self.logits(combined)
         return DecoderOutput(logits if packing else places.pad(logits), places.unsort(after), weights)
 
     def decode(
@@ -148,3 +148,7 @@ class Decoder(nn.Module):
     def combined(self, contexts: Tensor, outputs: Tensor) -> Tensor:
         """Join the contexts and the top layer's outputs into what predicts, ``(..., H')``, or E if tied."""
         return self.combine(torch.cat([contexts, outputs], dim=-1)).tanh()
+
+    def logits(self, combined: Tensor) -> Tensor:
+        """Predict, ``(..., V)``."""
+        return self.predict(self.dropout(combined))
