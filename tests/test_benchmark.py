@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from seq2seq.benchmark import benchmark, report, timed
 from seq2seq.benchmark_cases import Case
+from seq2seq.benchmark_plain import plain_logits, plain_loop
 from seq2seq.data import Batch
 from seq2seq.errors import UserError
 from seq2seq.nn import EncoderOutput, RNNState, build_model
@@ -103,13 +104,52 @@ def test_rounds_are_interleaved_and_the_first_does_not_count():
     assert [len(kept) for kept in seconds] == [2, 2]
 
 
-def test_the_report_is_the_median_and_the_spread():
-    (row,) = report([Case("x", lambda: None, 10, 50, 0.2, 0.5)], [[1.0, 2.0, 4.0]])
+def test_the_report_is_the_median_the_spread_and_how_many_times_as_fast_as_the_plain_model():
+    cases = [Case(name, lambda: None, 10, 50, 0.2, 0.5) for name in ("x", "x, plain", "y")]
 
-    assert row == {
-        "case": "x", "words_per_second": 5, "tokens_per_second": 25, "spread": 1.5, "share_of_limit": 0.25,
-        "padding": 0.2,
+    rows = report(cases, [[1.0, 2.0, 4.0], [6.0, 5.0, 1.0], [2.0, 2.0, 2.0]])
+
+    assert rows[0] == {
+        "case": "x", "words_per_second": 5, "tokens_per_second": 25, "spread": 1.5, "times_plain": 2.5,
+        "share_of_limit": 0.25, "padding": 0.2,
     }  # fmt: skip
+    assert [row["times_plain"] for row in rows[1:]] == [None, None]
+
+
+@torch.no_grad()
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("kind", ["luong", "gnmt", "bahdanau"])
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_the_plain_model_is_the_same_model(kind, cell):
+    part = {"cell": cell, "embedding_size": 8, "hidden_size": 7, "num_layers": 2}
+    decoder = part | {"kind": kind, "input_feeding": False, "tied": False}
+    model = build_model(
+        source_size=10, target_size=9, encoder=part | {"bidirectional": True}, decoder=decoder, bridge="linear",
+        attention="general", num_heads=1, dropout=0.5,
+    ).eval()  # fmt: skip
+    batch = make_batch([5, 3, 1, 4], [6, 3, 2, 1])
+
+    torch.testing.assert_close(
+        plain_logits(model, batch), model(batch.source, batch.source_lengths, batch.inputs).logits, rtol=0, atol=1e-12
+    )
+    assert not torch.equal(plain_logits(model.train(), batch), plain_logits(model, batch)), "dropout in training"
+
+
+@pytest.mark.parametrize("kind", ["luong", "bahdanau"])
+def test_the_plain_model_learns(kind):
+    part = {"cell": "gru", "embedding_size": 8, "hidden_size": 7, "num_layers": 1}
+    decoder = part | {"kind": kind, "input_feeding": False, "tied": False}
+    torch.manual_seed(0)
+    model = build_model(
+        source_size=10, target_size=9, encoder=part | {"bidirectional": True}, decoder=decoder, bridge="linear",
+        attention="general", num_heads=1, dropout=0.0,
+    )  # fmt: skip
+    batch = make_batch([5, 3, 1, 4], [6, 3, 2, 1])
+    before = [parameter.clone() for parameter in model.parameters()]
+
+    plain_loop(model, [batch], "32-true")()
+
+    assert all(not torch.equal(*pair) for pair in zip(before, model.parameters(), strict=True))
 
 
 def test_the_table_and_the_file_hold_every_case(compose, tiny_checkpoint, tmp_path, capsys):
@@ -120,9 +160,10 @@ def test_the_table_and_the_file_hold_every_case(compose, tiny_checkpoint, tmp_pa
 
     content = json.loads((tmp_path / "b.json").read_text())
     assert [row["case"] for row in content["training"]] == [
-        "luong, gru, batch 8, 32-true", "luong, gru, batch 8, 32-true, trainer",
-        "gnmt, gru, batch 8, 32-true", "gnmt, gru, batch 8, 32-true, trainer",
+        "luong, gru, batch 8, 32-true", "luong, gru, batch 8, 32-true, trainer", "luong, gru, batch 8, 32-true, plain",
+        "gnmt, gru, batch 8, 32-true", "gnmt, gru, batch 8, 32-true, trainer", "gnmt, gru, batch 8, 32-true, plain",
     ]  # fmt: skip
+    assert [row["times_plain"] is None for row in content["training"]] == [False, True, True] * 2
     assert [row["case"] for row in content["search"]] == ["greedy, batch 64", "beam 3, batch 64"]
     assert all(row["words_per_second"] > 0 for part in ("training", "search") for row in content[part])
     assert list(content["profile"]) == ["luong, gru, batch 8, 32-true", "gnmt, gru, batch 8, 32-true"]
@@ -159,9 +200,12 @@ def test_a_profile_tells_the_optimiser_clipping_and_random_numbers_apart():
 def test_a_profile_is_made_only_if_wanted(compose, tmp_path, capsys):
     small = ["data=reverse", *SMALL[1:], "batch_sizes=[8]", "kinds=[luong]", "rounds=1", "batches=1", "profile=false"]
 
-    content = benchmark(compose("benchmark", *small, "trainer_overhead=false", f"output={tmp_path}/b.json"))
+    content = benchmark(
+        compose("benchmark", *small, "trainer_overhead=false", "plain=false", f"output={tmp_path}/b.json")
+    )
 
     assert "profile" not in content
+    assert len(content["training"]) == 1
     assert "Where the time" not in capsys.readouterr().out
 
 
@@ -174,6 +218,7 @@ def test_a_profile_is_made_only_if_wanted(compose, tmp_path, capsys):
         ("batch_sizes=[0]", "batch_sizes=0 must be a whole number of at least 1"),
         ("kinds=[]", r"kinds=\[\] must be a list of at least one"),
         ("trainer_overhead=maybe", "trainer_overhead=maybe must be true or false"),
+        ("plain=maybe", "plain=maybe must be true or false"),
         ("profile=maybe", "profile=maybe must be true or false"),
         ("precisions=[16]", "precisions=16 must be one of 32-true, bf16-mixed"),
         ("+foo=1", "foo is unknown; the keys are batch_sizes, batches, "),

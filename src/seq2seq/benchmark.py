@@ -18,14 +18,14 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from seq2seq.benchmark_cases import Case, search_cases, training_cases
+from seq2seq.benchmark_cases import PLAIN, Case, search_cases, training_cases
 from seq2seq.building import keep_quiet, plain
 from seq2seq.errors import UserError, check_count, check_flag, check_keys
 from seq2seq.report import write_json
 from seq2seq.step_profile import shares
 
 KEYS = ["data", "model", "batch_sizes", "kinds", "cells", "precisions", "rounds", "batches", "checkpoint", "search",
-        "search_batch_size", "output", "trainer_overhead", "profile"]  # fmt: skip
+        "search_batch_size", "output", "trainer_overhead", "plain", "profile"]  # fmt: skip
 
 
 def benchmark(config: DictConfig) -> dict[str, Any]:
@@ -75,7 +75,12 @@ def timed(cases: Sequence[Case], rounds: int) -> list[list[float]]:
 
 
 def report(cases: Sequence[Case], seconds: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
-    """Return a row of results for each case."""
+    """Return a row of results for each case, and how many times as fast as the plain model it is, if that was timed."""
+    plain = {
+        case.name.removesuffix(PLAIN): statistics.median(kept)
+        for case, kept in zip(cases, seconds, strict=True)
+        if case.name.endswith(PLAIN)
+    }
     rows = []
     for case, kept in zip(cases, seconds, strict=True):
         middle = statistics.median(kept)
@@ -84,6 +89,7 @@ def report(cases: Sequence[Case], seconds: Sequence[Sequence[float]]) -> list[di
             "words_per_second": case.words / middle,
             "tokens_per_second": case.tokens / middle,
             "spread": (max(kept) - min(kept)) / middle,
+            "times_plain": plain[case.name] / middle if case.name in plain else None,
             "share_of_limit": case.limit / middle,
             "padding": case.padding,
         })  # fmt: skip
@@ -93,13 +99,14 @@ def report(cases: Sequence[Case], seconds: Sequence[Sequence[float]]) -> list[di
 def show(console: Console, title: str, rows: Sequence[dict[str, Any]]) -> None:
     """Print the results."""
     table = Table(title=f"Speed of {title}, median of rounds")
-    for column in ("case", "words / s", "target tokens / s", "spread", "share of limit", "padding"):
+    for column in ("case", "words / s", "target tokens / s", "spread", "x plain", "share of limit", "padding"):
         table.add_column(column, justify="left" if column == "case" else "right")
     for row in rows:
+        times = "" if row["times_plain"] is None else f"{row['times_plain']:.2f}"
         share = "" if math.isnan(row["share_of_limit"]) else f"{row['share_of_limit']:.0%}"
         table.add_row(
             row["case"], f"{row['words_per_second']:,.0f}", f"{row['tokens_per_second']:,.0f}", f"{row['spread']:.0%}",
-            share, f"{row['padding']:.0%}",
+            times, share, f"{row['padding']:.0%}",
         )  # fmt: skip
     console.print(table)
 

@@ -14,6 +14,7 @@ from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 from torch.utils.data import DataLoader
 
+from seq2seq.benchmark_plain import DECODERS, plain_loop
 from seq2seq.callbacks import BatchSeed
 from seq2seq.data import Batch
 from seq2seq.data.datamodule import PairsDataModule
@@ -25,6 +26,9 @@ from seq2seq.prediction import check_one_vocabulary, load_modules
 from seq2seq.products import limit_seconds
 from seq2seq.search import encode
 from seq2seq.searching import Search, build_search
+
+PLAIN = ", plain"
+"""What the name of a plain model's case ends with."""
 
 PRECISIONS = ("32-true", "bf16-mixed")
 
@@ -65,7 +69,7 @@ def contents(batches: Sequence[Batch]) -> tuple[int, int, float]:
 
 
 def training_cases(settings: dict[str, Any], count: int, scratch: Path) -> list[Case]:
-    """Return a bare training loop for each combination, and the trainer's beside it."""
+    """Return a bare training loop for each combination, and beside it the trainer's and that of a plain model."""
     cases = []
     for key in ("batch_sizes", "cells", "kinds", "precisions"):
         if not isinstance(settings[key], list) or not settings[key]:
@@ -75,6 +79,7 @@ def training_cases(settings: dict[str, Any], count: int, scratch: Path) -> list[
     for size in settings["batch_sizes"]:
         check_count("batch_sizes", size)
     overhead = check_flag("trainer_overhead", settings["trainer_overhead"])
+    plain = check_flag("plain", settings["plain"])
     for size, cell, kind, precision in itertools.product(
         settings["batch_sizes"], settings["cells"], settings["kinds"], settings["precisions"]
     ):
@@ -88,6 +93,9 @@ def training_cases(settings: dict[str, Any], count: int, scratch: Path) -> list[
         if overhead:
             module = make_module(settings, data, cell, kind)
             cases.append(Case(f"{name}, trainer", trainer_loop(module, batches, precision, scratch), *numbers))
+        if plain and type(module.model.decoder) in DECODERS:
+            model = make_module(settings, data, cell, kind).model
+            cases.append(Case(f"{name}{PLAIN}", plain_loop(model, batches, precision), *numbers))
     return cases
 
 
