@@ -8,6 +8,7 @@ from torch import Tensor
 
 from seq2seq.data.vocabulary import BOS, EOS, PAD
 from seq2seq.nn.model import Encoded, Seq2Seq
+from seq2seq.nn.packing import Packing
 from seq2seq.search import banned, step
 
 NORMALISATIONS = ("gnmt", "average", "none")
@@ -153,6 +154,12 @@ class _Beams(NamedTuple):
         return _Beams(rows, tokens, history, totals, _Pool(*(part[kept] for part in self.pool)))
 
 
+def looking_back(encoded: Sequence[Encoded], beams: _Beams, live: Tensor) -> list[Encoded]:
+    """Let those of the ``W * K`` hypotheses that ``live``, ``(n)``, names look back at the memory of their rows."""
+    hypotheses = Packing([len(live)], (beams.tokens.size(0), beams.tokens.size(1)), live)
+    return [one._replace(memory=one.memory._replace(hypotheses=hypotheses)) for one in encoded]
+
+
 @torch.inference_mode()
 def beam(
     models: Sequence[Seq2Seq],
@@ -181,27 +188,31 @@ def beam(
     """
     mask = encoded[0].memory.mask
     rows = torch.arange(mask.size(0), device=mask.device)
-    encoded = [one.select(rows.repeat_interleave(beam_size)) for one in encoded]
     precision = torch.promote_types(encoded[0].memory.values.dtype, torch.float32)  # that of the log-probabilities
     beams = _Beams.start(rows, beam_size, max_length, precision)
     found = beams.pool.best(n_best)
     longest = normalisation(torch.tensor(max_length, device=mask.device))
+    live = rows * beam_size  # which of the W * K hypotheses go on: at first one of each row
     for number in range(max_length):
-        log_probs, encoded = step(models, encoded, beams.tokens.flatten())
+        log_probs, encoded = step(models, looking_back(encoded, beams, live), beams.tokens.flatten()[live])
+        everywhere = log_probs.new_full((beams.tokens.numel(), log_probs.size(1)), -torch.inf)
         divisor = normalisation(torch.tensor(number + 1, device=mask.device)).to(precision)
-        beams, grown_from = beams.grow(banned(log_probs), number, divisor)
+        beams, grown_from = beams.grow(everywhere.index_copy(0, live, banned(log_probs)), number, divisor)
         going = (beams.totals > -torch.inf).any(1)
         if stop_early:
             going &= beams.totals.amax(1) / longest > beams.pool.scores.topk(n_best).values[:, -1]
+        place = torch.empty(beams.tokens.numel(), dtype=torch.long, device=mask.device)
+        place[live] = torch.arange(len(live), device=mask.device)  # of a hypothesis in the states
         kept = going.nonzero().squeeze(1)
-        if 2 * len(kept) > len(going):  # not enough to be worth moving the others
-            encoded = [one._replace(state=one.state.select(grown_from.flatten())) for one in encoded]
-            continue  # the memory is the row's
-        for whole, part in zip(found, beams.pool.best(n_best), strict=True):  # before rows leave
-            whole[beams.rows] = part
-        if len(kept) == 0:
-            break
-        beams = beams.select(kept)
-        encoded = [one.select(grown_from[kept].flatten()) for one in encoded]
+        if 2 * len(kept) <= len(going):  # enough to be worth moving the others
+            for whole, part in zip(found, beams.pool.best(n_best), strict=True):  # before rows leave
+                whole[beams.rows] = part
+            if len(kept) == 0:
+                break
+            beams, grown_from, going = beams.select(kept), grown_from[kept], going[kept]
+            encoded = [one._replace(memory=one.memory.select(kept)) for one in encoded]
+        live = ((beams.totals > -torch.inf) & going.unsqueeze(1)).flatten().nonzero().squeeze(1)
+        parents = place[grown_from.flatten()[live]]
+        encoded = [one._replace(state=one.state.select(parents)) for one in encoded]
     steps = int((found.tokens != PAD).any(0).any(0).sum())
     return found._replace(tokens=found.tokens[:, :, :steps])

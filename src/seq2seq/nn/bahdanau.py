@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from seq2seq.nn.attention import Memory
+from seq2seq.nn.attention import Memory, look
 from seq2seq.nn.decoder import Decoder, State
 from seq2seq.nn.packing import Packing
 from seq2seq.nn.state import RNNState
@@ -27,7 +27,7 @@ class BahdanauDecoder(Decoder):
         contexts, outputs, all_weights = [], [], []
         for step, rows in enumerate(packing.sizes):
             memory = memory.first(rows)
-            context, weights = self.attention(steps.top(rows).unsqueeze(1), memory)
+            context, weights = look(self.attention, steps.top(rows).unsqueeze(1), memory)
             contexts.append(context.squeeze(1))
             outputs.append(steps.step(step, contexts[-1]))
             all_weights.append(weights)

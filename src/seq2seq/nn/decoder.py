@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from seq2seq.nn.attention import Attention, Memory
+from seq2seq.nn.attention import Attention, Memory, look
 from seq2seq.nn.dropout import Dropout
 from seq2seq.nn.encoder import EncoderOutput
 from seq2seq.nn.packing import Packing
@@ -142,7 +142,7 @@ class Decoder(nn.Module):
 
     def attend(self, outputs: Tensor, packing: Packing, memory: Memory) -> tuple[Tensor, Tensor | None]:
         """Attend with the outputs of a layer, packed, ``(N, H')``: contexts, packed likewise, and the weights."""
-        contexts, weights = self.attention(packing.pad(outputs), memory)
+        contexts, weights = look(self.attention, packing.pad(outputs), memory)
         return packing.pack(contexts), weights
 
     def combined(self, contexts: Tensor, outputs: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from seq2seq.nn.attention import Memory
+from seq2seq.nn.attention import Memory, look
 from seq2seq.nn.decoder import Decoder, State
 from seq2seq.nn.packing import Packing, after_last
 from seq2seq.nn.state import RNNState
@@ -78,7 +78,7 @@ class InputFeedingDecoder(Decoder):
         for step, rows in enumerate(packing.sizes):
             memory = memory.first(rows)
             output = steps.step(step, first(fed[-1], rows))
-            context, weights = self.attention(output.unsqueeze(1), memory)
+            context, weights = look(self.attention, output.unsqueeze(1), memory)
             fed.append(self.combined(context.squeeze(1), output))
             all_weights.append(weights)
         after = FedState(steps.state(), after_last(fed[1:]))
