@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from seq2seq.data.batch import Batch
 from seq2seq.data.codec import Codec
+from seq2seq.data.vocabulary import PAD
 from seq2seq.errors import check_count, check_number
 from seq2seq.handoff import MISTAKES, RIGHT, WrongEncoder, check_effect
 from seq2seq.metrics import CorpusMetrics
@@ -28,6 +29,10 @@ log = logging.getLogger(__name__)
 
 CHECKPOINT_FORMAT = 2
 """Raised when a checkpoint can no longer be read by an older version, or an older one by this."""
+
+
+WORTH_PACKING = 1 / 8
+"""The share of padding from which on targets are packed."""
 
 
 class Seq2SeqModule(pl.LightningModule):
@@ -100,9 +105,11 @@ class Seq2SeqModule(pl.LightningModule):
         """Return the smoothed loss of a batch under teacher forcing, a mean over its target tokens."""
         encoded = self.model.encode(batch.source, batch.source_lengths)
         inputs = self._mixed(batch.inputs, encoded) if self.scheduled_sampling else batch.inputs
-        packing = Packing.of(batch.target_lengths, inputs.size(1), inputs.device)
+        packing = packing_of_targets(batch)
         output = self.model.decoder(inputs, *encoded, packing)
-        loss = F.cross_entropy(output.logits, packing.pack(batch.labels), label_smoothing=self.label_smoothing)
+        loss = F.cross_entropy(
+            output.logits, packing.pack(batch.labels), ignore_index=PAD, label_smoothing=self.label_smoothing
+        )
         self.log("train/loss", loss, prog_bar=True)
         self.log("train/lr", self.optimizers().param_groups[0]["lr"])  # pyright: ignore[reportAttributeAccessIssue]
         return loss
@@ -179,6 +186,19 @@ class Seq2SeqModule(pl.LightningModule):
             return
         kind = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
         Precision.clip_gradients(self.trainer.precision_plugin, optimizer, gradient_clip_val or 0, kind)
+
+
+def packing_of_targets(batch: Batch) -> Packing:
+    """Return which target tokens of a batch are worked on: only real ones, or all where that is sooner done.
+
+    Packed batches come in all sizes. On a CPU products in lower precision have to be prepared for each of them anew,
+    which takes longer than padding does; and a GPU has better to do than to gather.
+    """
+    rows, steps = batch.labels.shape
+    padding = 1 - int(batch.target_lengths.sum()) / (rows * steps)
+    if padding < WORTH_PACKING or not batch.labels.is_cpu or torch.is_autocast_enabled("cpu"):
+        return Packing.full(rows, steps)
+    return Packing.of(batch.target_lengths, steps)
 
 
 def learning_rate_factor(step: int, total: int, warmup: float) -> float:
