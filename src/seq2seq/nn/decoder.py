@@ -5,7 +5,7 @@ decoding step by step are the same code.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,17 +13,13 @@ from torch import Tensor, nn
 from seq2seq.nn.attention import Attention, Memory, look
 from seq2seq.nn.dropout import Dropout
 from seq2seq.nn.encoder import EncoderOutput
-from seq2seq.nn.packing import Packing
+from seq2seq.nn.packing import Packing, Rows
 from seq2seq.nn.recurrence import run
 from seq2seq.nn.state import RNNS, RNNState
 
 
-class State(Protocol):
+class State(Rows, Protocol):
     """What a decoder keeps between calls; nobody else looks into it."""
-
-    def select(self, rows: Tensor) -> Self:
-        """Return the state of the given rows of the batch, ``(B')``."""
-        ...
 
 
 class DecoderOutput(NamedTuple):
