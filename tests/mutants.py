@@ -125,7 +125,7 @@ MUTANTS = [
            "d_befores = [d_state, *", "d_befores = [d_state.clone(), *"),
     Mutant("state after a step not handed on", "nn/luong.py",
            "RNNState.stack(after), weights", "state, weights"),
-    Mutant("memory of other rows", "nn/attention.py", "values=self.values[rows]", "values=self.values[: len(rows)]"),
+    Mutant("memory of other rows", "nn/memory.py", "values=self.values[rows]", "values=self.values[: len(rows)]"),
     Mutant("proof: ends not compared", "handoff_measured.py",
            "faults = [*ends_missed(encoded, lengths), *", "faults = [*"),
     Mutant("proof: rows alone not compared", "handoff_measured.py",

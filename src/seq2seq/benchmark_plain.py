@@ -30,7 +30,7 @@ def plain_loop(model: Seq2Seq, batches: Sequence[Batch], precision: str) -> Call
             optimizer.zero_grad()
             with torch.autocast("cpu", torch.bfloat16) if precision == "bf16-mixed" else nullcontext():
                 logits = plain_logits(model, batch)
-                loss = F.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), ignore_index=PAD)
+                loss = F.cross_entropy(logits.transpose(1, 2), batch.labels, ignore_index=PAD)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()

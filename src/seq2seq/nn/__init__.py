@@ -17,10 +17,10 @@ A     attention: the size in which queries and keys are compared
 A prime marks the decoder's: ``(L', 1, B, H')`` is its state. Masks are True at real tokens and False at padding.
 """
 
-from seq2seq.nn.attention import Memory
 from seq2seq.nn.bridge import Bridge
 from seq2seq.nn.decoder import Decoder, DecoderOutput
 from seq2seq.nn.encoder import Encoder, EncoderOutput
+from seq2seq.nn.memory import Memory
 from seq2seq.nn.model import Seq2Seq, build_decoder, build_model
 from seq2seq.nn.state import RNNState
 

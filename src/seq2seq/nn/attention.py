@@ -4,39 +4,13 @@ What queries are compared with (keys) and what is weighed (values) depend on the
 a batch and passed along in a `Memory`, not once a step.
 """
 
-from typing import NamedTuple, Protocol, Self
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from seq2seq.errors import UserError, check_choice, check_count
-from seq2seq.nn.packing import Packing
-
-
-class Memory(NamedTuple):
-    """What a decoder may look back at, computed once for a source batch.
-
-    Attributes:
-        keys: What queries are compared with, ``(B, S, A)``.
-        values: What is weighed: the encoder's outputs, ``(B, S, D * H)``, or what an attention makes of them.
-        mask: True at real tokens, ``(B, S)``.
-        hypotheses: Which of the K hypotheses of each row look back, n of all ``B * K``; None where each row is one.
-    """
-
-    keys: Tensor
-    values: Tensor
-    mask: Tensor
-    hypotheses: Packing | None = None
-
-    def select(self, rows: Tensor) -> Self:
-        """Return the memory of the given rows of the batch, ``(B')``."""
-        return self._replace(keys=self.keys[rows], values=self.values[rows], mask=self.mask[rows])
-
-    def first(self, rows: int) -> Self:
-        """Return the memory of the first rows of the batch, or of as many hypotheses as there are."""
-        if self.hypotheses is not None or len(self.mask) == rows:
-            return self
-        return self._replace(keys=self.keys[:rows], values=self.values[:rows], mask=self.mask[:rows])
+from seq2seq.nn.memory import Memory
 
 
 class Attention(Protocol):
@@ -65,26 +39,6 @@ def attend(scores: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
     """
     weights = scores.masked_fill(~memory.mask.unsqueeze(1), -torch.inf).softmax(-1)
     return weights @ memory.values, weights
-
-
-def look(attention: Attention, queries: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
-    """Attend with the queries of each row, or of each hypothesis of a search.
-
-    The hypotheses of a row look back at one memory, which is not copied for them: they stand where steps would.
-
-    Args:
-        attention: What attends.
-        queries: ``(B, T, H')``, or one of each hypothesis, ``(n, 1, H')``.
-        memory: Of B rows.
-
-    Returns:
-        The contexts, ``(B, T, C)`` or ``(n, 1, C)``, and the weights, ``(B, T, S)`` or ``(n, 1, S)``.
-    """
-    places = memory.hypotheses
-    if places is None:
-        return attention(queries, memory)
-    contexts, weights = attention(places.pad(queries.squeeze(1)), memory)
-    return places.pack(contexts).unsqueeze(1), None if weights is None else places.pack(weights).unsqueeze(1)
 
 
 class GeneralAttention(nn.Module):

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from seq2seq.nn.attention import Memory, look
 from seq2seq.nn.decoder import Decoder, State
+from seq2seq.nn.memory import Memory, look
 from seq2seq.nn.packing import Packing
 from seq2seq.nn.state import RNNState
 from seq2seq.nn.steps import Steps, joined

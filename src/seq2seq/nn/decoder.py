@@ -10,9 +10,10 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from seq2seq.nn.attention import Attention, Memory, look
+from seq2seq.nn.attention import Attention
 from seq2seq.nn.dropout import Dropout
 from seq2seq.nn.encoder import EncoderOutput
+from seq2seq.nn.memory import Memory, look
 from seq2seq.nn.packing import Packing, Rows
 from seq2seq.nn.recurrence import run
 from seq2seq.nn.state import RNNS, RNNState

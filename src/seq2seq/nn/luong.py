@@ -5,8 +5,8 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from seq2seq.nn.attention import Memory, look
 from seq2seq.nn.decoder import Decoder, State
+from seq2seq.nn.memory import Memory, look
 from seq2seq.nn.packing import Packing, after_last
 from seq2seq.nn.state import RNNState
 from seq2seq.nn.steps import Steps, first, joined

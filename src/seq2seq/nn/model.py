@@ -6,13 +6,14 @@ from typing import Any, NamedTuple, Self
 from torch import Tensor, nn
 
 from seq2seq.errors import UserError, check_choice, check_count, check_flag, check_keys, check_number
-from seq2seq.nn.attention import Memory, build_attention
+from seq2seq.nn.attention import build_attention
 from seq2seq.nn.bahdanau import BahdanauDecoder
 from seq2seq.nn.bridge import Bridge
 from seq2seq.nn.decoder import Decoder, DecoderOutput, State
 from seq2seq.nn.encoder import Encoder, EncoderOutput
 from seq2seq.nn.gnmt import GNMTDecoder
 from seq2seq.nn.luong import InputFeedingDecoder, LuongDecoder
+from seq2seq.nn.memory import Memory
 from seq2seq.nn.state import RNNS, RNNState
 
 
