@@ -136,7 +136,7 @@ def test_the_plain_model_is_the_same_model(kind, cell):
 
 
 @pytest.mark.parametrize("kind", ["luong", "bahdanau"])
-def test_the_plain_model_learns(kind):
+def test_a_pass_of_the_plain_model_takes_a_step(kind):
     part = {"cell": "gru", "embedding_size": 8, "hidden_size": 7, "num_layers": 1}
     decoder = part | {"kind": kind, "input_feeding": False, "tied": False}
     torch.manual_seed(0)

@@ -8,9 +8,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from seq2seq.building import keep_quiet
-from seq2seq.data import BOS, PAD, UNK, Codec, Corpus, Vocabulary
+from seq2seq.data import BOS, PAD, UNK, Batch, Codec, Corpus, Vocabulary
 from seq2seq.errors import UserError
-from seq2seq.module import Seq2SeqModule, learning_rate_factor
+from seq2seq.module import Seq2SeqModule, learning_rate_factor, packing_of_targets
 from seq2seq.search import greedy, to_lists
 
 PART = {"cell": "gru", "embedding_size": 16, "hidden_size": 24, "num_layers": 2}
@@ -196,3 +196,15 @@ def test_nothing_is_clipped_unless_asked_for(tmp_path):
     _, gradients = trained_one_step(tmp_path, precision="bf16-mixed")
 
     assert gradients.norm() > 0.1
+
+
+@pytest.mark.parametrize(("lengths", "packed"), [([8, 1, 2, 3], True), ([8, 8, 8, 7], False), ([8, 8, 8, 8], False)])
+def test_targets_are_packed_where_much_of_them_is_padding_but_not_under_autocast(lengths, packed):
+    batch = Batch(
+        torch.ones(4, 3, dtype=torch.long), torch.full((4,), 3), torch.ones(4, 9, dtype=torch.long),
+        torch.tensor(lengths), torch.arange(4),
+    )  # fmt: skip
+
+    assert (packing_of_targets(batch).places is not None) == packed
+    with torch.autocast("cpu", torch.bfloat16):
+        assert packing_of_targets(batch).places is None

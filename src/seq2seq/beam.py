@@ -155,7 +155,10 @@ class _Beams(NamedTuple):
 
 
 def looking_back(encoded: Sequence[Encoded], beams: _Beams, live: Tensor) -> list[Encoded]:
-    """Let those of the ``W * K`` hypotheses that ``live``, ``(n)``, names look back at the memory of their rows."""
+    """Let those of the ``W * K`` hypotheses that ``live``, ``(n)``, names look back at the memory of their rows.
+
+    Only `pad` and `pack` of the packing are used: its rows are those of the batch, its steps their hypotheses.
+    """
     hypotheses = Packing([len(live)], (beams.tokens.size(0), beams.tokens.size(1)), live)
     return [one._replace(memory=one.memory._replace(hypotheses=hypotheses)) for one in encoded]
 

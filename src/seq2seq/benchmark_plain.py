@@ -1,7 +1,7 @@
 """The same model trained as a tutorial would, with PyTorch's own layers: what `scripts/benchmark.py` compares with.
 
-Nothing is left out that a careful reader of PyTorch's documentation would do: sources are packed, PyTorch runs all
-steps of a layer in one call where a decoder allows it, and attention is one product for all of them.
+Sources are packed, PyTorch runs all steps of a layer in one call where a decoder allows it, attention is then one
+product for all of them, and AdamW is as it comes, not fused.
 """
 
 from collections.abc import Callable, Sequence

@@ -29,7 +29,8 @@ class DecoderOutput(NamedTuple):
     Attributes:
         logits: Unnormalised log-probabilities of the next token, ``(B, T, V)``, or ``(N, V)`` if a packing was given.
         state: After the last token.
-        weights: Attention over the source, ``(B, T, S)``; None without attention.
+        weights: Attention over the source, ``(B, T, S)``; None without attention. With a packing, those at padding mean
+            nothing.
     """
 
     logits: Tensor
@@ -97,7 +98,7 @@ class Decoder(nn.Module):
             targets: Token ids; a row's padding, at its end, changes nothing before it, ``(B, T)``.
             memory: Of the source batch.
             state: From `start` at first, then from the last call.
-            packing: Where the real tokens stand. With it, no work is done for padding, and the logits are those of real
+            packing: Where the real tokens stand. With it, padding stays out of recurrence and prediction; logits are those of real
                 tokens, in its order; the state is that after each row's last one. Without it, all are real.
         """
         places = packing or Packing.full(*targets.shape)

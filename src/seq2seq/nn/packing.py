@@ -33,8 +33,8 @@ class Packing(NamedTuple):
     Attributes:
         sizes: Rows that have a first token, a second, ...
         shape: B and T.
-        places: Of each token in the flattened batch, ``row * T + step``, ``(N,)``; None if no row is padded, when rows
-            stay in their order.
+        places: Of each token in the flattened batch, ``row * T + step``, ``(N,)``; None of `full`, whose rows stay
+            in their order.
         rows: Row of the batch that stands first, second, ..., ``(B,)``, or None likewise.
         unsorted: Its inverse.
 
