@@ -98,8 +98,9 @@ class Decoder(nn.Module):
             targets: Token ids; a row's padding, at its end, changes nothing before it, ``(B, T)``.
             memory: Of the source batch.
             state: From `start` at first, then from the last call.
-            packing: Where the real tokens stand. With it, padding stays out of recurrence and prediction; logits are those of real
-                tokens, in its order; the state is that after each row's last one. Without it, all are real.
+            packing: Where the real tokens stand. With it, padding stays out of recurrence and prediction; the logits
+                are those of real tokens, in its order, and the state is that after each row's last one. Without it, all
+                are real.
         """
         places = packing or Packing.full(*targets.shape)
         combined, after, weights = self.decode(targets, places, memory, places.sort(state))
