@@ -4,17 +4,15 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import CSVLogger
-from torch import nn
 from torch.utils.data import DataLoader
 
-from seq2seq.benchmark_plain import DECODERS, plain_loop
+from seq2seq.benchmark_plain import DECODERS, plain_loop, training_loop
 from seq2seq.callbacks import BatchSeed
 from seq2seq.data import Batch
 from seq2seq.data.datamodule import PairsDataModule
@@ -119,23 +117,11 @@ def make_module(settings: dict[str, Any], data: PairsDataModule, cell: str, kind
 
 
 def bare_loop(module: Seq2SeqModule, batches: Sequence[Batch], precision: str) -> Callable[[], None]:
-    """Return a pass of the plainest training loop: forward, backward, clip, step."""
+    """Return a pass of training without a trainer."""
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3, fused=True)
     module.log = lambda *_, **__: None  # pyright: ignore[reportAttributeAccessIssue]
     module.optimizers = lambda *_, **__: optimizer  # pyright: ignore[reportAttributeAccessIssue]
-
-    def run() -> None:
-        module.train()
-        for number, batch in enumerate(batches):
-            half = torch.autocast("cpu", torch.bfloat16) if precision == "bf16-mixed" else nullcontext()
-            optimizer.zero_grad()
-            with half:
-                loss = module.training_step(batch, number)
-            loss.backward()
-            nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-            optimizer.step()
-
-    return run
+    return training_loop(module, lambda batch: module.training_step(batch, 0), optimizer, batches, precision)
 
 
 class Clock(pl.Callback):

@@ -21,18 +21,31 @@ from seq2seq.nn.luong import LuongDecoder
 
 
 def plain_loop(model: Seq2Seq, batches: Sequence[Batch], precision: str) -> Callable[[], None]:
-    """Return a pass of training: forward, backward, clip, step."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    """Return a pass of training the model by PyTorch's own layers."""
+
+    def loss_of(batch: Batch) -> Tensor:
+        return F.cross_entropy(plain_logits(model, batch).transpose(1, 2), batch.labels, ignore_index=PAD)
+
+    return training_loop(model, loss_of, torch.optim.AdamW(model.parameters(), lr=1e-3), batches, precision)
+
+
+def training_loop(
+    module: nn.Module,
+    loss_of: Callable[[Batch], Tensor],
+    optimizer: torch.optim.Optimizer,
+    batches: Sequence[Batch],
+    precision: str,
+) -> Callable[[], None]:
+    """Return a pass of the plainest training loop: forward, backward, clip, step."""
 
     def run() -> None:
-        model.train()
+        module.train()
         for batch in batches:
             optimizer.zero_grad()
             with torch.autocast("cpu", torch.bfloat16) if precision == "bf16-mixed" else nullcontext():
-                logits = plain_logits(model, batch)
-                loss = F.cross_entropy(logits.transpose(1, 2), batch.labels, ignore_index=PAD)
+                loss = loss_of(batch)
             loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            nn.utils.clip_grad_norm_(module.parameters(), 1.0)
             optimizer.step()
 
     return run
