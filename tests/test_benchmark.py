@@ -220,6 +220,7 @@ def test_a_profile_is_made_only_if_wanted(compose, tmp_path, capsys):
         ("trainer_overhead=maybe", "trainer_overhead=maybe must be true or false"),
         ("plain=maybe", "plain=maybe must be true or false"),
         ("profile=maybe", "profile=maybe must be true or false"),
+        ("matmul_precision=low", "matmul_precision=low must be one of highest, high, medium"),
         ("precisions=[16]", "precisions=16 must be one of 32-true, bf16-mixed"),
         ("+foo=1", "foo is unknown; the keys are batch_sizes, batches, "),
     ],

@@ -13,6 +13,7 @@ from seq2seq.checkpoint import load_module
 from seq2seq.errors import UserError
 from seq2seq.evaluation import evaluate
 from seq2seq.metrics import CorpusMetrics
+from seq2seq.module import Seq2SeqModule
 from seq2seq.run_directory import claimed
 from seq2seq.training import train
 
@@ -39,6 +40,26 @@ def test_a_run_leaves_its_results_and_nothing_half_written(tiny_run):
         "last.ckpt", "learning_curves.png", "attention_1.png", "attention_2.png", "attention_3.png", "attention_4.png",
     }  # fmt: skip
     assert not any(set(name) & set("=, ") for name in files)
+
+
+def test_products_are_of_the_wanted_precision_in_training_and_exact_before_and_after(compose, tmp_path, monkeypatch):
+    seen = []
+    step, test_step = Seq2SeqModule.training_step, Seq2SeqModule.test_step
+
+    def spied(name, method):
+        def spy(*arguments):
+            seen.append((name, torch.get_float32_matmul_precision()))
+            return method(*arguments)
+
+        return spy
+
+    monkeypatch.setattr(Seq2SeqModule, "training_step", spied("training", step))
+    monkeypatch.setattr(Seq2SeqModule, "test_step", spied("test", test_step))
+
+    train(compose("train", *TINY, "matmul_precision=medium"), tmp_path)
+
+    assert set(seen) == {("training", "medium"), ("test", "highest")}
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_metrics_json_holds_both_splits_and_where_the_best_checkpoint_is(tiny_run):
@@ -301,6 +322,7 @@ def test_a_directory_that_holds_a_run_is_refused_and_left_as_it_is(compose, tiny
         (["weight_averaging=1"], "weight_averaging=1 must be a number of at least 0 and below 1"),
         (["scheduled_sampling=2"], "scheduled_sampling=2 must be a number of at least 0"),
         (["search.max_length=0"], "search.max_length=0 must be a whole number of at least 1"),
+        (["matmul_precision=low"], "matmul_precision=low must be one of highest, high, medium"),
         (["trainer.max_epochs=0"], "trainer.max_epochs=0 must be at least 1, or -1 with trainer.max_steps"),
         (["trainer.max_epochs=-1"], "trainer.max_epochs=-1 sets no end"),
         (["trainer.max_epochs=abc"], "trainer.max_epochs=abc must be a whole number of at least -1"),

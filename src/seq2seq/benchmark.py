@@ -19,13 +19,13 @@ from rich.console import Console
 from rich.table import Table
 
 from seq2seq.benchmark_cases import PLAIN, Case, search_cases, training_cases
-from seq2seq.building import keep_quiet, plain
-from seq2seq.errors import UserError, check_count, check_flag, check_keys
+from seq2seq.building import MATMUL_PRECISIONS, keep_quiet, plain, products_in
+from seq2seq.errors import UserError, check_choice, check_count, check_flag, check_keys
 from seq2seq.report import write_json
 from seq2seq.step_profile import shares
 
 KEYS = ["data", "model", "batch_sizes", "kinds", "cells", "precisions", "rounds", "batches", "checkpoint", "search",
-        "search_batch_size", "output", "trainer_overhead", "plain", "profile"]  # fmt: skip
+        "search_batch_size", "output", "trainer_overhead", "plain", "profile", "matmul_precision"]  # fmt: skip
 
 
 def benchmark(config: DictConfig) -> dict[str, Any]:
@@ -39,6 +39,7 @@ def benchmark(config: DictConfig) -> dict[str, Any]:
     check_keys("", settings, KEYS)
     profiled = check_flag("profile", settings["profile"])
     rounds, count = check_count("rounds", settings["rounds"]), check_count("batches", settings["batches"])
+    precision = check_choice("matmul_precision", settings["matmul_precision"], MATMUL_PRECISIONS)
     output = Path(str(settings["output"])).expanduser()
     try:  # before the time is spent
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -47,8 +48,9 @@ def benchmark(config: DictConfig) -> dict[str, Any]:
         raise UserError(f"output={output} cannot be written: {error.strerror}") from error
     searching = search_cases(settings, count) if settings["checkpoint"] is not None else []
     content: dict[str, Any] = {"threads": torch.get_num_threads(), "torch": torch.__version__, "rounds": rounds}
+    content["matmul_precision"] = precision
     console = Console() if sys.stdout.isatty() else Console(width=120)
-    with tempfile.TemporaryDirectory() as scratch:  # for what the trainer logs
+    with products_in(precision), tempfile.TemporaryDirectory() as scratch:  # for what the trainer logs
         training = training_cases(settings, count, Path(scratch))
         for title, cases in (("training", training), ("search", searching)):
             if cases:

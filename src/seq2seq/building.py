@@ -3,10 +3,13 @@
 import logging
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -51,6 +54,10 @@ PARTIAL = ("limit_val_batches", "limit_test_batches", "fast_dev_run", "overfit_b
 """Arguments of the trainer that would judge a model by a part of the data."""
 
 
+MATMUL_PRECISIONS = ("highest", "high", "medium")
+"""Those of ``torch.set_float32_matmul_precision``."""
+
+
 def build_trainer(
     node: DictConfig,
     output_dir: Path,
@@ -79,6 +86,17 @@ def build_trainer(
         enable_checkpointing=bool(callbacks),
         enable_progress_bar=bar,
     )
+
+
+@contextmanager
+def products_in(precision: str) -> Iterator[None]:
+    """Take the matrix products of 32-bit numbers in a precision of ``torch.set_float32_matmul_precision`` meanwhile."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def build_loggers(node: DictConfig, output_dir: Path) -> list[Logger]:

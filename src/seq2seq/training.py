@@ -13,12 +13,20 @@ from omegaconf import DictConfig
 from pytorch_lightning.callbacks import EMAWeightAveraging
 from rich.console import Console
 
-from seq2seq.building import TRAINER_CONTENT, build_loggers, build_trainer, keep_quiet, plain
+from seq2seq.building import (
+    MATMUL_PRECISIONS,
+    TRAINER_CONTENT,
+    build_loggers,
+    build_trainer,
+    keep_quiet,
+    plain,
+    products_in,
+)
 from seq2seq.callbacks import MONITOR, BatchSeed, ExactMatchStopping, RunCheckpoint
 from seq2seq.checkpoint import load_module, read_checkpoint
 from seq2seq.data.datamodule import PairsDataModule
 from seq2seq.data.tasks import build_task
-from seq2seq.errors import UserError, check_count, check_flag, check_keys, check_mapping, check_number
+from seq2seq.errors import UserError, check_choice, check_count, check_flag, check_keys, check_mapping, check_number
 from seq2seq.evaluation import evaluate_split
 from seq2seq.module import Seq2SeqModule
 from seq2seq.nn.model import MODEL_KEYS
@@ -31,7 +39,7 @@ log = logging.getLogger(__name__)
 
 SECTIONS = {
     "": ["data", "model", "handoff", "logger", "trainer", "optimizer", "early_stopping", "search", "seed", "resume",
-         "skip_finished", "label_smoothing", "scheduled_sampling", "weight_averaging"],
+         "skip_finished", "label_smoothing", "scheduled_sampling", "weight_averaging", "matmul_precision"],
     "optimizer": ["lr", "warmup", "weight_decay"],
     "early_stopping": ["patience"],
     "search": ["max_length"],
@@ -73,6 +81,7 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
     pl.seed_everything(seed, workers=True, verbose=False)
     data = load_data(settings)
     module = build_module(settings, data)
+    precision = check_choice("matmul_precision", settings["matmul_precision"], MATMUL_PRECISIONS)
     decay = check_number("weight_averaging", settings["weight_averaging"], 0, 1)
     saved = read_checkpoint(resume, "resume") if resume else {"epoch": -1, "global_step": 0}
     if resume:
@@ -95,7 +104,8 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
         log.info("%s", describe(module, data))
         with checkpoints_named_on_interrupt(output_dir):
             start = time.monotonic()
-            trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+            with products_in(precision):
+                trainer.fit(module, data, ckpt_path=resume, weights_only=True)
             seconds = time.monotonic() - start
             if not best.path.exists():
                 raise UserError("trainer: training ended before the first validation: there is no checkpoint to test")

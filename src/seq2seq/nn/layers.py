@@ -7,8 +7,9 @@ left of a step is one product and a few passes over its gates. Products are take
 all else in that of the state.
 
 Tokens are packed as in a ``PackedSequence``: the first of every row, then the second of every row that has one, and so
-on, the longest row first. ``sizes`` says how many rows have a first token, a second, ...; its sum is N. The equations
-and the order of the gates are those of ``nn.GRU`` and ``nn.LSTM``.
+on, the longest row first. ``sizes`` says how many rows have a first token, a second, ...; its sum is N, or less where
+tokens of no row stand behind the others: what comes out there is zero, and so are its gradients. The equations and the
+order of the gates are those of ``nn.GRU`` and ``nn.LSTM``.
 """
 
 from collections.abc import Iterator, Sequence
@@ -62,16 +63,17 @@ class GRULayer(Function):
         new = add_product(w_bias[both:].repeat(len(inputs), 1), inputs, w[both:].t())
         outputs, h, u_t = torch.empty_like(new), state, u.t()
         r, z, u_h = gates.chunk(3, 1)
-        steps = (all_steps.split(sizes) for all_steps in (gates, gates[:, :both], r, z, u_h, new, outputs))
+        steps = (by_step(part, sizes) for part in (gates, gates[:, :both], r, z, u_h, new, outputs))
         for rows, gate, r_z, r, z, u_h, n, after in zip(sizes, *steps, strict=True):
             h = h[:rows]
             add_product(gate, h, u_t)
             r_z.sigmoid_()
             n.addcmul_(r, u_h).tanh_()
             h = torch.lerp(n, h, z, out=after)
+        outputs[sum(sizes) :] = 0
         ctx.save_for_backward(inputs, state, w, u, gates, new, outputs)
         ctx.sizes = sizes
-        return outputs, after_last(outputs.split(sizes))
+        return outputs, after_last(by_step(outputs, sizes))
 
     @staticmethod
     @once_differentiable
@@ -90,11 +92,12 @@ class GRULayer(Function):
         torch.sub(before, new, out=slope_z).mul_(z).mul_(keep)
         torch.mul(slope_n, r, out=slope_u_h)
         torch.addcmul(slope_u_h, slope_u_h, r, value=-1, out=slope_r).mul_(u_h)
+        slopes[sum(sizes) :] = 0
 
         by_gate, per_gate = slopes.unflatten(1, (3, -1)), d_h.unsqueeze(1)
-        steps = (all_steps.split(sizes) for all_steps in (slopes, by_gate, per_gate, z, d_h))
+        steps = (by_step(part, sizes) for part in (slopes, by_gate, per_gate, z, d_h))
         d_state = torch.zeros_like(state)
-        d_befores = [d_state, *d_h.split(sizes)]
+        d_befores = [d_state, *by_step(d_h, sizes)]
         for rows, d_before, *step in reversed(list(zip(sizes, d_befores, *steps, strict=False))):
             d_gate, d_by_gate, d_per_gate, z_step, d_after = step
             d_by_gate.mul_(d_per_gate)
@@ -143,7 +146,7 @@ class LSTMLayer(Function):
         gates = add_product((w_bias + u_bias).repeat(len(inputs), 1), inputs, w.t())
         outputs, cells, squashed = (state.new_empty(len(inputs), size) for _ in range(3))  # h, c, tanh(c) after each
         h, c, u_t = state, cell, u.t()
-        steps = (all_steps.split(sizes) for all_steps in (gates, outputs, cells, squashed))
+        steps = (by_step(part, sizes) for part in (gates, outputs, cells, squashed))
         for gate, h_after, c_after, tanh_c in zip(*steps, strict=True):
             h, c = h[: len(gate)], c[: len(gate)]
             add_product(gate, h, u_t)
@@ -151,9 +154,11 @@ class LSTMLayer(Function):
             g, o = gate[:, 2 * size : 3 * size].tanh_(), gate[:, 3 * size :].sigmoid_()
             c = torch.mul(f, c, out=c_after).addcmul_(i, g)
             h = torch.mul(o, torch.tanh(c, out=tanh_c), out=h_after)
+        for part in (outputs, cells, squashed):
+            part[sum(sizes) :] = 0
         ctx.save_for_backward(inputs, state, cell, w, u, gates, outputs, cells, squashed)
         ctx.sizes = sizes
-        return outputs, after_last(outputs.split(sizes)), after_last(cells.split(sizes))
+        return outputs, after_last(by_step(outputs, sizes)), after_last(by_step(cells, sizes))
 
     @staticmethod
     @once_differentiable
@@ -173,9 +178,10 @@ class LSTMLayer(Function):
         torch.addcmul(i, i * g, g, value=-1, out=slope_g)
         torch.addcmul(o, o, o, value=-1, out=slope_o).mul_(squashed)
         slope_c = o.addcmul(o * squashed, squashed, value=-1)  # how h follows c
+        slopes[sum(sizes) :] = 0
 
         d_gates, f_steps, c_slopes, d_states, d_cells = (
-            all_steps.split(sizes) for all_steps in (slopes, f, slope_c, d_h, d_c)
+            by_step(part, sizes) for part in (slopes, f, slope_c, d_h, d_c)
         )
         d_state, d_cell = torch.zeros_like(state), torch.zeros_like(cell)
         for step in reversed(range(len(sizes))):
@@ -191,6 +197,11 @@ class LSTMLayer(Function):
         return d_all @ w, d_state, d_cell, d_all.t() @ inputs, d_u, d_bias, d_bias.clone(), None
 
 
+def by_step(tokens: Tensor, sizes: Sequence[int]) -> Sequence[Tensor]:
+    """Return the tokens of each step, of all of them, ``(N, ...)``; what belongs to no row is left out."""
+    return tokens[: sum(sizes)].split(sizes)
+
+
 def ends(sizes: Sequence[int]) -> Iterator[tuple[slice, slice]]:
     """Yield, for each step at which rows end, which rows those are and which tokens their last ones are."""
     start = 0
@@ -202,8 +213,8 @@ def ends(sizes: Sequence[int]) -> Iterator[tuple[slice, slice]]:
 
 def before_each(states: Tensor, first: Tensor, sizes: Sequence[int]) -> Tensor:
     """Return the states before every token, ``(N, H)``, of those after every token and that before the first step."""
-    earlier = (step[:rows] for step, rows in zip(states.split(sizes), sizes[1:], strict=False))
-    return torch.cat([first, *earlier])
+    earlier = (step[:rows] for step, rows in zip(by_step(states, sizes), sizes[1:], strict=False))
+    return torch.cat([first, *earlier, states[sum(sizes) :]])
 
 
 def add_product(total: Tensor, left: Tensor, right: Tensor) -> Tensor:
