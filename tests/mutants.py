@@ -121,8 +121,6 @@ MUTANTS = [
     Mutant("no gradient through the final state", "nn/layers.py", "gradient[tokens] += d_last[rows]", "pass"),
     Mutant("tokens of no row in the gradients of weights", "nn/layers.py",
            "        slopes[sum(sizes) :] = 0\n\n        by_gate", "        by_gate"),
-    Mutant("products of the wanted precision after training, too", "building.py",
-           "torch.set_float32_matmul_precision(before)", "pass"),
     Mutant("no gradient through c", "nn/layers.py",
            "(d_cells[step - 1][:rows] if step else d_cell).addcmul_(d_cells[step], f_steps[step])", "pass"),
     Mutant("no gradient to the state before the first step", "nn/layers.py",
