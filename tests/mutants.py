@@ -112,7 +112,7 @@ MUTANTS = [
            "run(rnn, inputs, packing, state.layer(layer))",
            "run(rnn, inputs, packing, RNNState(*(None if p is None else p * 0 for p in state.layer(layer))))"),
     Mutant("the backward direction reads forward", "nn/recurrence.py",
-           "orders = [None, mirrored(sizes)]", "orders = [None, torch.arange(len(tokens))]"),
+           "orders = [None, mirrored(sizes, len(tokens))]", "orders = [None, torch.arange(len(tokens))]"),
     Mutant("rows read backward from the end of the longest", "nn/recurrence.py",
            "lengths[rows] - 1 - steps", "(len(sizes) - 1 - steps).minimum(lengths[rows] - 1)"),
     Mutant("rows of the state left as they were sorted", "nn/encoder.py", "packing.unsort(state)", "state"),
