@@ -1,5 +1,7 @@
 """Our recurrence is PyTorch's: the same results and the same gradients, sooner."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import example, given
@@ -9,6 +11,7 @@ from torch.nn.utils import prune
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from seq2seq.building import products_in
+from seq2seq.nn import recurrence
 from seq2seq.nn.packing import Packing
 from seq2seq.nn.recurrence import run
 from seq2seq.nn.state import RNNS, RNNState
@@ -101,6 +104,29 @@ def test_rows_of_one_length_give_what_pytorch_gives(
     torch.testing.assert_close((outputs, *after), (expected, *expected_after), **TOLERANCE)
     of = [inputs, *(part for part in state if part is not None), *rnn.parameters()]
     torch.testing.assert_close(gradients(outputs, after, of), gradients(expected, expected_after, of), **TOLERANCE)
+
+
+def test_packed_batches_come_in_few_sizes_where_each_is_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(recurrence, "run_direction", spied(recurrence.run_direction, seen))
+    rnn = network("gru", layers=1, directions=1)
+    tokens, packing, _ = batch([9, 17, 11])
+
+    run(rnn, tokens, packing)
+    with products_in("medium"):
+        run(rnn, tokens, packing)
+
+    assert seen == [37, 40]
+
+
+def spied(run_direction: Any, seen: list[int]) -> Any:
+    """Return the function, which also notes how many tokens it is given."""
+
+    def spy(mode: str, tensors: list[Tensor], sizes: list[int]) -> tuple[Tensor, ...]:
+        seen.append(len(tensors[0]))
+        return run_direction(mode, tensors, sizes)
+
+    return spy
 
 
 @pytest.mark.parametrize("cell", RNNS)

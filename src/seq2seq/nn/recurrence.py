@@ -119,7 +119,12 @@ def prepared_by_size() -> bool:
 
     So does oneDNN, which takes those of lower precision, and it keeps about a thousand.
     """
-    return torch.is_autocast_enabled("cpu") or torch.get_float32_matmul_precision() == "medium"
+    if torch.is_autocast_enabled("cpu"):
+        return True
+    try:
+        return torch.get_float32_matmul_precision() == "medium"
+    except RuntimeError:  # the program set it by torch.backends, where each library has a precision of its own
+        return torch.backends.mkldnn.matmul.fp32_precision == "bf16"  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def spare(tokens: int) -> int:
