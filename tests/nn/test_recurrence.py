@@ -119,6 +119,26 @@ def test_packed_batches_come_in_few_sizes_where_each_is_prepared(monkeypatch: py
     assert seen == [37, 40]
 
 
+@pytest.mark.parametrize("cell", RNNS)
+def test_what_memory_held_before_does_not_reach_the_results_of_a_batch_that_is_filled_up(
+    cell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rnn = network(cell, layers=2, directions=2)
+    tokens, packing, _ = batch([9, 17, 11])
+    of = [tokens, *rnn.parameters()]
+    expected = gradients(*run(rnn, tokens, packing), of)
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)  # with what is not a number
+
+    torch.use_deterministic_algorithms(True)
+    try:
+        with products_in("medium"):
+            found = gradients(*run(rnn, tokens, packing), of)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+    torch.testing.assert_close(found, expected, **TOLERANCE)
+
+
 def spied(run_direction: Any, seen: list[int]) -> Any:
     """Return the function, which also notes how many tokens it is given."""
 

@@ -8,7 +8,7 @@ all else in that of the state.
 
 Tokens are packed as in a ``PackedSequence``: the first of every row, then the second of every row that has one, and so
 on, the longest row first. ``sizes`` says how many rows have a first token, a second, ...; its sum is N, or less where
-tokens of no row stand behind the others: what comes out there is zero, and so are its gradients. The equations and the
+tokens of no row stand behind the others: what comes out there is zero, and must have no gradient. The equations and the
 order of the gates are those of ``nn.GRU`` and ``nn.LSTM``.
 """
 
@@ -154,8 +154,7 @@ class LSTMLayer(Function):
             g, o = gate[:, 2 * size : 3 * size].tanh_(), gate[:, 3 * size :].sigmoid_()
             c = torch.mul(f, c, out=c_after).addcmul_(i, g)
             h = torch.mul(o, torch.tanh(c, out=tanh_c), out=h_after)
-        for part in (outputs, cells, squashed):
-            part[sum(sizes) :] = 0
+        outputs[sum(sizes) :] = 0
         ctx.save_for_backward(inputs, state, cell, w, u, gates, outputs, cells, squashed)
         ctx.sizes = sizes
         return outputs, after_last(by_step(outputs, sizes)), after_last(by_step(cells, sizes))
