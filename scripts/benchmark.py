@@ -3,8 +3,8 @@
 import hydra
 from omegaconf import DictConfig
 
-from seq2seq.benchmark import benchmark
-from seq2seq.console import one_line_errors
+from seq2seq.commands.benchmark import benchmark
+from seq2seq.runs.console import one_line_errors
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="benchmark")

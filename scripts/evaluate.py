@@ -3,8 +3,8 @@
 import hydra
 from omegaconf import DictConfig
 
-from seq2seq.console import run_job
-from seq2seq.evaluation import evaluate
+from seq2seq.commands.evaluate import evaluate
+from seq2seq.runs.console import run_job
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="evaluate")

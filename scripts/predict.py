@@ -3,8 +3,8 @@
 import hydra
 from omegaconf import DictConfig
 
-from seq2seq.console import one_line_errors
-from seq2seq.line_prediction import predict
+from seq2seq.commands.predict import predict
+from seq2seq.runs.console import one_line_errors
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="predict")

@@ -4,8 +4,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from seq2seq.console import one_line_errors
-from seq2seq.scoring import score
+from seq2seq.commands.score import score
+from seq2seq.runs.console import one_line_errors
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="score")

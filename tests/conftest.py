@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from seq2seq.training import train
+from seq2seq.commands.train import train
 
 # Examples of property tests: the same every time in CI; no deadline, as machines are shared.
 settings.register_profile("house", deadline=None, max_examples=200, derandomize="CI" in os.environ)

@@ -20,15 +20,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from seq2seq.handoff import MISTAKES
+from seq2seq.handoff.mistakes import MISTAKES
 
 ROOT = Path(__file__).parents[1]
 TESTS = (
     "tests/test_handoff.py",
     "tests/nn",
-    "tests/test_search.py",
-    "tests/test_beam.py",
-    "tests/test_handoff_measured.py",
+    "tests/decoding",
+    "tests/handoff/test_verification.py",
 )
 LIMIT = 600  # seconds for a mutant; one that takes longer is neither killed nor alive, which fails, too
 
@@ -75,10 +74,10 @@ MUTANTS = [
     Mutant("mask inverted on its way out", "nn/encoder.py", "mask.to(source.device))", "~mask.to(source.device))"),
     Mutant("outputs not padded to S", "nn/encoder.py",
            "Packing.of(lengths, steps", "Packing.of(lengths, int(lengths.max())"),
-    Mutant("tokens put back one place too far", "nn/packing.py",
+    Mutant("tokens put back one place too far", "nn/fast/packing.py",
            "index_copy(0, self.places,", "index_copy(0, (self.places + 1) % len(flat),"),
-    Mutant("rows of the decoder's state not sorted as its tokens", "nn/decoder.py", "places.sort(state)", "state"),
-    Mutant("rows that end take those that go on with them", "nn/packing.py",
+    Mutant("rows of the decoder's state not sorted as its tokens", "nn/decoders/decoder.py", "places.sort(state)", "state"),
+    Mutant("rows that end take those that go on with them", "nn/fast/packing.py",
            "pieces.append(after[rows:])", "pieces.append(after[: len(after) - rows])"),
     Mutant("attention not masked", "nn/attention.py",
            "scores.masked_fill(~memory.mask.unsqueeze(1), -torch.inf)", "scores"),
@@ -108,60 +107,60 @@ MUTANTS = [
            "self.map(side_by_side(layers[-1]))", "self.map(side_by_side(layers[0]))"),
     Mutant("mean bridge takes one direction", "nn/bridge.py",
            "layers[list(self.sources)].mean(1, keepdim=True)", "layers[list(self.sources)][:, :1]"),
-    Mutant("state not handed to the decoder", "nn/decoder.py",
+    Mutant("state not handed to the decoder", "nn/decoders/decoder.py",
            "run(rnn, inputs, packing, state.layer(layer))",
            "run(rnn, inputs, packing, RNNState(*(None if p is None else p * 0 for p in state.layer(layer))))"),
-    Mutant("the backward direction reads forward", "nn/recurrence.py",
+    Mutant("the backward direction reads forward", "nn/fast/rnn.py",
            "orders = [None, mirrored(sizes, len(tokens))]", "orders = [None, torch.arange(len(tokens))]"),
-    Mutant("rows read backward from the end of the longest", "nn/recurrence.py",
+    Mutant("rows read backward from the end of the longest", "nn/fast/rnn.py",
            "lengths[rows] - 1 - steps", "(len(sizes) - 1 - steps).minimum(lengths[rows] - 1)"),
     Mutant("rows of the state left as they were sorted", "nn/encoder.py", "packing.unsort(state)", "state"),
-    Mutant("final states in the order in which rows end", "nn/packing.py",
+    Mutant("final states in the order in which rows end", "nn/fast/packing.py",
            "torch.cat(pieces)", "torch.cat(pieces[::-1])"),
-    Mutant("no gradient through the final state", "nn/layers.py", "gradient[tokens] += d_last[rows]", "pass"),
-    Mutant("tokens of no row in the gradients of weights", "nn/layers.py",
+    Mutant("no gradient through the final state", "nn/fast/layers.py", "gradient[tokens] += d_last[rows]", "pass"),
+    Mutant("tokens of no row in the gradients of weights", "nn/fast/layers.py",
            "        slopes[sum(sizes) :] = 0\n\n        by_gate", "        by_gate"),
-    Mutant("no gradient through c", "nn/layers.py",
+    Mutant("no gradient through c", "nn/fast/layers.py",
            "(d_cells[step - 1][:rows] if step else d_cell).addcmul_(d_cells[step], f_steps[step])", "pass"),
-    Mutant("no gradient to the state before the first step", "nn/layers.py",
+    Mutant("no gradient to the state before the first step", "nn/fast/layers.py",
            "d_befores = [d_state, *", "d_befores = [d_state.clone(), *"),
-    Mutant("state after a step not handed on", "nn/luong.py",
+    Mutant("state after a step not handed on", "nn/decoders/luong.py",
            "RNNState.stack(after), weights", "state, weights"),
     Mutant("memory of other rows", "nn/memory.py", "values=self.values[rows]", "values=self.values[: len(rows)]"),
-    Mutant("proof: ends not compared", "handoff_measured.py",
+    Mutant("proof: ends not compared", "handoff/verification.py",
            "faults = [*ends_missed(encoded, lengths), *", "faults = [*"),
-    Mutant("proof: rows alone not compared", "handoff_measured.py",
+    Mutant("proof: rows alone not compared", "handoff/verification.py",
            "*padding_let_in(model, encoded, source, lengths)]", "]"),
-    Mutant("proof: PyTorch's own state not compared", "handoff_measured.py",
+    Mutant("proof: PyTorch's own state not compared", "handoff/verification.py",
            "faults += misplaced(model.encoder, encoded, source, lengths)", "pass"),
-    Mutant("proof: other rows not looked at", "handoff_measured.py",
+    Mutant("proof: other rows not looked at", "handoff/verification.py",
            "fill_diagonal_(0).any())", "fill_diagonal_(0).gt(9).any())"),
-    Mutant("input feeding feeds nothing", "nn/luong.py",
+    Mutant("input feeding feeds nothing", "nn/decoders/luong.py",
            "steps.step(step, first(fed[-1], rows))", "steps.step(step, first(fed[-1], rows) * 0)"),
-    Mutant("the context does not reach the upper layers", "nn/gnmt.py",
+    Mutant("the context does not reach the upper layers", "nn/decoders/gnmt.py",
            "torch.cat([outputs, contexts], dim=-1)", "torch.cat([outputs, contexts * 0], dim=-1)"),
-    Mutant("the bottom layer's state attends instead of the top one's", "nn/steps.py",
+    Mutant("the bottom layer's state attends instead of the top one's", "nn/fast/steps.py",
            "first(self._h[-1][-1], rows)", "first(self._h[0][-1], rows)"),
-    Mutant("beam: states not re-indexed by parent", "beam.py",
+    Mutant("beam: states not re-indexed by parent", "decoding/beam.py",
            "place[grown_from.flatten()[live]]", "place[grown_from.flatten()[live]].sort().values"),
-    Mutant("beam: the first hypotheses taken for those of the first rows", "beam.py",
+    Mutant("beam: the first hypotheses taken for those of the first rows", "decoding/beam.py",
            "live = rows * beam_size", "live = rows"),
-    Mutant("beam: an ended hypothesis frees its place", "beam.py",
+    Mutant("beam: an ended hypothesis frees its place", "decoding/beam.py",
            "free = beam_size - self.pool.taken.unsqueeze(1)", "free = beam_size - 0 * self.pool.taken.unsqueeze(1)"),
-    Mutant("beam: stops before it may", "beam.py",
+    Mutant("beam: stops before it may", "decoding/beam.py",
            "beams.totals.amax(1) / longest > beams", "beams.totals.amax(1) > beams"),
-    Mutant("search forgets the state", "search.py", "Encoded(memory, output.state)", "Encoded(memory, state)"),
-    Mutant("search keeps rows but not their state", "search.py",
+    Mutant("search forgets the state", "decoding/greedy.py", "Encoded(memory, output.state)", "Encoded(memory, state)"),
+    Mutant("search keeps rows but not their state", "decoding/greedy.py",
            "encoded = [one.select(kept) for one in encoded]",
            "encoded = [Encoded(e.memory.select(kept), e.state.select(torch.arange(len(kept)))) for e in encoded]"),
 ]  # fmt: skip
 
 GALLERY = """
 
-import seq2seq.handoff
+import seq2seq.handoff.mistakes
 
 _right = Encoder.forward
-Encoder.forward = lambda self, source, lengths: seq2seq.handoff.MISTAKES["{name}"].apply(
+Encoder.forward = lambda self, source, lengths: seq2seq.handoff.mistakes.MISTAKES["{name}"].apply(
     lambda *batch: _right(self, *batch), source, lengths
 )
 """

@@ -8,12 +8,12 @@ from conftest import ROOT, TINY
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
-from seq2seq.building import plain
+from seq2seq.commands.train import train
 from seq2seq.data import build_task
-from seq2seq.data.tasks import TASKS
-from seq2seq.handoff import MISTAKES
+from seq2seq.data.sources import TASKS
+from seq2seq.handoff.mistakes import MISTAKES
 from seq2seq.nn import Encoder, build_decoder, build_model
-from seq2seq.training import train
+from seq2seq.training.build import plain
 
 CONFIGS = ROOT / "configs"
 

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from seq2seq.errors import UserError
-from seq2seq.handoff import MISTAKES, WrongEncoder
+from seq2seq.handoff.mistakes import MISTAKES, WrongEncoder
 from seq2seq.nn import Bridge, Encoder, RNNState, build_decoder
 from seq2seq.nn.attention import build_attention
 

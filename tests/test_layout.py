@@ -10,21 +10,23 @@ from mutants import all_mutants
 PACKAGE = ROOT / "src" / "seq2seq"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 ALLOWED = {
-    "nn": {"nn", "errors"},
-    "data": {"data", "errors"},
-    "search": {"nn", "data"},
-    "beam": {"nn", "data", "search"},
-    "searching": {"nn", "data", "errors", "search", "beam"},
-    "products": {"nn", "data"},
+    "errors": set(),
+    "nn": set(),
+    "nn.fast": {"nn"},
+    "nn.decoders": {"nn", "nn.fast"},
+    "data": {"errors"},
+    "data.sources": {"data", "errors"},
+    "runs": {"errors"},
+    "decoding": {"nn", "data", "errors"},
     "metrics": {"data"},
-    "plots": {"search", "files"},
-    "handoff": {"nn", "errors"},
-    "ablation": {"nn", "errors"},
-    "handoff_measured": {"handoff", "nn"},
-    "handoff_picture": {"handoff", "handoff_measured", "nn", "plots"},
-    "module": {"nn", "data", "handoff", "search", "searching", "metrics", "errors"},
+    "handoff": {"nn", "errors", "reporting", "runs"},
+    "reporting": {"decoding", "runs"},
+    "training": {"nn", "data", "decoding", "metrics", "handoff", "runs", "errors"},
+    "api": {"nn", "data", "decoding", "training", "errors"},
+    "benchmark": {"nn", "data", "decoding", "training", "api", "errors"},
+    "commands": {"nn", "data", "decoding", "metrics", "handoff", "reporting", "runs", "training", "api", "errors"},
 }
-"""Which of our rooms a room may import; those that are not named join the others and may import all."""
+"""Which of our packages each package may import, beside itself."""
 
 
 def imports(path):

@@ -9,11 +9,11 @@ import sys
 import pytest
 from conftest import ROOT, TINY
 
-from seq2seq.evaluation import evaluate
-from seq2seq.explanation import explain
-from seq2seq.line_prediction import predict
-from seq2seq.scoring import score
-from seq2seq.training import train
+from seq2seq.commands.evaluate import evaluate
+from seq2seq.commands.explain_handoff import explain
+from seq2seq.commands.predict import predict
+from seq2seq.commands.score import score
+from seq2seq.commands.train import train
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SMALL_MODEL = [override for override in TINY if override.startswith(("model.", "trainer."))]

@@ -6,10 +6,10 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from seq2seq.data.batch import Batch
-from seq2seq.data.codec import Codec, split
-from seq2seq.data.corpus import Corpus
+from seq2seq.data.dataset import Corpus
 from seq2seq.data.sampler import BucketSampler
-from seq2seq.data.tasks import Pair, Split, Task
+from seq2seq.data.sources import Pair, Split, Task
+from seq2seq.data.tokenizer import Codec, split
 from seq2seq.data.vocabulary import Vocabulary
 from seq2seq.errors import UserError
 

@@ -18,10 +18,10 @@ A prime marks the decoder's: ``(L', 1, B, H')`` is its state. Masks are True at 
 """
 
 from seq2seq.nn.bridge import Bridge
-from seq2seq.nn.decoder import Decoder, DecoderOutput
+from seq2seq.nn.decoders.decoder import Decoder, DecoderOutput
 from seq2seq.nn.encoder import Encoder, EncoderOutput
 from seq2seq.nn.memory import Memory
-from seq2seq.nn.model import Seq2Seq, build_decoder, build_model
+from seq2seq.nn.seq2seq import Seq2Seq, build_decoder, build_model
 from seq2seq.nn.state import RNNState
 
 __all__ = [

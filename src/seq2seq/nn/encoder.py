@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from seq2seq.errors import check_choice, check_count, check_flag, check_number
-from seq2seq.nn.dropout import Dropout
-from seq2seq.nn.packing import Packing
-from seq2seq.nn.recurrence import run
+from seq2seq.nn.fast.dropout import Dropout
+from seq2seq.nn.fast.packing import Packing
+from seq2seq.nn.fast.rnn import run
 from seq2seq.nn.state import RNNS, RNNState
 
 

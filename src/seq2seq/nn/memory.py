@@ -5,7 +5,7 @@ from typing import NamedTuple, Self
 
 from torch import Tensor
 
-from seq2seq.nn.packing import Packing
+from seq2seq.nn.fast.packing import Packing
 
 
 class Memory(NamedTuple):

@@ -1,0 +1,243 @@
+"""Show and prove the handoff of a model, for `scripts/explain_handoff.py`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from torch import Tensor
+
+from seq2seq.data.dataset import Sequences
+from seq2seq.data.tokenizer import Codec
+from seq2seq.data.vocabulary import SPECIALS, UNK
+from seq2seq.errors import UserError, check_keys
+from seq2seq.handoff.mistakes import RIGHT, WrongEncoder
+from seq2seq.handoff.picture import MOST_STEPS, handoff_picture
+from seq2seq.handoff.verification import DIRECTIONS, EXACT, Measured, measure
+from seq2seq.nn.seq2seq import MODEL_KEYS, Seq2Seq, build_model
+from seq2seq.nn.state import packed_rows
+from seq2seq.reporting.plots import save
+from seq2seq.training.build import plain
+from seq2seq.training.checkpoints import load_module
+
+TINY_VOCABULARY = 9
+
+SHOWN_FAULTS = 12
+"""What is wrong is listed up to here; one fault shows in many rows."""
+
+NAMES = {"h": "h_n", "c": "c_n"}
+
+
+class Example(NamedTuple):
+    """What is explained on what.
+
+    Attributes:
+        model: To explain.
+        settings: Its config.
+        handoff: ``right``, or the mistake that it makes on purpose.
+        rows: The tokens of each row of the batch; the first is drawn.
+        source: Their ids, ``(B, S)``.
+        lengths: ``(B,)``.
+        notes: What the reader must know of the rows.
+    """
+
+    model: Seq2Seq
+    settings: dict[str, Any]
+    handoff: str
+    rows: list[list[str]]
+    source: Tensor
+    lengths: Tensor
+    notes: list[str]
+
+
+def explain(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
+    """Measure a model's handoff on a padded batch, print and draw it, and return the picture's path.
+
+    Args:
+        config: Composed from ``configs/explain_handoff.yaml``.
+        overrides: Of the command line.
+
+    Raises:
+        UserError: If a setting is not what it must be, or the handoff is wrong and not so on purpose.
+    """
+    settings = plain(config)
+    check_keys("", settings, ["model", "checkpoint", "text", "handoff", "output"])
+    if not isinstance(settings["output"], str) or not settings["output"]:
+        raise UserError(f"output={settings['output']} must be the name of a file")
+    output = Path(settings["output"]).expanduser()
+    example = trained(settings, overrides) if settings["checkpoint"] is not None else untrained(settings)
+    measured = measure(example.model, example.source, example.lengths)
+    console = Console()
+    show(console, example, measured)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"output={output} cannot be written: {error.strerror}") from error
+    save(handoff_picture(measured, example.settings, example.handoff, example.rows[0]), output, "output")
+    if measured.faults and example.handoff == RIGHT:
+        raise UserError(f"the handoff is wrong in {len(measured.faults)} ways; the first: {measured.faults[0]}")
+    return output
+
+
+def untrained(settings: dict[str, Any]) -> Example:
+    """Build a model of the configured shape, and a small padded batch of made-up ids."""
+    if settings["text"] is not None:
+        raise UserError(f"text={settings['text']} needs a trained model: give checkpoint=FILE, too")
+    check_keys("model", settings["model"], MODEL_KEYS)
+    torch.manual_seed(0)
+    model = build_model(source_size=TINY_VOCABULARY, target_size=TINY_VOCABULARY, **settings["model"])
+    if settings["handoff"] != RIGHT:
+        model.encoder = WrongEncoder(model.encoder, settings["handoff"])
+    lengths = torch.tensor([3, 5, 1])
+    source = torch.randint(0, TINY_VOCABULARY, (3, 5))
+    rows = [[f"t={step}" for step in range(length)] for length in lengths.tolist()]
+    return Example(model, settings["model"], settings["handoff"], rows, source, lengths, [])
+
+
+def trained(settings: dict[str, Any], overrides: Sequence[str]) -> Example:
+    """Load a checkpoint, and encode the given texts with a longer companion, so that they are padded."""
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0]
+        if key == "handoff" or key.split(".")[0] == "model":
+            raise UserError(f"{override} cannot be given with checkpoint: it says what the model is")
+    module = load_module(str(settings["checkpoint"]))
+    texts = given_texts(settings["text"], module.source)
+    ids = [module.source.encode(text) for text in texts]
+    for text, row in zip(texts, ids, strict=True):
+        if not row or not text.strip() or len(row) > MOST_STEPS:
+            raise UserError(f"text={text} has {len(row)} tokens; it must have at least 1 and at most {MOST_STEPS}")
+    longest = max(ids, key=len)
+    ids.append(longest + (2 * longest)[:2])
+    notes = [f"row {len(texts)} is there to be longer than the others, so that they are padded"]
+    for row, text in enumerate(texts):
+        unknown = [token for token, number in zip(module.source.split(text), ids[row], strict=True) if number == UNK]
+        if unknown:
+            notes.append(f"row {row}: unknown to the checkpoint, and read as {SPECIALS[UNK]}: {' '.join(unknown)}")
+    sequences = Sequences(ids)
+    return Example(
+        module.model,
+        module.hparams["model"],
+        module.hparams["handoff"],
+        [module.source.vocabulary.tokens(row) for row in ids],
+        sequences.padded(torch.arange(len(ids))),
+        sequences.lengths,
+        notes,
+    )
+
+
+def given_texts(given: object, codec: Codec) -> list[str]:
+    """Return the texts to explain; without any, two made of the symbols that the checkpoint knows."""
+    if given is None:
+        symbols = range(len(SPECIALS), len(codec.vocabulary))
+        return [codec.decode(symbols[:size]) for size in (5, 3)]
+    texts = []
+    for text in given if isinstance(given, list) else [given]:
+        if not isinstance(text, str):  # Hydra has read a number or a flag, and its letters are gone
+            raise UserError(f"text={text} is not read as a text; quote it twice, as in text=\"'{text}'\"")
+        texts.append(text)
+    if not texts:
+        raise UserError("text=[] must hold at least one text")
+    return texts
+
+
+def show(console: Console, example: Example, measured: Measured) -> None:
+    """Print the batch, where its final states stand in ``output``, which of them reach the decoder, and the proof."""
+    encoder, decoder = example.settings["encoder"], example.settings["decoder"]
+    shapes = [
+        f"{part['num_layers']}-layer {kind}{part['cell'].upper()}"
+        for part, kind in ((encoder, "bidirectional " if encoder["bidirectional"] else ""), (decoder, ""))
+    ]
+    title = f"Encoder: {shapes[0]}; bridge: {example.settings['bridge']}; decoder: {shapes[1]}"
+    if example.handoff != RIGHT:
+        title += f"; handoff={example.handoff}, wrong on purpose"
+    console.print(Text(title, style="bold"), soft_wrap=True)
+    show_batch(console, example)
+    for name, places in measured.places.items():
+        show_places(console, NAMES[name], measured, places.steps, places.gaps)
+    for (to, of), sizes in measured.reach.items():
+        show_reach(console, f"Reach of {NAMES[of]} into the decoder's initial {to}", NAMES[of], sizes)
+    show_proof(console, measured)
+
+
+def show_batch(console: Console, example: Example) -> None:
+    """Print the tokens of each row."""
+    table = Table(title=f"The batch, padded to S = {example.source.size(1)}")
+    for column in ("row", "length", "tokens"):
+        table.add_column(column, overflow="fold")
+    for number, row in enumerate(example.rows):
+        tokens = Text(" ").join(Text(token, style="red" if token == SPECIALS[UNK] else "") for token in row)
+        table.add_row(str(number), str(len(row)), tokens)
+    console.print(table)
+    for note in example.notes:
+        console.print(Text(note), soft_wrap=True)
+
+
+def show_places(console: Console, name: str, measured: Measured, steps: Tensor, gaps: Tensor) -> None:
+    """Print each packed row of ``h_n`` or ``c_n``: what it is, and where it stands in ``output`` or how far it is."""
+    layers, directions, rows_of_batch = steps.shape
+    shape = (layers * directions, rows_of_batch, measured.hidden_size)
+    table = Table(title=f"{name}, as PyTorch packs it: (L * D, B, H) = {shape}")
+    for column in (name, "layer", "direction", "state", "stands in output at", "difference"):
+        table.add_column(column)
+    for layer, rows in enumerate(packed_rows(layers, directions).tolist()):
+        for direction, row in enumerate(rows):
+            here, found = gaps[layer, direction], gaps[layer, direction] <= EXACT
+            place, difference = "nowhere", f"at least {here.min():.1g}"
+            if found.all():
+                place, difference = where(steps[layer, direction], measured, direction), f"{here.max():.1g}"
+            elif found.any():  # of a fork that is wrong in some rows
+                missing = ", ".join(map(str, (~found).nonzero().flatten().tolist()))
+                place, difference = f"row {missing}: nowhere", f"up to {here.max():.1g}"
+            state = f"{name[0]}[{layer}, {direction}]"
+            cells = (f"{name}[{row}]", str(layer), DIRECTIONS[direction], state, place, difference)
+            table.add_row(*map(Text, cells))  # as text, or the brackets would be markup
+    console.print(table)
+
+
+def where(steps: Tensor, measured: Measured, direction: int) -> str:
+    """Say at which step, and in which slice, the rows of the batch stand in ``output``."""
+    size = measured.hidden_size
+    units = f"{size}:" if direction else f":{size}"
+    if torch.equal(steps, measured.lengths - 1) and not torch.equal(steps, torch.zeros_like(steps)):
+        return f"output[b, length - 1, {units}], steps {', '.join(map(str, steps.tolist()))}"
+    if not steps.any():
+        return f"output[b, 0, {units}]"
+    return f"output[b, t, {units}], t = {', '.join(map(str, steps.tolist()))}"
+
+
+def show_reach(console: Console, title: str, name: str, sizes: Tensor) -> None:
+    """Print how far each packed row reaches into each decoder layer; a dot where it does not at all."""
+    if not sizes.any():
+        console.print(f"{title}: none.")
+        return
+    table = Table(title=f"{title}: mean size of the gradient")
+    table.add_column("")
+    for layer, rows in enumerate(packed_rows(*sizes.shape[1:]).tolist()):
+        for direction, row in enumerate(rows):
+            table.add_column(f"{name}[{row}]\nlayer {layer}\n{DIRECTIONS[direction]}", justify="right")
+    for layer in reversed(range(len(sizes))):
+        cells = (f"{size:.1e}" if size else "·" for row in sizes[layer].tolist() for size in row)
+        table.add_row(f"decoder\nlayer {layer}", *cells)
+    console.print(table)
+
+
+def show_proof(console: Console, measured: Measured) -> None:
+    """Print what holds, or what does not."""
+    if not measured.faults:
+        console.print("Proved on this batch, in float64:")
+        console.print("  the top layer's final states stand in output at each row's own ends;")
+        console.print("  every row alone gives what it gives in the batch, state and output;")
+        if measured.compared:
+            console.print("  every layer and direction of h_n and c_n is what PyTorch's own network returns for it;")
+        console.print("  the mask is True at real tokens only, and no row reaches another's state;")
+        console.print("  every decoder layer starts from its encoder layer, as the bridge says.")
+        return
+    console.print(Text(f"Wrong, {len(measured.faults)} times:", style="bold red"))
+    for fault in measured.faults[:SHOWN_FAULTS]:
+        console.print(Text(f"  {fault}", style="red"), soft_wrap=True)
+    if len(measured.faults) > SHOWN_FAULTS:
+        console.print(Text(f"  and {len(measured.faults) - SHOWN_FAULTS} more", style="red"))

@@ -1,0 +1,138 @@
+"""Written dates in many languages to ISO 8601.
+
+The texts are not invented: every language's month names, weekdays, abbreviations and orders come from the Unicode
+CLDR, by way of Babel. The model is not told the language.
+"""
+
+import random
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import ClassVar
+
+from babel import Locale, UnknownLocaleError
+from babel.dates import DateTimePattern, get_date_format, parse_pattern
+
+from seq2seq.data.sources.source import Pair, Split, Task
+from seq2seq.data.tokenizer import normalise
+from seq2seq.errors import UserError, check_count
+
+STYLES = ("full", "long", "medium")
+"""CLDR's date styles; its fourth, "short", is all digits, often with half a year, and its order differs by country."""
+
+SKELETONS = ("yMMMd", "yMMMEd", "yMMMMd", "yMMMMEEEEd")
+"""CLDR's other ways to write a day, with an abbreviated or a full month, with and without a weekday."""
+
+ZEROS = {"arab": "٠", "arabext": "۰", "beng": "০", "deva": "०", "mymr": "၀", "tibt": "༠"}
+"""The digit zero of CLDR's numbering systems; the other nine follow it in Unicode."""
+
+DOTLESS = ("tr", "az")
+"""Languages in which the capital of i is not I, so that Python's casing would misspell them."""
+
+HELD_OUT = 0.1
+"""Share of all days that is kept for validation, and again for test."""
+
+
+def is_unambiguous(pattern: str) -> bool:
+    """Say whether a date pattern can be read without knowing who wrote it.
+
+    A month that is spelt out can; ``3/4/2005`` cannot. Numbers can if the year leads, since the month then follows
+    everywhere, or if dots or words stand between them, which only those use who put the day first.
+
+    Example:
+        >>> [is_unambiguous(pattern) for pattern in ("d MMM y", "y/MM/dd", "dd.MM.y", "dd/MM/y", "d.M.yy")]
+        [True, True, True, False, False]
+    """
+    literals = "".join(re.findall(r"'([^']*)'", pattern))
+    fields = re.findall(r"y+|[ML]+|d+", re.sub(r"'[^']*'", "", pattern))
+    if "yy" in fields or sorted(field[0].replace("L", "M") for field in fields) != ["M", "d", "y"]:
+        return False
+    spelt = any(field[0] in "ML" and len(field) > 2 for field in fields)
+    marked = "." in pattern or any(character.isalpha() for character in literals)
+    return spelt or fields[0][0] == "y" or marked
+
+
+def date_patterns(locale: Locale) -> list[DateTimePattern]:
+    """Return a language's unambiguous ways to write a day, without repetition."""
+    patterns = [get_date_format(style, locale).pattern for style in STYLES]
+    skeletons = locale.datetime_skeletons
+    patterns += [str(skeletons[name].pattern) for name in SKELETONS if name in skeletons]
+    return [parse_pattern(pattern) for pattern in dict.fromkeys(patterns) if is_unambiguous(pattern)]
+
+
+@dataclass(kw_only=True)
+class Dates(Task):
+    """``jeudi 2 janvier 2003`` to ``2003-01-02``; no day stands in two splits.
+
+    Attributes:
+        train_size: Pairs to train on.
+        val_size: Pairs to validate on.
+        test_size: Pairs to test on; each split holds every locale equally often.
+        locales: Names of CLDR locales.
+        first_year: Earliest year.
+        last_year: Latest year.
+        seed: Of the days and texts; another seed is another data set.
+    """
+
+    group_name: ClassVar[str | None] = "locale"
+
+    train_size: int
+    val_size: int
+    test_size: int
+    locales: list[str]
+    first_year: int
+    last_year: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in ("train_size", "val_size", "test_size"):
+            check_count(f"data.{key}", getattr(self, key))
+        check_count("data.first_year", self.first_year, minimum=1000)
+        check_count("data.last_year", self.last_year, minimum=self.first_year, maximum=9999)
+        check_count("data.seed", self.seed, minimum=0)
+        if not isinstance(self.locales, list) or not self.locales:
+            raise UserError(f"data.locales={self.locales} must be a list of at least one locale")
+        self._locales = [self._parse_locale(name) for name in self.locales]
+
+    @staticmethod
+    def _parse_locale(name: str) -> Locale:
+        try:
+            return Locale.parse(name)
+        except (ValueError, TypeError, UnknownLocaleError) as error:
+            raise UserError(
+                f"data.locales: {name} is no locale that Babel knows; names look like de, en_GB, zh_Hant"
+            ) from error
+
+    def _days(self, split: Split) -> list[date]:
+        """Return the days of a split; they depend on the seed and the years alone."""
+        first, last = date(self.first_year, 1, 1), date(self.last_year, 12, 31)
+        days = [first + timedelta(days=number) for number in range((last - first).days + 1)]
+        random.Random(self.seed).shuffle(days)
+        held_out = int(len(days) * HELD_OUT)
+        return {"val": days[:held_out], "test": days[held_out : 2 * held_out], "train": days[2 * held_out :]}[split]
+
+    def pairs(self, split: Split) -> Iterator[Pair]:
+        """Yield the pairs of a split, one locale after another, round and round."""
+        generator = random.Random(f"{self.seed} {split}")  # a string seeds by its bytes, the same everywhere
+        days = self._days(split)
+        patterns = [date_patterns(locale) for locale in self._locales]
+        size = {"train": self.train_size, "val": self.val_size, "test": self.test_size}[split]
+        for number in range(size):
+            place = number % len(self._locales)
+            day = generator.choice(days)
+            text = write(day, generator.choice(patterns[place]), self._locales[place], generator)
+            yield Pair(text, day.isoformat(), self.locales[place])
+
+
+def write(day: date, pattern: DateTimePattern, locale: Locale, generator: random.Random) -> str:
+    """Write a day as a person might: in the language's own digits or not, in lower or upper case or neither."""
+    text = pattern.apply(day, locale)
+    zero = ZEROS.get(locale.default_numbering_system)
+    if zero and generator.random() < 0.5:
+        text = text.translate({ord("0") + digit: chr(ord(zero) + digit) for digit in range(10)})
+    casing = generator.random()
+    if locale.language not in DOTLESS:
+        text = text.lower() if casing < 0.25 else text.upper() if casing < 0.5 else text
+    return normalise(text)

@@ -1,0 +1,1 @@
+"""From an encoded batch to target ids."""

@@ -1,0 +1,1 @@
+"""The lesson: mistakes, verification, picture, study."""

@@ -1,0 +1,172 @@
+"""The handoff as a picture: the encoder's steps, the rows of ``h_n``, and the decoder's layers."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, Rectangle
+
+from seq2seq.handoff.mistakes import RIGHT
+from seq2seq.handoff.verification import DIRECTIONS, EXACT, Measured
+from seq2seq.nn.bridge import WEIGHTED
+from seq2seq.nn.state import packed_rows
+from seq2seq.reporting.plots import new_figure, printable
+
+LAYER_COLOURS = ("#4c78a8", "#e08a3c", "#59a14f", "#b07aa1", "#9c755f")
+INK, PALE, RED = "#222222", "#e4e4e4", "#c0392b"
+
+MOST_STEPS = 60
+"""Most tokens of the row that is drawn; more could not be read."""
+
+STATE_WIDTH, DECODER_WIDTH = 3.5, 2.6
+HEIGHT = 0.84  # of a row's box, where rows are one apart
+
+
+def shortened(token: str) -> str:
+    """Return a token as it fits into a step's box.
+
+    Example:
+        >>> [shortened(token) for token in ("jeudi", "Donnerstag")]
+        ['jeudi', 'Donne…']
+    """
+    return token if len(token) <= 6 else token[:5] + "…"
+
+
+class _Drawing:
+    """The parts of the picture, in units of its axes: rows of ``h_n`` are one apart, the lowest at 0."""
+
+    def __init__(self, axes: Axes, measured: Measured, tokens: Sequence[str]) -> None:
+        self.axes = axes
+        self.tokens = [shortened(printable(token)) for token in tokens]
+        self.steps = measured.steps
+        self.layers, self.directions = measured.places["h"].steps.shape[:2]
+        self.rows = self.layers * self.directions
+        self.packed = packed_rows(self.layers, self.directions).tolist()
+        letters = all(len(token) <= 2 for token in self.tokens)
+        self.cell = 0.62 if letters and self.steps > 6 else 1.0  # width of a step
+        self.state_x = self.steps * self.cell + 2.2
+        self.decoder_x = self.state_x + STATE_WIDTH + 2.9
+        # Which states of the encoder have a say in which of the decoder's layers, h and c together.
+        self.reach = torch.stack(list(measured.reach.values())).any(0)  # (L', L, D)
+        places = measured.places["h"]
+        self.ends = torch.where(places.gaps[-1, :, 0] <= EXACT, places.steps[-1, :, 0], -1).tolist()
+
+    def encoder(self, cell: str) -> None:
+        """Draw the steps of every layer and direction, and the rows of ``h_n`` that they end in."""
+        for layer, rows in enumerate(self.packed):
+            colour = LAYER_COLOURS[layer % len(LAYER_COLOURS)]
+            for direction, row in enumerate(rows):
+                self.row_of_steps(row, layer, direction, colour)
+                self.box(self.state_x, row, STATE_WIDTH, HEIGHT, colour, colour)
+                state = "h_n" if cell == "gru" else "h_n, c_n "
+                name = f"{state}[{row}]  layer {layer} {DIRECTIONS[direction]}"
+                self.text(self.state_x + STATE_WIDTH / 2, row + HEIGHT / 2, name, size=8.5, color="white")
+        low = self.rows - self.directions - 0.07  # a frame around the only rows that output shows
+        self.box(-0.07, low, self.steps * self.cell + 0.06, self.directions, "none", INK, linestyle="--")
+        self.text(self.steps * self.cell + 0.1, low + 0.12, "output", ha="left", size=9, style="italic")
+
+    def row_of_steps(self, row: int, layer: int, direction: int, colour: str) -> None:
+        """Draw the steps of one layer and direction, the one that is its final state filled."""
+        end = self.ends[direction]  # lower layers end where the top one does, but output does not show it
+        arrow = "← backward" if direction else "forward →"
+        self.text(-0.15, row + HEIGHT / 2, f"layer {layer} {arrow}", ha="right", size=9)
+        for step in range(self.steps):
+            real = step < len(self.tokens)
+            face = colour if step == end else "white" if real else PALE
+            self.box(
+                step * self.cell, row, 0.92 * self.cell, HEIGHT, face, colour if real else PALE,
+                hatch=None if real or step == end else "///", linewidth=1.4,
+            )  # fmt: skip
+            label = self.tokens[step] if real else "pad"
+            ink = "white" if step == end else INK if real else "#999999"
+            height = HEIGHT / 2 if real else 0.18
+            self.text((step + 0.46) * self.cell, row + height, label, size=8 if self.cell == 1 else 6.5, color=ink)
+        if end >= 0:
+            start = ((end + 0.92) * self.cell, row + HEIGHT / 2 + (0.3 if direction else 0))
+            self.arrow(start, (self.state_x, row + HEIGHT / 2), colour, bend=-0.3 / self.steps if direction else 0.0)
+
+    def decoder(self) -> None:
+        """Draw the decoder's layers, and an arrow from every row that reaches one."""
+        for layer in range(len(self.reach)):
+            y = self.decoder_y(layer)
+            sources = self.reach[layer].any(-1).nonzero().flatten().tolist()
+            colour = LAYER_COLOURS[sources[0] % len(LAYER_COLOURS)] if len(sources) == 1 else INK
+            self.box(self.decoder_x, y, DECODER_WIDTH, 1, "white", colour, linewidth=2.2)
+            self.text(self.decoder_x + DECODER_WIDTH / 2, y + 0.5, f"layer {layer}", size=10)
+            for source, direction in self.reach[layer].nonzero().tolist():
+                start = (self.state_x + STATE_WIDTH, self.packed[source][direction] + HEIGHT / 2)
+                self.arrow(start, (self.decoder_x, y + 0.5), LAYER_COLOURS[source % len(LAYER_COLOURS)])
+
+    def decoder_y(self, layer: int) -> float:
+        """Return where a decoder layer's box begins: tops are aligned, and each takes the height of its rows."""
+        spacing = max(self.directions, 1.25)
+        return self.rows - (len(self.reach) - layer) * spacing + (spacing - 0.16 - 1) / 2
+
+    def box(self, x: float, y: float, width: float, height: float, face: str, edge: str, **style: Any) -> None:  # noqa: ANN401
+        """Draw a rectangle."""
+        look: dict[str, Any] = {"facecolor": face, "edgecolor": edge, "linewidth": 1.6} | style
+        self.axes.add_patch(Rectangle((x, y), width, height, **look))
+
+    def text(self, x: float, y: float, text: str, size: float, ha: str = "center", **style: Any) -> None:  # noqa: ANN401
+        """Write text around a point."""
+        look: dict[str, Any] = {"fontsize": size, "ha": ha, "va": "center", "color": INK} | style
+        self.axes.text(x, y, text, **look)
+
+    def arrow(self, start: tuple[float, float], end: tuple[float, float], colour: str, bend: float = 0.0) -> None:
+        """Draw an arrow."""
+        arrow = FancyArrowPatch(
+            start, end, arrowstyle="-|>", mutation_scale=11, color=colour, linewidth=1.5, shrinkA=1, shrinkB=1,
+            connectionstyle=f"arc3,rad={bend}",
+        )  # fmt: skip
+        self.axes.add_patch(arrow)
+
+
+def handoff_picture(measured: Measured, settings: Mapping[str, Any], handoff: str, tokens: Sequence[str]) -> Figure:
+    """Draw the first row of a padded batch on its way from encoder to decoder.
+
+    Args:
+        measured: Positions and arrows are drawn from it, not from what they should be.
+        settings: Of the model.
+        handoff: ``right``, or the mistake that is made on purpose.
+        tokens: Of the row.
+    """
+    cells = (settings["encoder"]["cell"], settings["decoder"]["cell"])
+    figure = new_figure(1, 1)
+    axes = figure.subplots()
+    axes.axis("off")
+    drawing = _Drawing(axes, measured, tokens)
+    drawing.encoder(cells[0])
+    drawing.decoder()
+    bottom = min(0.0, drawing.decoder_y(0)) - 0.9
+    label, colour = _label(measured, cells, settings["bridge"]), INK
+    if handoff != RIGHT:
+        label, colour = f"{handoff}, on purpose; {label}", RED
+    middle = (drawing.state_x + STATE_WIDTH + drawing.decoder_x) / 2
+    drawing.text(middle, bottom + 0.4, label, size=10.5, style="italic", color=colour)
+    for x, title in (
+        (drawing.steps * drawing.cell / 2, f"encoder ({cells[0].upper()}), one row of {len(tokens)} tokens"),
+        (drawing.state_x + STATE_WIDTH / 2, "h_n and c_n" if cells[0] == "lstm" else "h_n"),
+        (drawing.decoder_x + DECODER_WIDTH / 2, f"decoder ({cells[1].upper()}) starts from"),
+    ):
+        drawing.text(x, drawing.rows + 0.4, title, size=11, fontweight="bold")
+    width = drawing.decoder_x + DECODER_WIDTH + 2.9
+    axes.set_xlim(-2.1, width - 2.1)
+    axes.set_ylim(bottom, drawing.rows + 0.8)
+    figure.set_size_inches(0.62 * width, 0.62 * (drawing.rows + 0.8 - bottom))
+    return figure
+
+
+def _label(measured: Measured, cells: tuple[str, str], bridge: str) -> str:
+    """Name the bridge, and say what becomes of an LSTM's cell that only one side has."""
+    label = f"bridge: {bridge}"
+    if measured.of_output:
+        label += ", which gets output for h_n"
+    elif not any(sizes.any() for sizes in measured.reach.values()):
+        label += ", nothing is handed over"
+    if cells == ("lstm", "gru"):
+        return label + "; c_n is left behind"
+    if cells == ("gru", "lstm") and bridge not in ("learned", "zeros"):
+        return label + ("; the cell is made from h_n" if bridge in WEIGHTED else "; the cell starts at zero")
+    return label

@@ -1,0 +1,191 @@
+"""The report of a study of the handoff: what each way to hand the state over is worth, with and without attention."""
+
+import csv
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from matplotlib.figure import Figure
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.markdown import Markdown
+
+from seq2seq.handoff.mistakes import MISTAKES, RIGHT
+from seq2seq.nn.bridge import BRIDGES
+from seq2seq.reporting.plots import BLUE, GREY, ORANGE, new_figure, save
+from seq2seq.runs.directory import CONFIG, METRICS
+from seq2seq.runs.files import write_file
+from seq2seq.runs.sweep import SweepSummary, runs
+from seq2seq.training.callbacks import MONITOR
+
+T_95 = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
+    2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
+"""The 97.5 % quantile of Student's t for 1, 2, ... degrees of freedom; for more, the last is a little too wide."""
+
+VARIANTS = [*BRIDGES, *MISTAKES]
+"""The order of the rows: bridges first, then mistakes through the linear bridge; whatever else there is comes last."""
+
+
+class Run(NamedTuple):
+    """A finished run of a study.
+
+    Attributes:
+        group: The task and the cell.
+        variant: The bridge, or the mistake.
+        attention: Its word.
+        seed: Of the run.
+        exact_match: On the test set, in %.
+        first: On the validation set after the first epoch, in %: whether it was learnt sooner.
+    """
+
+    group: str
+    variant: str
+    attention: str
+    seed: int
+    exact_match: float
+    first: float
+
+
+def read_run(directory: Path) -> Run | None:
+    """Read what a run left in its directory; None if it did not finish."""
+    if not (directory / METRICS).exists():
+        return None
+    settings = yaml.safe_load((directory / CONFIG).read_text(encoding="utf-8"))
+    results = json.loads((directory / METRICS).read_text(encoding="utf-8"))
+    model, data = settings["model"], settings["data"]
+    cells = dict.fromkeys((model["encoder"]["cell"], model["decoder"]["cell"]))
+    task = Path(data["train"]).stem if data["task"] == "tsv" else data["task"]
+    variant = model["bridge"]
+    if settings["handoff"] != RIGHT:
+        variant = settings["handoff"] + ("" if variant == "linear" else f" through {variant}")
+    return Run(
+        f"{task}, {' to '.join(cells).upper()}",
+        variant,
+        model["attention"],
+        settings["seed"],
+        100 * results["test"]["exact_match"],
+        100 * first_exact_match(directory / "metrics.csv"),
+    )
+
+
+def first_exact_match(metrics_file: Path) -> float:
+    """Return the exact match of the first validation; not a number if no logger kept it."""
+    if not metrics_file.exists():
+        return math.nan
+    with metrics_file.open(encoding="utf-8", newline="") as file:
+        return next((float(row[MONITOR]) for row in csv.DictReader(file) if row.get(MONITOR)), math.nan)
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Return the mean and the half-width of its 95 % interval by Student's t; not a number for a single value.
+
+    Example:
+        >>> mean, half = interval([1.0, 2.0, 3.0])
+        >>> mean, round(half, 2)
+        (2.0, 2.48)
+    """
+    mean = statistics.fmean(values)
+    if len(values) == 1:
+        return mean, math.nan
+    return mean, T_95[min(len(values) - 1, len(T_95)) - 1] * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def shown(values: Sequence[float]) -> str:
+    """Return a cell of the table."""
+    if not values:
+        return ""
+    mean, half = interval(values)
+    return f"{mean:.1f}" if math.isnan(half) else f"{mean:.1f} ± {half:.1f}"
+
+
+def columns(group: Sequence[Run]) -> list[tuple[str, str, str]]:
+    """Return the columns of a group: a title, an attention and a field of `Run`."""
+    attentions = sorted({run.attention for run in group}, key=lambda word: (word == "none", word))
+    titles = {word: "no attention" if word == "none" else f"{word} attention" for word in attentions}
+    return [(titles[word], word, "exact_match") for word in attentions] + [
+        (f"{titles[word]}, first epoch", word, "first") for word in attentions
+    ]
+
+
+def values_of(group: Sequence[Run], variant: str, attention: str, field: str) -> list[float]:
+    """Return a field of the runs of a variant."""
+    return [getattr(run, field) for run in group if (run.variant, run.attention) == (variant, attention)]
+
+
+def grouped(found: Sequence[Run]) -> dict[str, list[Run]]:
+    """Return the runs by group, in the order of the groups' names."""
+    return {name: [run for run in found if run.group == name] for name in sorted({run.group for run in found})}
+
+
+def variants_of(group: Sequence[Run]) -> list[str]:
+    """Return the variants of a group, in the order of the table."""
+    found = {run.variant for run in group}
+    return [variant for variant in VARIANTS if variant in found] + sorted(found - set(VARIANTS))
+
+
+def markdown(found: Sequence[Run]) -> str:
+    """Write a table for each group: the mean exact match in %, with its 95 % interval over seeds."""
+    lines = []
+    for name, group in grouped(found).items():
+        fields = columns(group)
+        lines += [f"**{name}**", "", "| handed over | seeds |" + "".join(f" {title} |" for title, *_ in fields)]
+        lines.append("|---|---|" + "---|" * len(fields))
+        for variant in variants_of(group):
+            cells = [values_of(group, variant, attention, field) for _, attention, field in fields]
+            seeds = {run.seed for run in group if run.variant == variant}
+            lines.append(f"| {variant} | {len(seeds)} | {' | '.join(map(shown, cells))} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def picture(found: Sequence[Run]) -> Figure:
+    """Draw every run as a dot, and the mean with its interval, by group and attention."""
+    groups = grouped(found)
+    fields = {name: [field for field in columns(group) if field[2] == "exact_match"] for name, group in groups.items()}
+    heights = [len(variants_of(group)) + 1.5 for group in groups.values()]
+    figure = new_figure(9, 0.3 * sum(heights))
+    panels = figure.subplots(
+        len(groups), max(map(len, fields.values())), squeeze=False, gridspec_kw={"height_ratios": heights}
+    )
+    for row, (name, group) in zip(panels, groups.items(), strict=True):
+        variants = variants_of(group)
+        for axes in row[len(fields[name]) :]:
+            axes.axis("off")
+        for axes, (title, attention, field) in zip(row, fields[name], strict=False):
+            for place, variant in enumerate(variants):
+                values = values_of(group, variant, attention, field)
+                if not values:
+                    continue
+                mean, half = interval(values)
+                colour = ORANGE if variant.split()[0] in MISTAKES else BLUE
+                axes.plot(values, [place] * len(values), ".", color=GREY, alpha=0.6, markersize=5)
+                axes.errorbar(mean, place, xerr=half, fmt="o", color=colour, markersize=5, capsize=3)
+            axes.set_yticks(range(len(variants)), variants if axes is row[0] else [])
+            axes.set(title=f"{name}, {title}", xlim=(-2, 102), ylim=(len(variants) - 0.5, -0.5))
+            axes.title.set_fontsize(10)
+            axes.grid(axis="x", alpha=0.3)
+        row[0].set_xlabel("test exact match in %; dots are seeds, bars 95 % intervals", fontsize=8)
+    return figure
+
+
+class StudyReport(SweepSummary):
+    """Ends a sweep with a table and a picture over its seeds, ``table.md`` and ``study.png``."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Report on all runs that are finished, those of earlier sweeps in the directory included."""
+        sweep_dir = Path(config.hydra.sweep.dir)
+        found = [run for directory in runs(sweep_dir) if (run := read_run(directory))]
+        try:
+            if found:
+                text = markdown(found)
+                write_file(sweep_dir / "table.md", lambda file: file.write(text))
+                save(picture(found), sweep_dir / "study.png")
+                Console().print(Markdown(text))
+        finally:
+            super().on_multirun_end(config, **kwargs)

@@ -1,0 +1,237 @@
+"""The handoff, measured and proved: where the final states stand, where they go, and what is wrong with them.
+
+Nothing here believes what the encoder says of itself: positions are searched for, arrows are gradients, and a row is
+encoded once more without its batch.
+"""
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from seq2seq.handoff.mistakes import WrongEncoder
+from seq2seq.nn.bridge import Bridge
+from seq2seq.nn.encoder import EncoderOutput
+from seq2seq.nn.seq2seq import Seq2Seq
+from seq2seq.nn.state import RNNState
+
+EXACT = 1e-9
+"""Largest difference, in float64, between numbers that are the same."""
+
+DIRECTIONS = ("forward", "backward")
+
+
+class Places(NamedTuple):
+    """Where each final state stands in ``output``, in the half of its own direction.
+
+    Attributes:
+        steps: The step whose output is nearest, ``(L, D, B)``.
+        gaps: The largest difference from it, ``(L, D, B)``; 0 if the state stands there, otherwise it stands nowhere.
+    """
+
+    steps: Tensor
+    gaps: Tensor
+
+
+class Measured(NamedTuple):
+    """What was measured on a padded batch.
+
+    Attributes:
+        lengths: Real tokens of each row, ``(B,)``.
+        steps: Of the padded batch, S.
+        hidden_size: H.
+        places: By state, ``h`` and, of an LSTM, ``c``; of a mistake that is made on purpose, before it rearranges them.
+        reach: By the decoder's state and the encoder's, such as ``("c", "h")``: the mean size of the gradient of each
+            decoder layer's initial state with respect to each row of ``h_n`` or ``c_n``, ``(L', L, D)``.
+        of_output: Whether ``output`` reaches the decoder's initial state.
+        compared: Whether the encoder has a network of PyTorch's, ``rnn``, that its state could be compared with.
+        faults: What is not as it must be, a sentence each; empty for a right handoff.
+    """
+
+    lengths: Tensor
+    steps: int
+    hidden_size: int
+    places: dict[str, Places]
+    reach: dict[tuple[str, str], Tensor]
+    of_output: bool
+    compared: bool
+    faults: list[str]
+
+
+def measure(model: Seq2Seq, source: Tensor, lengths: Tensor) -> Measured:
+    """Encode a batch, in float64, and look at what becomes of its final states.
+
+    Args:
+        model: It is left as it is.
+        source: Token ids, ``(B, S)``; the rows should differ in length, or nothing is shown about padding.
+        lengths: On the CPU, ``(B,)``.
+    """
+    model = copy.deepcopy(model).double().eval()
+    with torch.no_grad():
+        encoded: EncoderOutput = model.encoder(source, lengths)
+        faults = [*ends_missed(encoded, lengths), *padding_let_in(model, encoded, source, lengths)]
+        faults += misplaced(model.encoder, encoded, source, lengths)
+    if encoded.state.c is not None and bool((find(encoded.state.c, encoded.outputs).gaps <= EXACT).any()):
+        faults.append("c_n stands in output, as h_n does: it is not the cell")
+    before, started = encode_with_gradients(model.encoder, source, lengths)
+    gradients, crossing, of_output = reach(before, model.bridge(started.state))
+    if crossing:
+        faults.append("a row's initial state in the decoder depends on other rows of the batch")
+    faults += led_astray(model.bridge, gradients)
+    places = {name: find(part.detach(), before.outputs.detach()) for name, part in parts(before.state)}
+    size, compared = before.state.h.size(-1), comparable(model.encoder)
+    return Measured(lengths, source.size(1), size, places, gradients, of_output, compared, faults)
+
+
+def parts(state: RNNState) -> Iterator[tuple[str, Tensor]]:
+    """Yield the name and the tensor of a state's parts, ``h`` and, of an LSTM, ``c``."""
+    yield "h", state.h
+    if state.c is not None:
+        yield "c", state.c
+
+
+def find(final: Tensor, outputs: Tensor) -> Places:
+    """Look for final states ``(L, D, B, H)`` among outputs ``(B, S, D * H)``."""
+    halves = outputs.unflatten(-1, (final.size(1), -1)).permute(2, 0, 1, 3)  # (D, B, S, H)
+    gaps, steps = (final.unsqueeze(3) - halves).abs().amax(-1).min(-1)
+    return Places(steps, gaps)
+
+
+def ends(lengths: Tensor, directions: int) -> Tensor:
+    """Return the step at which each direction ends: a row's last real token, and its first, ``(D, B)``."""
+    return torch.stack([lengths - 1, torch.zeros_like(lengths)][:directions])
+
+
+def ends_missed(encoded: EncoderOutput, lengths: Tensor) -> Iterator[str]:
+    """Yield what is wrong with the top layer's final states, which must stand in ``output`` at each row's own ends."""
+    _, directions, rows, size = encoded.state.h.shape
+    halves = encoded.outputs.unflatten(-1, (directions, size))  # (B, S, D, H)
+    top = len(encoded.state.h) - 1
+    for direction, steps in enumerate(ends(lengths, directions)):
+        gaps = (encoded.state.h[-1, direction] - halves[torch.arange(rows), steps, direction]).abs().amax(-1)
+        for row in (gaps > EXACT).nonzero().flatten().tolist():
+            place = f"output[{row}, {steps[row]}]"
+            yield f"layer {top} {DIRECTIONS[direction]}, row {row}: h_n differs from {place} by {gaps[row]:.1g}"
+
+
+def padding_let_in(model: Seq2Seq, encoded: EncoderOutput, source: Tensor, lengths: Tensor) -> Iterator[str]:
+    """Yield what changes when a row is encoded alone, without padding, and where the mask is wrong."""
+    for row, length in enumerate(lengths.tolist()):
+        alone: EncoderOutput = model.encoder(source[row : row + 1, :length], lengths[row : row + 1])
+        for (name, together), (_, single) in zip(parts(encoded.state), parts(alone.state), strict=True):
+            gaps = (together[:, :, row] - single[:, :, 0]).abs().amax(-1)  # (L, D)
+            for layer, direction in (gaps > EXACT).nonzero().tolist():
+                place = f"layer {layer} {DIRECTIONS[direction]}, row {row}"
+                yield f"{place}: {name}_n alone and in the batch differ by {gaps[layer, direction]:.1g}"
+        gap = (encoded.outputs[row, :length] - alone.outputs[0]).abs().max()
+        if gap > EXACT:
+            yield f"layer {len(encoded.state.h) - 1}, row {row}: output alone and in the batch differs by {gap:.1g}"
+        if not torch.equal(encoded.mask[row].cpu(), torch.arange(source.size(1)) < length):
+            yield f"row {row}: the mask is not True at its {length} real tokens and False at padding"
+
+
+def without_mistake(encoder: nn.Module) -> nn.Module:
+    """Return the encoder that a mistake is made with on purpose, or the encoder itself."""
+    return encoder.inner if isinstance(encoder, WrongEncoder) else encoder
+
+
+def comparable(encoder: nn.Module) -> bool:
+    """Say whether an encoder has an ``embedding`` and a network of PyTorch's under the name ``rnn``."""
+    encoder = without_mistake(encoder)
+    return isinstance(getattr(encoder, "rnn", None), nn.RNNBase) and hasattr(encoder, "embedding")
+
+
+def misplaced(encoder: nn.Module, encoded: EncoderOutput, source: Tensor, lengths: Tensor) -> Iterator[str]:
+    """Yield which states are not those that PyTorch's own network returns for a row alone.
+
+    Here, and only for this comparison, the rows of ``h_n`` are counted out: layer l and direction d is row l * D + d.
+    An encoder that is not `comparable` is passed over.
+    """
+    if not comparable(encoder):
+        return
+    inner: Any = without_mistake(encoder)
+    layers, directions = encoded.state.h.shape[:2]
+    for row, length in enumerate(lengths.tolist()):
+        _, packed = inner.rnn(inner.embedding(source[row : row + 1, :length]))
+        for (name, part), own in zip(
+            parts(encoded.state), packed if isinstance(packed, tuple) else (packed,), strict=True
+        ):
+            for layer in range(layers):
+                for direction in range(directions):
+                    gap = (part[layer, direction, row] - own[layer * directions + direction, 0]).abs().max()
+                    if gap > EXACT:
+                        place = f"layer {layer} {DIRECTIONS[direction]}, row {row}"
+                        yield f"{place}: {name}_n is not what PyTorch returns for it; they differ by {gap:.1g}"
+
+
+def encode_with_gradients(encoder: nn.Module, source: Tensor, lengths: Tensor) -> tuple[EncoderOutput, EncoderOutput]:
+    """Encode a batch as the encoder does, and as it would be without the mistake that it makes on purpose, if it does.
+
+    Returns:
+        The output of the right encoder, whose tensors are leaves that require gradients, and what is made of it.
+    """
+    kept = []
+
+    def inner(source: Tensor, lengths: Tensor) -> EncoderOutput:
+        with torch.no_grad():
+            encoded: EncoderOutput = without_mistake(encoder)(source, lengths)
+        state = RNNState(*(part.clone().requires_grad_() for _, part in parts(encoded.state)))
+        kept.append(encoded._replace(outputs=encoded.outputs.clone().requires_grad_(), state=state))
+        return kept[-1]
+
+    started = (
+        encoder.mistake.apply(inner, source, lengths) if isinstance(encoder, WrongEncoder) else inner(source, lengths)
+    )
+    return kept[-1], started
+
+
+def reach(encoded: EncoderOutput, handed: RNNState) -> tuple[dict[tuple[str, str], Tensor], bool, bool]:
+    """Measure how far each final state reaches into the decoder, by gradients.
+
+    Args:
+        encoded: A batch; its tensors are leaves.
+        handed: What the bridge has made of it, ``(L', 1, B, H')``.
+
+    Returns:
+        For each of the decoder's states and each of the encoder's the mean size of the gradient, ``(L', L, D)``;
+        whether anything reaches from one row of the batch to another; and whether ``output`` reaches the decoder.
+    """
+    found, crossing, of_output = {}, False, False
+    for to, initial in parts(handed):
+        for of, leaf in parts(encoded.state):
+            sizes = torch.stack([_gradient_sizes(layer[0], leaf) for layer in initial])  # (L', B, L, D, B)
+            found[to, of] = sizes.diagonal(dim1=1, dim2=4).mean(-1)
+            crossing |= bool(sizes.sum((0, 2, 3)).fill_diagonal_(0).any())
+        if initial.requires_grad:
+            (gradient,) = torch.autograd.grad(initial.sum(), encoded.outputs, retain_graph=True, allow_unused=True)
+            of_output |= gradient is not None and bool(gradient.any())
+    return found, crossing, of_output
+
+
+def led_astray(bridge: nn.Module, gradients: Mapping[tuple[str, str], Tensor]) -> Iterator[str]:
+    """Yield which layers and states of the encoder reach a layer of the decoder that is not theirs.
+
+    The tops are aligned, h reaches h, and c reaches c. A bridge that is not ours is not judged.
+    """
+    if not isinstance(bridge, Bridge) or bridge.name in ("learned", "zeros"):
+        return
+    made_of_h = ("c", "c") not in gradients  # a cell for which the encoder has none
+    for (to, of), sizes in gradients.items():
+        for layer, row in enumerate((sizes.sum(-1) > 0).tolist()):
+            source = len(row) - 1 if bridge.name == "top" else max(0, layer + len(row) - len(sizes))
+            straight = to == of or (to == "c" and made_of_h and bridge.cell is not None)
+            expected = [straight and layer_of == source for layer_of in range(len(row))]
+            for layer_of, (reached, right) in enumerate(zip(row, expected, strict=True)):
+                if reached is not right:
+                    says = "reaches" if reached else "does not reach"
+                    yield f"{of}_n of encoder layer {layer_of} {says} the initial {to} of decoder layer {layer}"
+
+
+def _gradient_sizes(initial: Tensor, leaf: Tensor) -> Tensor:
+    """Return the mean size of the gradient of each row of ``(B, H')`` by all states ``(L, D, B, H)``: (B, L, D, B)."""
+    if not initial.requires_grad:  # a bridge that reads nothing
+        return leaf.new_zeros(len(initial), *leaf.shape[:3])
+    rows = [torch.autograd.grad(row.sum(), leaf, retain_graph=True, allow_unused=True)[0] for row in initial]
+    return torch.stack([torch.zeros_like(leaf) if row is None else row for row in rows]).abs().mean(-1)

@@ -1,0 +1,1 @@
+"""Faster implementations of the layers, for training on a CPU."""

@@ -1,0 +1,98 @@
+"""Pictures: learning curves and attention heatmaps."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib import font_manager
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ft2font import FT2Font
+
+from seq2seq.decoding.greedy import Alignment
+from seq2seq.runs.files import replacing
+
+HEATMAP_LIMIT = 80
+"""Most tokens on a side of a heatmap; a larger one could not be read, and would take gigabytes."""
+
+BLUE, ORANGE, GREY = "#1f5fa8", "#d9822b", "#666666"
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure, in inches, that needs no screen and no global state."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save(figure: Figure, path: Path, key: str = "picture") -> None:
+    """Write a figure as PNG; ``key`` is the setting that named the file, for the error."""
+    with replacing(path, key) as temporary:
+        figure.savefig(temporary, dpi=150, format="png")
+
+
+def curve(rows: Sequence[Mapping[str, str]], column: str) -> tuple[list[int], list[float]]:
+    """Return the steps and the values of a column of Lightning's ``metrics.csv``, without its gaps."""
+    filled = [row for row in rows if row.get(column)]
+    return [int(row["step"]) for row in filled], [float(row[column]) for row in filled]
+
+
+def learning_curves(metrics_file: Path) -> Figure:
+    """Draw the loss, what real decoding makes of it, and the learning rate, over optimiser steps."""
+    with metrics_file.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    figure = new_figure(10, 3.2)
+    loss, decoding, rate = figure.subplots(1, 3)
+    loss.plot(*curve(rows, "train/loss"), color=GREY, linewidth=0.8, label="training")
+    loss.plot(*curve(rows, "val/loss_teacher_forced"), "o-", color=BLUE, label="validation")
+    loss.set(title="Loss, teacher-forced", ylabel="nats per token", yscale="log")
+    for name, color in (("exact_match", BLUE), ("symbol_error_rate", ORANGE)):
+        decoding.plot(*curve(rows, f"val/{name}"), "o-", color=color, label=name.replace("_", " "))
+    decoding.set(title="Validation, real decoding", ylim=(-0.02, 1.02))
+    rate.plot(*curve(rows, "train/lr"), color=BLUE)
+    rate.set(title="Learning rate")
+    rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    for axes in (loss, decoding, rate):
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.3)
+        axes.set_xlim(left=0)
+    loss.legend(frameon=False)
+    decoding.legend(frameon=False, loc="center right")
+    return figure
+
+
+def attention_heatmap(alignment: Alignment) -> Figure:
+    """Draw where the decoder looked: a row for each predicted token, a column for each source token."""
+    rows, columns = alignment.weights.shape
+    figure = new_figure(1.6 + 0.28 * columns, 1.4 + 0.28 * rows)
+    axes = figure.subplots()
+    image = axes.imshow(alignment.weights.numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    source = [printable(token) for token in alignment.source]
+    axes.set_xticks(range(columns), source)
+    axes.set_yticks(range(rows), [printable(token) for token in alignment.target])
+    if any(len(label) > 2 for label in source):
+        axes.tick_params(axis="x", labelrotation=90)
+    axes.set(xlabel="source", ylabel="prediction")
+    axes.xaxis.set_label_position("top")
+    axes.xaxis.tick_top()
+    figure.colorbar(image, ax=axes, label="attention weight", shrink=0.8)
+    return figure
+
+
+FONT = FT2Font(font_manager.findfont("DejaVu Sans"))
+
+
+def printable(token: str) -> str:
+    """Return a token as the font can draw it: a space as ␣, and a letter that the font lacks as its code point.
+
+    Example:
+        >>> [printable(token) for token in ("a", " ", "月")]
+        ['a', '␣', 'U+6708']
+    """
+    if token == " ":
+        return "␣"
+    drawn = [
+        letter if FONT.get_char_index(ord(letter)) and letter.isprintable() else f"U+{ord(letter):04X}"
+        for letter in token
+    ]
+    return "".join(drawn).replace("$", r"\$")  # a lone dollar would start a formula

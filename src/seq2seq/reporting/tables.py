@@ -1,0 +1,121 @@
+"""What a run leaves behind: tables on the screen and files in its directory."""
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from seq2seq.runs.files import write_file
+
+SHOWN = 8
+"""Rows of source, prediction and reference in a table, and groups in a table of groups."""
+
+
+class Prediction(NamedTuple):
+    """A decoded pair.
+
+    Attributes:
+        source: Text.
+        prediction: Text.
+        reference: Text.
+        correct: Whether the tokens of the prediction are those of the reference.
+        group: Of the pair; empty if the task has none.
+    """
+
+    source: str
+    prediction: str
+    reference: str
+    correct: bool
+    group: str
+
+
+class Result(NamedTuple):
+    """What a model makes of a split.
+
+    Attributes:
+        metrics: See `CorpusMetrics`.
+        predictions: In the order of the data.
+        group_name: What the groups are, such as ``locale``; None if the task has none.
+    """
+
+    metrics: dict[str, float]
+    predictions: list[Prediction]
+    group_name: str | None
+
+    def by_group(self) -> dict[str, float]:
+        """Return the exact match of each group."""
+        groups: dict[str, list[bool]] = defaultdict(list)
+        for prediction in self.predictions:
+            groups[prediction.group].append(prediction.correct)
+        return {group: sum(correct) / len(correct) for group, correct in sorted(groups.items())}
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the metrics, and those by group under ``by_<group name>``."""
+        return self.metrics | ({f"by_{self.group_name}": self.by_group()} if self.group_name else {})
+
+    def misses_first(self) -> list[Prediction]:
+        """Return the predictions, wrong ones first."""
+        return sorted(self.predictions, key=lambda prediction: prediction.correct)
+
+
+def show_metrics(console: Console, results: Mapping[str, Result]) -> None:
+    """Print a row for each metric and a column for each split."""
+    table = Table(title="Metrics (rates are fractions of 1)")
+    table.add_column("metric")
+    for split in results:
+        table.add_column(split, justify="right")
+    for name in next(iter(results.values())).metrics:
+        table.add_row(name, *(f"{result.metrics[name]:.4f}" for result in results.values()))
+    console.print(table)
+
+
+def show_groups(console: Console, result: Result) -> None:
+    """Print the groups that do worst."""
+    if result.group_name is None:
+        return
+    worst = sorted(result.by_group().items(), key=lambda item: item[1])[:SHOWN]
+    table = Table(title=f"Exact match by {result.group_name}, the lowest {len(worst)}")
+    table.add_column(result.group_name)
+    table.add_column("exact_match", justify="right")
+    for group, rate in worst:
+        table.add_row(group, f"{rate:.4f}")
+    console.print(table)
+
+
+def show_predictions(console: Console, result: Result) -> None:
+    """Print a handful of rows, misses first."""
+    table = Table(title="Some of the test rows, misses first")
+    for column in ("source", "prediction", "reference"):
+        table.add_column(column, overflow="fold")
+    for row in result.misses_first()[:SHOWN]:
+        style = "" if row.correct else "red"
+        table.add_row(Text(row.source), Text(row.prediction, style=style), Text(row.reference))
+    console.print(table)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write numbers, strings and dicts as JSON."""
+    text = json.dumps(without_infinity(content), indent=2, ensure_ascii=False, allow_nan=False)
+    write_file(path, lambda file: file.write(text + "\n"))
+
+
+def without_infinity(value: Any) -> Any:  # noqa: ANN401 - any JSON
+    """Return the value with None for what JSON has no number for, such as the perplexity of a model that diverged."""
+    if isinstance(value, Mapping):
+        return {key: without_infinity(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [without_infinity(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
+    """Write predictions as tab-separated lines under a header, in the order of the data."""
+    lines = ["\t".join(Prediction._fields)]
+    lines += ["\t".join((p.source, p.prediction, p.reference, str(int(p.correct)), p.group)) for p in predictions]
+    write_file(path, lambda file: file.writelines(line + "\n" for line in lines))

@@ -1,0 +1,1 @@
+"""Run directories, files, errors and sweeps; loads no torch."""

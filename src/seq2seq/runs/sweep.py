@@ -1,0 +1,113 @@
+"""The summary of a sweep (``-m``): a row for each run, failed ones included."""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from seq2seq.runs.directory import FAILURE, METRICS, OVERRIDES
+from seq2seq.runs.files import write_file
+
+COLUMNS = ("validation exact match", "test exact match", "test symbol error rate", "seconds")
+
+
+def runs(sweep_dir: Path) -> list[Path]:
+    """Return the directories of a sweep's runs, in the order of their numbers."""
+    found = [path.parent for path in sweep_dir.glob(f"*/{OVERRIDES}")]
+    return sorted(found, key=lambda path: (len(path.name), path.name))
+
+
+class Row(NamedTuple):
+    """A run in the summary.
+
+    Attributes:
+        name: Of its directory.
+        overrides: Of its command line.
+        numbers: As `COLUMNS`; empty if it failed.
+        failure: Why; empty if it did not.
+        failed_at: When, in seconds since the epoch; 0 if it did not, or nothing says when.
+    """
+
+    name: str
+    overrides: list[str]
+    numbers: list[str]
+    failure: str
+    failed_at: float = 0.0
+
+
+def summary_row(run: Path) -> Row:
+    """Read what a run left in its directory."""
+    overrides = [str(override) for override in OmegaConf.load(run / OVERRIDES)]
+    failure = run / FAILURE  # of the last attempt, even where an earlier one with other settings finished
+    if failure.exists():
+        return Row(run.name, overrides, [], failure.read_text(encoding="utf-8").strip(), failure.stat().st_mtime)
+    if not (run / METRICS).exists():
+        return Row(run.name, overrides, [], "did not finish")
+    content = json.loads((run / METRICS).read_text(encoding="utf-8"))
+    validation, test = content["validation"], content["test"]
+    rates = (validation["exact_match"], test["exact_match"], test["symbol_error_rate"])
+    return Row(run.name, overrides, [*(f"{rate:.4f}" for rate in rates), f"{content['seconds']:.0f}"], "")
+
+
+def show_summary(console: Console, rows: Sequence[Row]) -> None:
+    """Print a row for each run with the overrides in which it differs from another, and below why some failed."""
+    shared = set.intersection(*(set(row.overrides) for row in rows)) if len(rows) > 1 else set()
+    table = Table(title="Summary", caption=Text(" ".join(sorted(shared))))
+    for column in ("run", "overrides", *COLUMNS):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        own = " ".join(override for override in row.overrides if override not in shared)
+        cells = [row.name, own, *(row.numbers or ["failed"])]
+        table.add_row(*(Text(cell, style="red" if row.failure else "") for cell in cells))
+    console.print(table)
+    for row in rows:
+        if row.failure:
+            console.print(Text(f"run {row.name} failed: {row.failure}", style="red"), soft_wrap=True)
+
+
+def write_summary(path: Path, rows: Sequence[Row]) -> None:
+    """Write the summary as tab-separated lines."""
+    lines = ["\t".join(("run", "overrides", *COLUMNS, "failure"))]
+    for row in rows:
+        numbers = row.numbers or [""] * len(COLUMNS)
+        lines.append("\t".join((row.name, " ".join(row.overrides), *numbers, row.failure)))
+    write_file(path, lambda file: file.writelines(line + "\n" for line in lines))
+
+
+class SweepSummary(Callback):
+    """Prints the summary table at the end of a sweep, keeps it as ``summary.tsv``, and exits with 1 if a run failed.
+
+    It reads the runs' directories, so it does not matter which launcher ran them, or where.
+    """
+
+    def __init__(self) -> None:
+        self.start = 0.0
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Refuse a directory that already holds a sweep, unless this one goes on with it."""
+        sweep_dir = Path(config.hydra.sweep.dir)
+        self.start = time.time() - 1  # file systems round
+        if runs(sweep_dir) and config.get("skip_finished") is not True:
+            print(
+                f"error: hydra.sweep.dir={sweep_dir} already holds runs; choose another directory, or "
+                "skip_finished=true to go on with them",
+                file=sys.stderr,
+            )
+            raise SystemExit(1)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Show the runs."""
+        sweep_dir = Path(config.hydra.sweep.dir)
+        rows = [summary_row(run) for run in runs(sweep_dir)]
+        show_summary(Console(), rows)
+        write_summary(sweep_dir / "summary.tsv", rows)
+        if any(row.failed_at >= self.start for row in rows):  # those of earlier sweeps are shown, no more
+            raise SystemExit(1)

@@ -1,0 +1,137 @@
+"""What happens around the steps: checkpoints, early stopping, seeds, and a line each epoch for a log."""
+
+import logging
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+
+from seq2seq.runs.files import replacing
+
+log = logging.getLogger(__name__)
+
+MONITOR = "val/exact_match"
+"""What early stopping and the best checkpoint go by: exact match of real decoding."""
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """Keeps one checkpoint in the run's directory, under the same name always.
+
+    Two of them keep the best and the last; Lightning's ``save_last`` writes only when an epoch was among the best. A
+    run that resumes in another directory takes the checkpoint along. Lightning's own forgets its score then, and
+    takes whatever comes next for better.
+
+    Args:
+        output_dir: The run's directory.
+        name: Of the file, without its suffix.
+        monitor: What the best is judged by, the higher the better; None keeps the last one.
+        resumed_from: The directory of the checkpoint from which the run resumes.
+    """
+
+    def __init__(self, output_dir: Path, name: str, monitor: str | None, resumed_from: Path | None) -> None:
+        super().__init__(
+            output_dir,
+            filename=name,
+            monitor=monitor,
+            mode="max" if monitor else "min",
+            auto_insert_metric_name=False,
+            enable_version_counter=False,
+        )
+        self.path = output_dir / f"{name}{self.FILE_EXTENSION}"
+        self.resumed_from = resumed_from
+
+    def check_monitor_top_k(self, trainer: pl.Trainer, current: torch.Tensor | None = None) -> bool:
+        """Say whether this epoch is the best: of equal ones the later, which has learnt longer."""
+        best = self.best_k_models.get(self.kth_best_model_path)
+        equal = current is not None and best is not None and bool(current == best)
+        return equal or super().check_monitor_top_k(trainer, current)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from the state in a checkpoint, wherever its run's directory was or is now."""
+        beside = self.resumed_from / self.path.name if self.resumed_from else self.path
+        kept = beside if beside.exists() else Path(state_dict["best_model_path"])
+        if not kept.is_file():
+            log.warning("%s is gone; the best of the epochs to come takes its place", kept)
+            return
+        if kept.resolve() != self.path.resolve():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(self.path, "resume") as temporary:
+                shutil.copyfile(kept, temporary)
+        here = {"dirpath": self.dirpath, "best_model_path": str(self.path), "kth_best_model_path": str(self.path)}
+        scores = {str(self.path): score for score in state_dict["best_k_models"].values()}
+        super().load_state_dict(state_dict | here | {"best_k_models": scores})
+
+
+class ExactMatchStopping(EarlyStopping):
+    """Stops after ``patience`` epochs without a better exact match, counted from the first match.
+
+    Before it, exact match cannot tell a model that learns from one that does not. A run that resumes may change the
+    patience.
+    """
+
+    def __init__(self, patience: int) -> None:
+        super().__init__(MONITOR, mode="max", patience=patience, strict=False)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Count the epoch, where validation is what ends it."""
+        if trainer.callback_metrics.get(MONITOR, 0) > 0:
+            super().on_validation_end(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Count the epoch, where training is."""
+        if trainer.callback_metrics.get(MONITOR, 0) > 0:
+            super().on_train_epoch_end(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say so if this is why training ended."""
+        if self.stopped_epoch:
+            log.info(
+                "stopped early after epoch %d: no better exact match in %d epochs (early_stopping.patience=%d)",
+                self.stopped_epoch + 1,
+                self.wait_count,
+                self.patience,
+            )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from the state in a checkpoint, but for the patience."""
+        super().load_state_dict(state_dict | {"patience": self.patience})
+
+
+class BatchSeed(pl.Callback):
+    """Seeds dropout by the number of the batch, so that a run that resumes draws what it would have drawn.
+
+    Args:
+        seed: Of the run.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Seed the batch."""
+        number = trainer.current_epoch * int(trainer.num_training_batches) + batch_idx
+        torch.manual_seed((self.seed * 1_000_003 + number) * 1_009 + trainer.global_rank)
+
+
+class EpochLines(pl.Callback):
+    """Logs the losses and the exact match after each epoch, where no terminal shows a live bar."""
+
+    def __init__(self) -> None:
+        self._start = 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self._start = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log a line of what is known by then."""
+        names = ("train/loss", "val/loss_teacher_forced", "val/exact_match")
+        known = [f"{name} {trainer.callback_metrics[name]:.4f}" for name in names if name in trainer.callback_metrics]
+        seconds = time.monotonic() - self._start
+        log.info("epoch %d of %s: %s, %.0f s", trainer.current_epoch + 1, trainer.max_epochs, ", ".join(known), seconds)

@@ -1,0 +1,48 @@
+"""Checkpoints: plain numbers, strings, lists, dicts and tensors, so that loading one runs no code."""
+
+from typing import Any
+
+import torch
+
+from seq2seq.data.lines import open_file
+from seq2seq.errors import UserError
+from seq2seq.training.module import CHECKPOINT_FORMAT, Seq2SeqModule
+
+HYPERPARAMETERS = "hyper_parameters"
+"""Where Lightning keeps the arguments of the module's constructor."""
+
+
+def read_checkpoint(path: str, key: str) -> dict[str, Any]:
+    """Read a checkpoint that training wrote.
+
+    Args:
+        path: The file.
+        key: The setting that named it, for the error.
+
+    Raises:
+        UserError: If it cannot be read, is no checkpoint of ours, or is one of another format.
+    """
+    with open_file(path, key) as file:
+        try:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # what arbitrary bytes raise is arbitrary
+            raise UserError(
+                f"{key}={path} is no checkpoint or is damaged; give a best.ckpt or last.ckpt of a run"
+            ) from error
+    found = content.get("seq2seq_format") if isinstance(content, dict) else None
+    if found is None:
+        raise UserError(f"{key}={path} is a checkpoint of another program; give a best.ckpt or last.ckpt of a run")
+    if found != CHECKPOINT_FORMAT:
+        raise UserError(f"{key}={path} has format {found}, and this version reads format {CHECKPOINT_FORMAT} only")
+    return content
+
+
+def load_module(path: str, key: str = "checkpoint") -> Seq2SeqModule:
+    """Load a trained model on the CPU, ready to predict; see `read_checkpoint` for the errors."""
+    content = read_checkpoint(path, key)
+    try:
+        module = Seq2SeqModule(**content[HYPERPARAMETERS])
+        module.load_state_dict(content["state_dict"])
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise UserError(f"{key}={path} is damaged: {str(error).splitlines()[0]}") from error
+    return module.eval()

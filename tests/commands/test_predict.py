@@ -1,0 +1,188 @@
+"""Prediction line by line: files in and out, several lines for one, log-probabilities and attention."""
+
+import io
+import json
+import os
+
+import pytest
+from conftest import TINY
+
+from seq2seq.api import load
+from seq2seq.commands.predict import predict, predict_lines
+from seq2seq.commands.train import train
+from seq2seq.errors import UserError
+
+LINES = ["a b c", "", "d", "é z", "   ", "c b a q r"]
+
+
+@pytest.fixture(scope="module")
+def predictor(tiny_checkpoint):
+    return load(tiny_checkpoint)
+
+
+@pytest.fixture
+def predicted(compose, tiny_checkpoint, tmp_path, monkeypatch):
+    """What the script writes for `LINES` with overrides, as lines."""
+
+    def run(*overrides):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "in.txt").write_text("".join(line + "\n" for line in LINES))
+        predict(compose("predict", f"checkpoint={tiny_checkpoint}", "input=in.txt", "output=out.txt", *overrides))
+        return (tmp_path / "out.txt").read_text().splitlines()
+
+    return run
+
+
+def test_n_lines_for_each_line_three_empty_ones_for_an_empty_one(predicted):
+    lines = predicted("search.beam_size=5", "search.n_best=3")
+
+    assert len(lines) == 3 * len(LINES)
+    assert lines[3:6] == lines[12:15] == [""] * 3
+    assert lines[::3] == predicted("search.beam_size=5")
+
+
+def test_a_score_stands_behind_a_tab(predicted):
+    lines = predicted("search.beam_size=5", "search.n_best=2", "scores=true")
+
+    assert [line.count("\t") for line in lines] == [1] * 2 * len(LINES)
+    scores = [float(line.split("\t")[1]) for line in lines]
+    assert all(score < 0 for score in scores[:2])
+    assert lines[2] == "\t0.0000"
+    assert [line.split("\t")[0] for line in lines] == predicted("search.beam_size=5", "search.n_best=2")
+
+
+def test_what_is_drawn_depends_on_the_seed(predicted):
+    one, again, other = (predicted("search=sample", f"search.seed={seed}", "search.n_best=4") for seed in (1, 1, 2))
+
+    assert one == again != other
+    assert len(one) == 4 * len(LINES)
+
+
+def test_attention_is_written_as_json_lines(predicted, tmp_path):
+    lines = predicted("attention=attention.jsonl")
+
+    rows = [json.loads(line) for line in (tmp_path / "attention.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["source"] for row in rows] == [line.split() for line in LINES]
+    for row, line in zip(rows, lines, strict=True):
+        assert row["prediction"][: len(line.split())] == line.split()
+        assert all(sum(weights) == pytest.approx(1, abs=1e-4) for weights in row["weights"])
+        assert {len(weights) for weights in row["weights"]} <= {len(row["source"])}
+
+
+def test_a_model_without_attention_has_none_to_show_and_leaves_no_folder(compose, tmp_path, monkeypatch):
+    train(compose("train", *TINY, "model.attention=none"), tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.txt").write_text("a b\n")
+
+    with pytest.raises(
+        UserError, match=r"attention=True: the checkpoint has model\.attention=none, so there are no weig"
+    ):
+        predict(compose("predict", "checkpoint=run/best.ckpt", "input=in.txt", "attention=true"))
+
+    assert not (tmp_path / "attention").exists()
+
+
+@pytest.mark.parametrize("temperature", [0.01, 99])
+def test_any_temperature_draws(predicted, temperature):
+    assert len(predicted("search=sample", f"search.temperature={temperature}")) == len(LINES)
+
+
+@pytest.mark.parametrize(("given", "folder"), [("true", "attention"), ("'some folder'", "some folder")])
+def test_attention_is_drawn_for_each_line_that_is_not_empty(predicted, tmp_path, given, folder):
+    predicted(f"attention={given}")
+
+    assert sorted(path.name for path in (tmp_path / folder).iterdir()) == ["1.png", "3.png", "4.png", "6.png"]
+
+
+def test_a_line_that_is_too_long_for_a_heatmap_is_named(compose, tiny_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.txt").write_text("a\n" + "a " * 81 + "\n")
+
+    with pytest.raises(
+        UserError, match=r"attention: line 2 has 81 tokens, and a heatmap holds 80; give a file that ends"
+    ):
+        predict(compose("predict", f"checkpoint={tiny_checkpoint}", "input=in.txt", "output=out.txt", "attention=true"))
+
+
+def test_a_file_of_many_chunks_keeps_its_order(predictor):
+    output = io.StringIO()
+
+    predict_lines(predictor, enumerate(LINES * 5), output, 3, chunk=6, scores=False, look=lambda *_: None)
+
+    assert output.getvalue() == "".join(text + "\n" for text in predictor(LINES) * 5)
+
+
+def test_a_file_is_complete_or_absent(compose, tiny_checkpoint, tmp_path):
+    source, target = tmp_path / "in.txt", tmp_path / "out.txt"
+    source.write_bytes(b"a b\nc \xff\n")
+    target.write_text("older\n")
+
+    with pytest.raises(UserError, match=f"{source}:2: byte 3 of the line, 0xff, is not UTF-8"):
+        predict(compose("predict", f"checkpoint={tiny_checkpoint}", f"input={source}", f"output={target}"))
+
+    assert target.read_text() == "older\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"in.txt", "out.txt"}
+
+
+def test_a_link_stays_and_a_pipe_is_written_to(compose, tiny_checkpoint, tmp_path):
+    (tmp_path / "in.txt").write_text("a b\n")
+    (tmp_path / "real.txt").write_text("older\n")
+    (tmp_path / "link.txt").symlink_to(tmp_path / "real.txt")
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    given = [f"checkpoint={tiny_checkpoint}", f"input={tmp_path / 'in.txt'}"]
+
+    for name in ("link.txt", "pipe"):
+        predict(compose("predict", *given, f"output={tmp_path / name}"))
+
+    assert (tmp_path / "link.txt").is_symlink()
+    assert os.read(reader, 1000).decode() == (tmp_path / "real.txt").read_text() != "older\n"
+    os.close(reader)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["input=none.txt"], r"input=none\.txt cannot be read: No such file or directory"),
+        (["output=none/out.txt"], r"output=none/out\.txt cannot be written: No such file or directory"),
+        (["output=in.txt", "input=./in.txt"], r"output=in\.txt is the input, which would be lost; give another file"),
+        (["input=2024"], r"input=2024 cannot be read: No such file or directory"),
+        (["device=null"], r"device=None is not available here; use auto or cpu"),
+        (["device=meta"], r"device=meta is not available here; use auto or cpu"),
+        (["+foo=1"], r"foo is unknown; the keys are attention, batch_size, "),
+        (["device=abacus"], r"device=abacus is not available here; use auto or cpu"),
+        (["batch_size=0"], r"batch_size=0 must be a whole number of at least 1"),
+        (["search.max_length=0"], r"search\.max_length=0 must be a whole number of at least 1"),
+        (["search.beam_size=0"], r"search\.beam_size=0 must be a whole number of at least 1 and at most 27"),
+        (["search.beam_size=28"], r"search\.beam_size=28 must be a whole number of at least 1 and at most 27"),
+        (["search.beam_size=2", "search.n_best=3"], r"search\.n_best=3 must be at most search\.beam_size=2"),
+        (["search.normalisation=mean"], r"search\.normalisation=mean must be one of gnmt, average, none"),
+        (["search.alpha=-1"], r"search\.alpha=-1 must be a number of at least 0"),
+        (["search=sample", "search.temperature=0"], r"search\.temperature=0 must be a number of at least 0\.01"),
+        (["search=sample", "search.top_p=0"], r"search\.top_p=0 must be above 0"),
+        (["search.alpha=1000"], r"search\.alpha=1000 must be a number of at least 0 and below 10"),
+        (
+            ["attention=x.jsonl", "output=x.jsonl"],
+            r"attention=x\.jsonl is the output, which would be lost; give another",
+        ),
+        (["search=sample", "search.top_p=1.5"], r"search\.top_p=1\.5 must be a number of at least 0 and below 1"),
+        (["search=sample", "search.top_k=-1"], r"search\.top_k=-1 must be a whole number of at least 0"),
+        (["search.kind=best"], r"search\.kind=best must be one of beam, sample"),
+        (["+search.top_k=3"], r"search\.top_k is unknown; the keys of search are alpha, beam_size, "),
+        (["scores=1"], r"scores=1 must be true or false"),
+        (["attention=."], r"attention=\. exists; give a new folder, or a file that ends in \.jsonl"),
+        (["attention=in.txt/x"], r"attention=in\.txt/x cannot be made: Not a directory"),
+    ],
+)
+def test_a_mistake_is_named(compose, tiny_checkpoint, tmp_path, monkeypatch, overrides, message):
+    monkeypatch.chdir(tmp_path)
+    source = tmp_path / "in.txt"
+    source.write_text("a b\n")
+
+    with pytest.raises(UserError, match=message):
+        predict(compose("predict", f"checkpoint={tiny_checkpoint}", f"input={source}", *overrides))
+
+
+def test_the_checkpoint_must_be_given(compose):
+    with pytest.raises(UserError, match="checkpoint is missing: give checkpoint=VALUE"):
+        predict(compose("predict"))

@@ -1,0 +1,446 @@
+"""A run from config to files: what it leaves behind, what it refuses, and how it resumes."""
+
+import csv
+import json
+import re
+
+import pytest
+import torch
+import yaml
+from conftest import TINY
+
+from seq2seq.commands.evaluate import evaluate
+from seq2seq.commands.train import train
+from seq2seq.errors import UserError
+from seq2seq.metrics.corpus import CorpusMetrics
+from seq2seq.runs.directory import claimed
+from seq2seq.training.checkpoints import load_module
+from seq2seq.training.module import Seq2SeqModule
+
+METRICS = {
+    "exact_match", "symbol_error_rate", "loss_teacher_forced", "perplexity_teacher_forced",
+    "token_accuracy_teacher_forced",
+}  # fmt: skip
+
+
+def read_rows(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def losses(output_dir):
+    return [row["train/loss"] for row in read_rows(output_dir / "metrics.csv") if row["train/loss"]]
+
+
+def test_a_run_leaves_its_results_and_nothing_half_written(tiny_run):
+    files = {path.name for path in tiny_run.iterdir()}
+
+    assert files == {
+        "config.yaml", "overrides.yaml", "hparams.yaml", "metrics.csv", "metrics.json", "predictions.tsv", "best.ckpt",
+        "last.ckpt", "learning_curves.png", "attention_1.png", "attention_2.png", "attention_3.png", "attention_4.png",
+    }  # fmt: skip
+    assert not any(set(name) & set("=, ") for name in files)
+
+
+def test_products_are_of_the_wanted_precision_in_training_and_exact_before_and_after(compose, tmp_path, monkeypatch):
+    seen = []
+    step, test_step = Seq2SeqModule.training_step, Seq2SeqModule.test_step
+
+    def spied(name, method):
+        def spy(*arguments):
+            seen.append((name, torch.get_float32_matmul_precision()))
+            return method(*arguments)
+
+        return spy
+
+    monkeypatch.setattr(Seq2SeqModule, "training_step", spied("training", step))
+    monkeypatch.setattr(Seq2SeqModule, "test_step", spied("test", test_step))
+
+    train(compose("train", *TINY, "matmul_precision=medium"), tmp_path)
+
+    assert set(seen) == {("training", "medium"), ("test", "highest")}
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_metrics_json_holds_both_splits_and_where_the_best_checkpoint_is(tiny_run):
+    content = json.loads((tiny_run / "metrics.json").read_text())
+
+    assert set(content) == {"validation", "test", "handoff", "parameters", "seconds", "best_checkpoint"}
+    assert set(content["validation"]) == set(content["test"]) == METRICS
+    assert content["best_checkpoint"] == str(tiny_run / "best.ckpt")
+    assert content["parameters"] == 3_122
+
+
+def test_predictions_are_in_the_order_of_the_data(tiny_run):
+    lines = (tiny_run / "predictions.tsv").read_text().splitlines()
+
+    rows = [line.split("\t") for line in lines[1:]]
+    assert lines[0].split("\t") == ["source", "prediction", "reference", "correct", "group"]
+    assert len(rows) == 7
+    assert all(row[2] == row[0][::-1] for row in rows)
+    assert all((row[1] == row[2]) == (row[3] == "1") for row in rows)
+
+
+def test_validation_is_logged_under_names_that_say_how_it_was_decoded(tiny_run):
+    columns = set(read_rows(tiny_run / "metrics.csv")[0])
+
+    assert columns >= {f"val/{name}" for name in METRICS} | {"train/loss", "train/lr", "step", "epoch"}
+
+
+def test_the_config_is_kept_resolved(tiny_run):
+    config = yaml.safe_load((tiny_run / "config.yaml").read_text())
+
+    assert config["data"]["task"] == "reverse"
+    assert config["trainer"]["max_epochs"] == 1
+    assert "${" not in (tiny_run / "config.yaml").read_text()
+
+
+def test_the_same_seed_gives_the_same_losses_and_another_seed_others(compose, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        train(compose("train", *TINY, f"seed={seed}"), tmp_path / name)
+
+    assert len(losses(tmp_path / "a")) == 3
+    assert losses(tmp_path / "a") == losses(tmp_path / "b")
+    assert losses(tmp_path / "a") != losses(tmp_path / "c")
+
+
+@pytest.mark.parametrize(("workers", "dropout"), [(0, 0.3), (1, 0.0)])
+def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(compose, tmp_path, workers, dropout):
+    settings = [*TINY, "trainer.max_epochs=4", f"data.num_workers={workers}", f"model.dropout={dropout}"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(compose("train", *settings), whole)
+    stop_after(compose("train", *settings), epochs=2, output_dir=parts)
+
+    train(compose("train", *settings, f"resume={parts / 'last.ckpt'}"), parts)
+
+    assert losses(parts) == losses(whole)
+    assert len(losses(whole)) == 12
+    one, other = (torch.load(path / "last.ckpt", weights_only=True)["state_dict"] for path in (whole, parts))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_what_was_logged_after_the_checkpoint_is_logged_anew(compose, tmp_path):
+    # A run that is killed in mid-epoch has logged steps that its checkpoint does not know.
+    train(compose("train", *TINY), tmp_path)
+    with (tmp_path / "metrics.csv").open("a") as file:
+        file.write("1,3,99.0,0.1,,,,,\n")
+
+    train(compose("train", *TINY, "trainer.max_epochs=2", f"resume={tmp_path / 'last.ckpt'}"), tmp_path)
+
+    steps = [row["step"] for row in read_rows(tmp_path / "metrics.csv") if row["train/loss"]]
+    assert steps == ["0", "1", "2", "3", "4", "5"]
+    assert "99.0" not in losses(tmp_path)
+
+
+def test_a_run_that_resumes_elsewhere_takes_its_best_checkpoint_along(compose, tmp_path, exact_match):
+    first, second = tmp_path / "first", tmp_path / "second"
+    exact_match[:] = [0.5, 0.4]
+    train(compose("train", *TINY), first)
+
+    content = train(compose("train", *TINY, "trainer.max_epochs=3", f"resume={first / 'last.ckpt'}"), second)
+
+    assert content["best_checkpoint"] == str(second / "best.ckpt")
+    assert (second / "best.ckpt").read_bytes() == (first / "best.ckpt").read_bytes()
+    assert epoch_of(second / "last.ckpt") == 2
+
+
+def test_a_run_that_was_moved_keeps_its_best_checkpoint(compose, tmp_path, exact_match):
+    exact_match[:] = [0.5, 0.4]
+    train(compose("train", *TINY), tmp_path / "first")
+    moved = (tmp_path / "first").rename(tmp_path / "moved")
+
+    train(compose("train", *TINY, "trainer.max_epochs=3", f"resume={moved / 'last.ckpt'}"), moved)
+
+    assert epoch_of(moved / "best.ckpt") == 0
+
+
+def test_a_resumed_run_may_be_more_patient(compose, tmp_path, exact_match):
+    exact_match[:] = [0.5]
+    settings = [*TINY, "trainer.max_epochs=6"]
+    train(compose("train", *settings, "early_stopping.patience=1"), tmp_path)
+    resume = f"resume={tmp_path / 'last.ckpt'}"
+
+    train(compose("train", *settings, "early_stopping.patience=50", resume), tmp_path)
+
+    assert epoch_of(tmp_path / "last.ckpt") == 5
+
+
+def test_what_else_changes_at_a_resume_is_logged(compose, tmp_path, tiny_run, caplog):
+    changed = ["trainer.max_epochs=2", "label_smoothing=0.3", f"resume={tiny_run / 'last.ckpt'}"]
+
+    train(compose("train", *TINY, *changed), tmp_path)
+
+    assert "label_smoothing=0.3 from here on; it was 0.0" in caplog.text
+
+
+def test_resuming_into_the_directory_of_another_run_is_refused(compose, tmp_path, tiny_run):
+    train(compose("train", *TINY), tmp_path)
+    before = (tmp_path / "best.ckpt").read_bytes()
+
+    with pytest.raises(UserError, match=f"hydra.run.dir={tmp_path} already holds a run"):
+        train(compose("train", *TINY, "trainer.max_epochs=2", f"resume={tiny_run / 'last.ckpt'}"), tmp_path)
+
+    assert (tmp_path / "best.ckpt").read_bytes() == before
+
+
+def test_of_two_runs_that_start_at_once_one_gets_the_directory(tmp_path):
+    with (
+        claimed(tmp_path, {"seed": 1}, [], resume=None, anew=False),
+        pytest.raises(UserError, match=r"is in use by another run; choose another directory$"),
+    ):
+        claimed(tmp_path, {"seed": 2}, [], resume=None, anew=False).__enter__()
+
+    with pytest.raises(UserError, match=r"already holds a run; choose another directory$"):
+        claimed(tmp_path, {"seed": 2}, [], resume=None, anew=False).__enter__()
+
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text()) == {"seed": 1}
+
+
+def test_an_interrupted_resume_leaves_no_results_of_other_checkpoints(compose, tmp_path):
+    train(compose("train", *TINY), tmp_path)
+
+    stop_after(compose("train", *TINY, "trainer.max_epochs=3", f"resume={tmp_path / 'last.ckpt'}"), 2, tmp_path)
+
+    assert {path.name for path in tmp_path.glob("*.ckpt")} == {"best.ckpt", "last.ckpt"}
+    assert not (tmp_path / "metrics.json").exists()
+    assert not (tmp_path / "predictions.tsv").exists()
+
+
+def test_a_time_that_ends_before_the_first_validation_is_named(compose, tmp_path):
+    with pytest.raises(UserError, match="training ended before the first validation"):
+        train(compose("train", *TINY, "+trainer.max_time='00:00:00:00'"), tmp_path)
+
+
+def test_steps_are_counted_in_gathered_batches(compose, tmp_path):
+    # Three batches in steps of two: an epoch is two steps, so two of them reach its validation.
+    train(compose("train", *TINY, "+trainer.accumulate_grad_batches=2", "+trainer.max_steps=2"), tmp_path)
+
+    assert torch.load(tmp_path / "best.ckpt", weights_only=True)["global_step"] == 2
+
+
+def test_validating_every_other_epoch_is_fine(compose, tmp_path):
+    train(compose("train", *TINY, "trainer.max_epochs=2", "+trainer.check_val_every_n_epoch=2"), tmp_path)
+
+    assert epoch_of(tmp_path / "best.ckpt") == 1
+
+
+def test_long_items_are_not_drawn(compose, tmp_path, monkeypatch):
+    monkeypatch.setattr("seq2seq.commands.train.HEATMAP_LIMIT", 0)
+
+    train(compose("train", *TINY), tmp_path)
+
+    assert not list(tmp_path.glob("attention_*"))
+
+
+def stop_after(config, epochs, output_dir):
+    """Run as if the user pressed Ctrl-C at the start of an epoch."""
+
+    def interrupt(_callback, trainer, _module):
+        if trainer.current_epoch == epochs:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pytorch_lightning.callbacks.ModelCheckpoint.on_train_epoch_start", interrupt)
+        with pytest.raises(SystemExit) as stopped:
+            train(config, output_dir)
+    assert stopped.value.code == 130
+
+
+@pytest.fixture
+def exact_match(monkeypatch):
+    """Lets a test say what the exact match of each validation is, one after another; the last one stays."""
+    values = [0.0]
+
+    def compute(metrics, real=CorpusMetrics.compute):
+        return real(metrics) | {"exact_match": values.pop(0) if len(values) > 1 else values[0]}
+
+    monkeypatch.setattr(CorpusMetrics, "compute", compute)
+    return values
+
+
+def epoch_of(checkpoint):
+    return torch.load(checkpoint, weights_only=True)["epoch"]
+
+
+def test_the_last_checkpoint_is_that_of_the_last_epoch_even_if_none_was_better(compose, tmp_path, exact_match):
+    exact_match[:] = [0.5, 0.4, 0.3]
+
+    train(compose("train", *TINY, "trainer.max_epochs=3"), tmp_path)
+
+    assert (epoch_of(tmp_path / "best.ckpt"), epoch_of(tmp_path / "last.ckpt")) == (0, 2)
+
+
+def test_of_equally_good_epochs_the_later_is_kept(compose, tmp_path, exact_match):
+    exact_match[:] = [0.2, 0.5, 0.5, 0.4]
+
+    train(compose("train", *TINY, "trainer.max_epochs=4"), tmp_path)
+
+    assert epoch_of(tmp_path / "best.ckpt") == 2
+
+
+def test_patience_is_counted_from_the_first_match_and_the_log_says_when_it_is_over(
+    compose, tmp_path, exact_match, caplog
+):
+    exact_match[:] = [0.0, 0.0, 0.0, 0.0, 0.5, 0.5, 0.4]
+
+    with caplog.at_level("INFO"):
+        train(compose("train", *TINY, "trainer.max_epochs=20", "early_stopping.patience=2"), tmp_path)
+
+    assert epoch_of(tmp_path / "last.ckpt") == 6
+    assert "stopped early after epoch 7: no better exact match in 2 epochs (early_stopping.patience=2)" in caplog.text
+
+
+def test_ctrl_c_keeps_the_checkpoints_and_says_where(compose, tmp_path, caplog):
+    stop_after(compose("train", *TINY, "trainer.max_epochs=3"), epochs=1, output_dir=tmp_path)
+
+    assert {path.name for path in tmp_path.glob("*.ckpt")} == {"best.ckpt", "last.ckpt"}
+    assert f"interrupted; kept: {tmp_path / 'best.ckpt'}, {tmp_path / 'last.ckpt'}" in caplog.text
+
+
+def test_ctrl_c_in_the_first_epoch_says_that_there_is_nothing_and_frees_the_directory(compose, tmp_path, caplog):
+    stop_after(compose("train", *TINY), epochs=0, output_dir=tmp_path)
+
+    assert "no checkpoint, as no epoch was complete" in caplog.text
+    train(compose("train", *TINY), tmp_path)
+
+
+def test_a_directory_that_holds_a_run_is_refused_and_left_as_it_is(compose, tiny_run):
+    before = {path: path.stat().st_mtime_ns for path in tiny_run.iterdir()}
+
+    with pytest.raises(UserError, match=f"hydra.run.dir={tiny_run} already holds a run; .* resume="):
+        train(compose("train", *TINY), tiny_run)
+
+    assert {path: path.stat().st_mtime_ns for path in tiny_run.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.bridge=concat"], "model.decoder.hidden_size=8 does not fit model.bridge=concat"),
+        (["seed=-1"], "seed=-1 must be a whole number of at least 0"),
+        (["early_stopping.patience=0"], "early_stopping.patience=0 must be a whole number of at least 1"),
+        (["weight_averaging=1"], "weight_averaging=1 must be a number of at least 0 and below 1"),
+        (["scheduled_sampling=2"], "scheduled_sampling=2 must be a number of at least 0"),
+        (["search.max_length=0"], "search.max_length=0 must be a whole number of at least 1"),
+        (["matmul_precision=low"], "matmul_precision=low must be one of highest, high, medium"),
+        (["trainer.max_epochs=0"], "trainer.max_epochs=0 must be at least 1, or -1 with trainer.max_steps"),
+        (["trainer.max_epochs=-1"], "trainer.max_epochs=-1 sets no end"),
+        (["trainer.max_epochs=abc"], "trainer.max_epochs=abc must be a whole number of at least -1"),
+        (["trainer.devices=2"], "trainer.devices=2 must be 1"),
+        (["+trainer.limit_val_batches=0"], "trainer.limit_val_batches=0 is not allowed"),
+        (["+trainer.fast_dev_run=true"], "trainer.fast_dev_run=True is not allowed"),
+        (["seed=99999999999"], "seed=99999999999 must be a whole number of at least 0 and at most 4294967295"),
+        (["optimizer=null"], "optimizer=None must hold the keys lr, warmup, weight_decay"),
+        (["+optimizer.betas=1"], "optimizer.betas is unknown; the keys of optimizer are lr, warmup, weight_decay"),
+        (["~optimizer.lr"], "optimizer.lr is missing; the keys of optimizer are lr, warmup, weight_decay"),
+        (["+early_stopping.min_delta=1"], "early_stopping.min_delta is unknown"),
+        (["+search.beam=4"], "search.beam is unknown"),
+        (["+model.foo=1"], "model.foo is unknown"),
+        (["+foo=1"], "foo is unknown; the keys are data, early_stopping, "),
+        (["trainer=null"], "trainer=None must hold the arguments of Lightning's Trainer"),
+        (["+trainer.max_steps=abc"], "trainer.max_steps=abc must be a whole number of at least -1"),
+        (
+            ["+trainer.accumulate_grad_batches=0"],
+            "trainer.accumulate_grad_batches=0 must be a whole number of at least 1",
+        ),
+        (["+trainer.max_steps=2"], "trainer.max_steps=2 ends before the next validation, after step 3"),
+        (["+trainer.epochs=3"], "trainer: Trainer.__init__() got an unexpected keyword argument 'epochs'"),
+        (["trainer.precision=17"], "trainer: Precision 17 is invalid"),
+        (["resume=missing.ckpt"], "resume=missing.ckpt cannot be read: No such file or directory"),
+        (["seed=${nowhere}"], "seed: Interpolation key 'nowhere' not found"),
+        (["data.batch_size=???"], "data.batch_size is missing: give data.batch_size=VALUE"),
+    ],
+)
+def test_a_mistake_is_one_line_before_any_training(compose, tmp_path, overrides, message):
+    with pytest.raises(UserError, match="^" + re.escape(message)) as caught:
+        train(compose("train", *TINY, *overrides), tmp_path)
+
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.glob("*.ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.encoder.hidden_size=5"], "model.encoder.hidden_size=5 differs from the 6 that resume="),
+        (["optimizer.lr=1"], "optimizer.lr=1 differs from the 0.003 that resume="),
+        (["data.min_letters=3", "data.train_size=5"], "data: the source vocabulary differs from that of resume="),
+        ([], "trainer.max_epochs=1 must be above the 1 epochs that are done already"),
+    ],
+)
+def test_what_a_checkpoint_cannot_go_on_with_is_refused(compose, tmp_path, tiny_run, overrides, message):
+    with pytest.raises(UserError, match="^" + re.escape(message)):
+        train(compose("train", *TINY, f"resume={tiny_run / 'last.ckpt'}", *overrides), tmp_path)
+
+
+def test_the_average_of_the_weights_is_what_is_judged_and_kept(compose, tmp_path):
+    train(compose("train", *TINY, "weight_averaging=0.9"), tmp_path)
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+
+    weights, average = (saved[key]["model.decoder.predict.weight"] for key in ("current_model_state", "state_dict"))
+    assert not torch.equal(weights, average)
+    assert load_module(str(tmp_path / "last.ckpt")).model.decoder.predict.weight.equal(average)
+
+
+def test_a_resumed_run_goes_on_with_the_average(compose, tmp_path):
+    long = [*TINY, "weight_averaging=0.9", "early_stopping.patience=9"]
+    train(compose("train", *long, "trainer.max_epochs=4"), tmp_path / "whole")
+    half = [*long, "trainer.max_epochs=2"]
+    train(compose("train", *half), tmp_path / "half")
+    resumed = f"resume={tmp_path}/half/last.ckpt"
+    train(compose("train", *long, "trainer.max_epochs=4", resumed), tmp_path / "rest")
+
+    whole, rest = (torch.load(tmp_path / name / "last.ckpt", weights_only=True) for name in ("whole", "rest"))
+    name = "model.decoder.predict.weight"
+    # The schedule of the learning rate of the first half was another, so the numbers differ; that both go on is shown.
+    assert not torch.equal(rest["current_model_state"][name], rest["state_dict"][name])
+    assert int(rest["averaging_state"]["n_averaged"]) == int(whole["averaging_state"]["n_averaged"])
+
+
+@pytest.mark.parametrize(("first", "then", "was"), [("0.9", "0", "with"), ("0", "0.9", "without")])
+def test_a_resume_with_another_averaging_is_refused(compose, tmp_path, first, then, was):
+    train(compose("train", *TINY, f"weight_averaging={first}"), tmp_path / "half")
+    again = [f"weight_averaging={then}", "trainer.max_epochs=2", f"resume={tmp_path}/half/last.ckpt"]
+
+    with pytest.raises(
+        UserError, match=rf"weight_averaging: resume=.* was trained {was} it; give the overrides of that"
+    ):
+        train(compose("train", *TINY, *again), tmp_path / "rest")
+
+
+def test_dates_are_also_reported_by_locale(compose, tmp_path):
+    dates = [override for override in TINY if not override.startswith("data")]
+    small = ["data.train_size=40", "data.val_size=8", "data.test_size=8", "data.locales=[fr,ja]"]
+
+    content = train(compose("train", *dates, *small), tmp_path)
+
+    assert set(content["test"]["by_locale"]) == {"fr", "ja"}
+
+
+def test_without_attention_there_are_no_heatmaps(compose, tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        train(compose("train", *TINY, "model.attention=none"), tmp_path)
+
+    assert not list(tmp_path.glob("attention_*"))
+    assert "there are no attention weights to draw" in caplog.text
+
+
+def test_without_a_logger_there_are_no_learning_curves(compose, tmp_path):
+    train(compose("train", *TINY, "~logger.csv"), tmp_path)
+
+    assert not (tmp_path / "learning_curves.png").exists()
+    assert (tmp_path / "metrics.json").exists()
+
+
+def test_tensorboard_writes_beside_the_csv(compose, tmp_path):
+    train(compose("train", *TINY, "logger=tensorboard"), tmp_path)
+
+    assert (tmp_path / "metrics.csv").exists()
+    assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_evaluating_again_gives_the_same_metrics(compose, tiny_run, tmp_path):
+    content = evaluate(compose("evaluate", f"checkpoint={tiny_run / 'best.ckpt'}"), tmp_path)
+
+    assert content["test"] == pytest.approx(json.loads((tiny_run / "metrics.json").read_text())["test"])
+    assert (tmp_path / "predictions.tsv").read_text() == (tiny_run / "predictions.tsv").read_text()

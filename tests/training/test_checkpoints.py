@@ -1,0 +1,106 @@
+"""Checkpoints: they hold plain values, give back the same model, and are refused by name if they are none."""
+
+import pytest
+import torch
+
+from seq2seq.data import build_task
+from seq2seq.errors import UserError
+from seq2seq.training.checkpoints import HYPERPARAMETERS, load_module, read_checkpoint
+from seq2seq.training.module import Seq2SeqModule
+
+
+def batch_of(module):
+    from seq2seq.data import PairsDataModule
+
+    task = build_task(module.hparams["data"])
+    return PairsDataModule(task, seed=0, codecs=(module.source, module.target)).corpus("test")[[0, 1, 2]]
+
+
+def test_a_loaded_checkpoint_gives_equal_logits(tiny_run):
+    one, other = load_module(str(tiny_run / "best.ckpt")), load_module(str(tiny_run / "best.ckpt"))
+    batch = batch_of(one)
+
+    fresh = Seq2SeqModule(**one.hparams).eval()
+    logits = [m.model(batch.source, batch.source_lengths, batch.inputs).logits for m in (one, other, fresh)]
+
+    assert torch.equal(logits[0], logits[1])
+    assert not torch.equal(logits[0], logits[2])  # the weights were loaded, not made anew
+
+
+def test_lightning_can_load_it_too(tiny_run):
+    ours = load_module(str(tiny_run / "best.ckpt"))
+
+    theirs = Seq2SeqModule.load_from_checkpoint(tiny_run / "best.ckpt", weights_only=True)
+
+    assert all(torch.equal(one, other) for one, other in zip(ours.parameters(), theirs.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["best.ckpt", "last.ckpt"])
+def test_hyperparameters_are_plain(tiny_run, name):
+    def check(value):
+        if isinstance(value, dict):
+            assert type(value) is dict
+            for key, entry in value.items():
+                check(key)
+                check(entry)
+        elif isinstance(value, list):
+            assert type(value) is list
+            for entry in value:
+                check(entry)
+        else:
+            assert value is None or type(value) in (str, int, float, bool)
+
+    check(torch.load(tiny_run / name, weights_only=True)[HYPERPARAMETERS])
+
+
+class Bomb:
+    def __reduce__(self):
+        return (pytest.fail, ("the checkpoint ran code",))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (Bomb(), "is no checkpoint or is damaged; give a best.ckpt or last.ckpt of a run"),
+        ({"state_dict": {}}, "is a checkpoint of another program"),
+        ([1, 2], "is a checkpoint of another program"),
+        ({"seq2seq_format": 99}, "has format 99, and this version reads format 2 only"),
+    ],
+)
+def test_what_is_no_checkpoint_of_ours_is_refused(tmp_path, content, message):
+    path = tmp_path / "x.ckpt"
+    torch.save(content, path)
+
+    with pytest.raises(UserError, match=rf"checkpoint={path} {message}"):
+        read_checkpoint(str(path), "checkpoint")
+
+
+@pytest.mark.parametrize("content", [b"", b"chat\tx\n", b"\x80\x02}", bytes(range(256))])
+def test_a_file_of_anything_is_refused(tmp_path, content):
+    path = tmp_path / "x.ckpt"
+    path.write_bytes(content)
+
+    with pytest.raises(UserError, match=f"resume={path} is no checkpoint or is damaged"):
+        read_checkpoint(str(path), "resume")
+
+
+@pytest.mark.parametrize("lost", ["hyper_parameters", "state_dict", "model.decoder.predict.bias"])
+def test_a_checkpoint_that_lacks_something_is_damaged(tiny_run, tmp_path, lost):
+    content = torch.load(tiny_run / "best.ckpt", weights_only=True)
+    del (content if lost in content else content["state_dict"])[lost]
+    torch.save(content, tmp_path / "x.ckpt")
+
+    with pytest.raises(UserError, match=f"checkpoint={tmp_path / 'x.ckpt'} is damaged: "):
+        load_module(str(tmp_path / "x.ckpt"))
+
+
+def test_a_checkpoint_that_was_cut_off_is_damaged(tiny_run, tmp_path):
+    (tmp_path / "x.ckpt").write_bytes((tiny_run / "best.ckpt").read_bytes()[:5000])
+
+    with pytest.raises(UserError, match="is no checkpoint or is damaged"):
+        load_module(str(tmp_path / "x.ckpt"))
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"checkpoint=.*none\.ckpt cannot be read: No such file or directory"):
+        load_module(str(tmp_path / "none.ckpt"))
