@@ -3,13 +3,14 @@
 import hydra
 from omegaconf import DictConfig
 
-from seq2seq.commands.benchmark import benchmark
 from seq2seq.runs.console import one_line_errors
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="benchmark")
 def main(config: DictConfig) -> None:
     """Time what the config names."""
+    from seq2seq.commands.benchmark import benchmark  # only now, so that --help answers without PyTorch
+
     with one_line_errors():
         benchmark(config)
 

@@ -3,13 +3,14 @@
 import hydra
 from omegaconf import DictConfig
 
-from seq2seq.commands.evaluate import evaluate
 from seq2seq.runs.console import run_job
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="evaluate")
 def main(config: DictConfig) -> object:
     """Test in a directory of its own."""
+    from seq2seq.commands.evaluate import evaluate  # only now, so that --help answers without PyTorch
+
     return run_job(evaluate, config)
 
 

@@ -3,13 +3,14 @@
 import hydra
 from omegaconf import DictConfig
 
-from seq2seq.commands.predict import predict
 from seq2seq.runs.console import one_line_errors
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="predict")
 def main(config: DictConfig) -> None:
     """Predict; nothing but the predictions goes to stdout, and no folder or log is left behind."""
+    from seq2seq.commands.predict import predict  # only now, so that --help answers without PyTorch
+
     with one_line_errors():
         predict(config)
 

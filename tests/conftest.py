@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from seq2seq.commands.train import train
+from seq2seq.nn import build_model
 
 # Examples of property tests: the same every time in CI; no deadline, as machines are shared.
 settings.register_profile("house", deadline=None, max_examples=200, derandomize="CI" in os.environ)
@@ -17,7 +17,51 @@ settings.load_profile("house")
 ROOT = Path(__file__).parents[1]
 
 LUONG = {"kind": "luong", "input_feeding": False, "tied": False}
-"""The keys of ``model.decoder`` that the encoder has not."""
+"""The keys of ``model.decoder`` that the encoder does not have."""
+
+KINDS = {
+    "luong": {"kind": "luong"},
+    "luong with input feeding": {"kind": "luong", "input_feeding": True},
+    "gnmt": {"kind": "gnmt"},
+    "bahdanau": {"kind": "bahdanau"},
+}
+"""Every kind of decoder, as changes of ``model.decoder``."""
+
+
+def model_settings(*, cell="gru", encoder=None, decoder=None, **changes):
+    """The section ``model`` of a small model; ``encoder`` and ``decoder`` are changes of these sections."""
+    part = {"cell": cell, "embedding_size": 8, "hidden_size": 7, "num_layers": 2}
+    return {
+        "encoder": part | {"bidirectional": True} | (encoder or {}),
+        "decoder": part | LUONG | {"embedding_size": 11, "hidden_size": 14} | (decoder or {}),
+        "bridge": "linear",
+        "attention": "general",
+        "num_heads": 2,
+        "dropout": 0.0,
+    } | changes
+
+
+def make_model(*, seed=0, scale=1.0, source_size=10, target_size=9, fast=False, **changes):
+    """A small model in evaluation mode.
+
+    A ``scale`` above 1 enlarges its weights, so that predictions differ from sequence to sequence; the changes are
+    those of `model_settings`.
+    """
+    torch.manual_seed(seed)
+    settings = model_settings(**changes)
+    model = build_model(source_size=source_size, target_size=target_size, fast=fast, **settings).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(scale)
+    return model
+
+
+def tensors_of(state):
+    """All tensors of a state, whatever a decoder keeps."""
+    if isinstance(state, torch.Tensor):
+        return [state]
+    return [tensor for part in state if part is not None for tensor in tensors_of(part)]
+
 
 TINY = [
     "data=reverse",
@@ -65,6 +109,8 @@ def compose():
 @pytest.fixture(scope="session")
 def tiny_run(compose, tmp_path_factory):
     """A finished run of a tiny model on ``data=reverse``: its directory."""
+    from seq2seq.commands.train import train  # here, so that tests of the network load the network alone
+
     output_dir = tmp_path_factory.mktemp("tiny_run")
     train(compose("train", *TINY), output_dir)
     return output_dir

@@ -1,16 +1,13 @@
 """Predictions: one for each line, in order, from a checkpoint alone."""
 
-import math
-
 import pytest
 import torch
 from conftest import TINY
 
-from seq2seq import api as prediction
 from seq2seq.api import Predictor, load
 from seq2seq.commands.train import train
-from seq2seq.decoding.beam import LengthNormalisation
-from seq2seq.decoding.search import Search
+from seq2seq.data import BOS, EOS
+from seq2seq.decoding import Beam, Greedy
 from seq2seq.errors import UserError
 from seq2seq.training.checkpoints import load_module
 
@@ -43,7 +40,7 @@ def test_no_text_at_all_is_fine(predictor):
 
 
 def test_the_length_of_predictions_can_be_limited(tiny_checkpoint):
-    limited = Predictor([load_module(str(tiny_checkpoint))], search=Search(max_length=1))
+    limited = Predictor([load_module(str(tiny_checkpoint))], search=Greedy(max_length=1))
 
     assert all(len(text.split()) <= 1 for text in limited(LINES))
 
@@ -63,7 +60,7 @@ def test_alignment_has_a_row_for_each_token_and_the_end(predictor):
 
 
 def test_n_best_are_in_order_and_the_first_is_the_best(tiny_checkpoint):
-    beam = Search(8, n_best=3, beam_size=5, normalisation=LengthNormalisation("gnmt", 0.6))
+    beam = Beam(8, beam_size=5, n_best=3, normalisation="gnmt", alpha=0.6)
     predictor = Predictor([load_module(str(tiny_checkpoint))], search=beam)
 
     found = predictor.n_best(LINES)
@@ -75,19 +72,24 @@ def test_n_best_are_in_order_and_the_first_is_the_best(tiny_checkpoint):
     assert len({hypothesis.text for hypothesis in found[0]}) == 3
 
 
-def test_log_probabilities_are_there_if_they_are_asked_for(predictor):
-    ((unasked,),), ((asked,),) = predictor.n_best(["a b"]), predictor.n_best(["a b"], scored=True)
+@torch.no_grad()
+def test_the_log_probability_is_that_of_the_whole_prediction_and_its_end(predictor):
+    ((best,),) = predictor.n_best(["a b"])
+    source = torch.tensor([predictor.source_tokenizer.encode("a b")])
+    ended = [EOS] if len(best.ids) < predictor.search.max_length else []
+    labels = torch.tensor([*best.ids, *ended])
 
-    assert math.isnan(unasked.log_prob)
-    assert asked.log_prob < 0
-    assert asked.text == unasked.text
+    log_probs, _ = predictor.ensemble(source, torch.tensor([2]), torch.tensor([[BOS, *best.ids]])[:, : len(labels)])
+
+    expected = log_probs[0, torch.arange(len(labels)), labels].sum()
+    assert best.log_prob == pytest.approx(float(expected), abs=1e-4)
 
 
 def test_an_ensemble_of_one_model_twice_is_the_model(predictor, tiny_checkpoint):
     twice = load(tiny_checkpoint, tiny_checkpoint)
 
     assert twice(LINES) == predictor(LINES)
-    ((one,),), ((both,),) = (made.n_best(["a b c"], scored=True) for made in (predictor, twice))
+    ((one,),), ((both,),) = (made.n_best(["a b c"]) for made in (predictor, twice))
     assert one.log_prob == pytest.approx(both.log_prob)
 
 
@@ -103,21 +105,10 @@ def test_an_ensemble_may_be_of_other_cells_and_sizes(compose, tiny_checkpoint, t
 def test_an_ensemble_of_other_vocabularies_is_refused(compose, tiny_checkpoint, tmp_path):
     train(compose("train", *TINY, "data.seed=9", "data.train_size=16"), tmp_path)
 
-    with pytest.raises(
-        UserError, match=r"checkpoint: the source vocabulary of the 2\. checkpoint differs from that of"
-    ):
+    with pytest.raises(UserError, match=r"checkpoint: the source vocabulary of checkpoint 2 differs from that of"):
         load(tiny_checkpoint, tmp_path / "best.ckpt")
 
 
 def test_an_ensemble_of_nothing_is_refused():
     with pytest.raises(UserError, match=r"checkpoint=\[\] must name at least one file"):
         load()
-
-
-def test_a_long_line_is_not_batched_with_many_short_ones():
-    lengths = [1] * 70 + [9_000, 20_000]
-
-    batches = list(prediction.cut_batches(list(range(72)), lengths, batch_size=64))
-
-    assert [len(batch) for batch in batches] == [64, 6, 1, 1]
-    assert [row for batch in batches for row in batch] == list(range(72))

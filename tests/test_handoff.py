@@ -129,7 +129,7 @@ def test_from_torch_and_to_torch_are_inverse(cell):
 
 
 def test_a_row_count_that_no_direction_count_divides_is_refused():
-    with pytest.raises(ValueError, match="h_n has 3 rows, which is no multiple of 2 directions"):
+    with pytest.raises(ValueError, match="h_n has 3 rows, which is not a multiple of 2 directions"):
         RNNState.from_torch(torch.zeros(3, B, H), directions=2)
 
 
@@ -404,12 +404,12 @@ def test_from_gru_to_lstm_weights_make_a_cell_and_other_bridges_start_it_at_zero
     assert ("is made from its hidden state" if made else "starts at zero") in caplog.text
 
 
-def test_from_lstm_to_gru_the_cell_is_left_behind_and_the_log_says_so(caplog):
+def test_from_lstm_to_gru_the_cell_is_dropped_and_the_log_says_so(caplog):
     with caplog.at_level("INFO"):
         bridge = make_bridge("linear", 2, 2, 2, "lstm", "gru")
 
     assert bridge(readable_state(2, 2, "lstm")).c is None
-    assert "the LSTM encoder's is left behind" in caplog.text
+    assert "the LSTM encoder's is dropped" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["learned", "zeros"])
@@ -446,12 +446,12 @@ def test_the_mean_bridge_averages_both_directions():
 def test_every_decoder_layer_goes_on_from_its_own_state(cell, layers):
     torch.manual_seed(2)
     decoder = build_decoder(
-        kind="luong", input_feeding=False, tied=False, num_heads=1,
-        vocabulary_size=V, embedding_size=E, hidden_size=6, num_layers=layers, cell=cell, memory_size=H,
-        attention="none", dropout=0.0,
+        kind="luong", input_feeding=False, tied=False, vocabulary_size=V, embedding_size=E, hidden_size=6,
+        num_layers=layers, cell=cell, dropout=0.0,
+        attention=build_attention("none", query_size=6, value_size=H, num_heads=1),
     )  # fmt: skip
     encoder = make_encoder(cell, 1, 1)
-    memory = decoder.remember(encoder(random_source(), LENGTHS))
+    memory = decoder.init_memory(encoder(random_source(), LENGTHS))
     state = RNNState(torch.rand(layers, 1, B, 6), torch.rand(layers, 1, B, 6) if cell == "lstm" else None)
     token = torch.tensor([1, 2, 3, 4])
 
@@ -846,7 +846,7 @@ def test_without_a_mask_attention_looks_at_padding():
     encoder, padding = make_encoder(), torch.arange(S) >= LENGTHS.unsqueeze(1)
 
     def weights_on_padding(encoded):
-        return attention(queries, attention.remember(encoded.outputs, encoded.mask))[1].sum(dim=1)[padding]
+        return attention(queries, attention.init_memory(encoded.outputs, encoded.mask))[1].sum(dim=1)[padding]
 
     assert not weights_on_padding(encoder(random_source(), LENGTHS)).any()
     assert (weights_on_padding(WrongEncoder(encoder, "wrong_unmasked")(random_source(), LENGTHS)) > 0).all()
@@ -880,7 +880,7 @@ def test_a_mistake_says_what_it_is_and_where_it_was_seen(name):
     mistake = MISTAKES[name]
 
     assert name.startswith("wrong_")
-    assert all((mistake.code, mistake.seen, mistake.hands))
+    assert all((mistake.code, mistake.seen, mistake.effect))
 
 
 @pytest.mark.parametrize(

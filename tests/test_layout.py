@@ -1,7 +1,7 @@
-"""Rules of the house that a test can hold."""
+"""Rules of the layout: which package may import which, and what stands in one place only."""
 
 import ast
-from pathlib import Path
+import sys
 
 import pytest
 from conftest import ROOT
@@ -9,82 +9,132 @@ from mutants import all_mutants
 
 PACKAGE = ROOT / "src" / "seq2seq"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-ALLOWED = {
+
+MAY_IMPORT = {
+    "errors": [],
+    "nn": ["nn"],
+    "nn.fast": ["nn.fast"],
+    "data": ["data", "errors"],
+    "runs": ["runs", "errors"],
+    "decoding": ["decoding", "nn", "data", "errors"],
+    "metrics": ["metrics", "data"],
+    "handoff.mistakes": ["nn", "errors"],
+    "handoff.ablation": ["nn", "errors"],
+    "handoff.verification": ["handoff.mistakes", "nn"],
+    "handoff.picture": ["handoff.mistakes", "handoff.verification", "nn", "reporting"],
+    "handoff.study": ["handoff.mistakes", "nn", "metrics", "reporting", "runs"],
+    "handoff": [],
+    "reporting": ["reporting", "decoding", "runs"],
+    "training": ["training", "nn", "data", "decoding", "metrics", "handoff.mistakes", "runs", "errors"],
+    "api": ["training", "nn", "data", "decoding", "errors"],
+    "benchmark": ["benchmark", "api", "training", "nn", "data", "decoding", "errors"],
+    "commands": ["commands", "api", "training", "handoff", "reporting", "metrics", "decoding", "runs", "data", "nn",
+                 "errors"],
+    "commands.benchmark": ["benchmark", "training", "runs", "errors"],
+}  # fmt: skip
+"""The complete import table: module or package, and what it may import of this project. The longest name counts."""
+
+THIRD_PARTY = {
     "errors": set(),
-    "nn": set(),
-    "nn.fast": {"nn"},
-    "nn.decoders": {"nn", "nn.fast"},
-    "data": {"errors"},
-    "data.sources": {"data", "errors"},
-    "runs": {"errors"},
-    "decoding": {"nn", "data", "errors"},
-    "metrics": {"data"},
-    "handoff": {"nn", "errors", "reporting", "runs"},
-    "reporting": {"decoding", "runs"},
-    "training": {"nn", "data", "decoding", "metrics", "handoff", "runs", "errors"},
-    "api": {"nn", "data", "decoding", "training", "errors"},
-    "benchmark": {"nn", "data", "decoding", "training", "api", "errors"},
-    "commands": {"nn", "data", "decoding", "metrics", "handoff", "reporting", "runs", "training", "api", "errors"},
+    "nn": {"torch"},
+    "runs": {"hydra", "omegaconf", "rich", "yaml"},  # these start in a moment: `--help` and refusals need no torch
 }
-"""Which of our packages each package may import, beside itself."""
+"""What else the packages at the bottom may import, beside the standard library."""
 
 
-def imports(path):
+def module_name(path):
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(path):
+    """The full names of the modules that a file imports, wherever it does so."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
             yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
 
 
-def room(path):
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def within(name, package):
+    return name == package or name.startswith(package + ".")
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_between_rooms_go_one_way(path):
-    ours = {name.split(".")[1] for name in imports(path) if name.startswith("seq2seq.")}
-
-    assert ours <= ALLOWED.get(room(path), {room(other) for other in MODULES})
+def entry_of(name):
+    """The longest name of the table that a module belongs to."""
+    return max((package for package in MAY_IMPORT if within(name, package)), key=len, default=None)
 
 
-def test_the_network_knows_neither_trainer_nor_config():
-    used = {name.split(".")[0] for path in (PACKAGE / "nn").glob("*.py") for name in imports(path)}
-
-    assert used <= {"torch", "seq2seq", "logging", "collections", "typing"}
+every_module = pytest.mark.parametrize("path", MODULES, ids=module_name)
 
 
-def test_instantiate_stands_in_one_file():
-    users = [path.name for path in MODULES if "hydra.utils" in set(imports(path))]
+@every_module
+def test_imports_go_one_way(path):
+    name = module_name(path)
+    if name == "":  # seq2seq/__init__.py
+        assert not list(imported(path))
+        return
+    allowed = MAY_IMPORT[entry_of(name)]
 
-    assert users == ["building.py"]
+    ours = {other.removeprefix("seq2seq.") for other in imported(path) if within(other, "seq2seq")}
+
+    assert all(any(within(other, package) for package in allowed) for other in ours), ours
 
 
-def test_only_one_file_knows_how_layers_and_directions_are_packed():
-    # Whoever wants h_n's packed axis has to go through RNNState.
-    users = {path.name for path in MODULES if "unflatten(0" in path.read_text() or "flatten(0, 1)" in path.read_text()}
+@every_module
+def test_the_packages_at_the_bottom_load_little(path):
+    bottom = module_name(path).split(".")[0]
+    if bottom in THIRD_PARTY:
+        names = {other.split(".")[0] for other in imported(path)}
+        assert names - sys.stdlib_module_names - {"seq2seq"} <= THIRD_PARTY[bottom]
 
-    assert users - {"module.py", "packing.py"} == {"state.py"}  # those flatten the rows and steps of a batch
+
+def test_the_table_names_every_package_and_nothing_else():
+    names = {module_name(path) for path in MODULES}
+
+    assert all(entry_of(name) for name in names - {""})
+    assert set(MAY_IMPORT) <= names
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_a_file_holds_one_idea(path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 250
+def users_of(module):
+    return {
+        module_name(path) for path in MODULES if any(within(other, f"seq2seq.{module}") for other in imported(path))
+    }
+
+
+def test_one_module_chooses_the_fast_layers():
+    assert {name for name in users_of("nn.fast") if not within(name, "nn.fast")} == {"nn.rnn"}
+
+
+def test_the_benchmark_can_be_deleted_with_its_command():
+    assert {name for name in users_of("benchmark") if not within(name, "benchmark")} == {"commands.benchmark"}
+
+
+def test_one_module_packs_and_one_knows_how_h_n_is_flattened():
+    def users_in_code(*words):
+        return {module_name(path) for path in MODULES if any(word in path.read_text("utf-8") for word in words)}
+
+    assert users_in_code("pack_padded_sequence(") == {"nn.rnn"}
+    assert users_in_code("unflatten(0", ".flatten(0, 1).contiguous()") - {"nn.fast.rnn"} == {"nn.state"}
+
+
+def test_one_module_instantiates():
+    users = {module_name(path) for path in MODULES if "hydra.utils" in set(imported(path))}
+
+    assert users == {"training.build"}
+
+
+def test_no_package_is_a_drawer_for_the_rest():
+    drawers = {"utils", "helpers", "common", "base", "misc"}
+
+    assert not [module_name(path) for path in MODULES if set(module_name(path).split(".")) & drawers]
 
 
 def test_scripts_are_thin():
     for path in (ROOT / "scripts").glob("*.py"):
         assert len(path.read_text().splitlines()) <= 25
-
-
-def test_the_root_is_the_architecture():
-    tracked = {"configs", "src", "scripts", "tests", "docs", "pyproject.toml", "README.md", "Makefile", "LICENSE",
-               "CHANGELOG.md", "CONTRIBUTING.md", "constraints.txt", ".gitignore", ".ci"}  # fmt: skip
-
-    assert all((ROOT / name).exists() for name in tracked)
-    assert not any(
-        Path(ROOT, "src", "seq2seq", f"{name}.py").exists() for name in ("utils", "helpers", "common", "misc")
-    )
 
 
 @pytest.mark.parametrize("mutant", list(all_mutants()), ids=lambda mutant: mutant.name)

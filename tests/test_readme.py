@@ -68,7 +68,7 @@ def test_every_script_command_runs(command, folder, compose, monkeypatch):
         train(compose("train", *sizes, *fitting, *([] if files else SMALL_DATA), *overrides), output_dir)
         assert (output_dir / "metrics.json").exists()
     elif script == "evaluate":
-        evaluate(compose("evaluate", *overrides, "trainer.accelerator=cpu"), output_dir, overrides)
+        evaluate(compose("evaluate", *overrides, "device=cpu"), output_dir, overrides)
         assert (output_dir / "metrics.json").exists()
     elif script == "predict":
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"jeudi 2 janvier 2003\n")))
@@ -109,7 +109,3 @@ def test_every_link_leads_somewhere():
 
     assert links
     assert all((ROOT / link).exists() for link in links)
-
-
-def test_it_is_short_enough_to_be_read():
-    assert len(README.splitlines()) <= 200

@@ -63,6 +63,20 @@ def test_a_refused_run_leaves_no_folder(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("script", sorted(path.stem for path in (ROOT / "scripts").glob("*.py")))
+def test_help_loads_neither_torch_nor_lightning(tmp_path, script):
+    command = (
+        "import atexit, runpy, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr)); "
+        f"sys.argv[1:] = ['--help']; runpy.run_path({str(ROOT / 'scripts' / f'{script}.py')!r}, run_name='__main__')"
+    )
+
+    done = subprocess.run([sys.executable, "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+
+    assert "== Config ==" in done.stdout
+    assert "hydra" in done.stderr.split()
+    assert not {"torch", "pytorch_lightning"} & set(done.stderr.split())
+
+
 @pytest.mark.parametrize(
     ("override", "message"), [("modl=lstm", "Key 'modl' is not in struct"), ("model=rnn", "Could not find 'model/rnn'")]
 )

@@ -62,7 +62,7 @@ def test_what_the_checkpoint_fixes_cannot_be_given(key):
 def test_a_file_of_ones_own_is_tested(compose, tiny_checkpoint, tmp_path, caplog):
     path = tmp_path / "own.tsv"
     path.write_text("a b\tb a\nc\té\n", encoding="utf-8")
-    overrides = ["data=tsv", f"data.test={path}", "trainer.accelerator=cpu"]
+    overrides = ["data=tsv", f"data.test={path}", "device=cpu"]
 
     content = evaluate(compose("evaluate", f"checkpoint={tiny_checkpoint}", *overrides), tmp_path, overrides)
 
@@ -86,7 +86,7 @@ def test_a_directory_that_holds_a_run_is_refused(compose, tiny_run):
 def test_half_precision_judges_alike(compose, tiny_checkpoint, tmp_path, beam_size):
     def loss(precision):
         (tmp_path / precision).mkdir()
-        given = [f"search.beam_size={beam_size}", f"trainer.precision={precision}", "trainer.accelerator=cpu"]
+        given = [f"search.beam_size={beam_size}", f"precision={precision}", "device=cpu"]
         content = evaluate(compose("evaluate", f"checkpoint={tiny_checkpoint}", *given), tmp_path / precision)
         return content["test"]["loss_teacher_forced"]
 
@@ -127,12 +127,13 @@ def test_zeroed_is_zero_and_shuffled_gives_every_row_the_state_of_another(cell):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("search.n_best=1e1", r"search\.n_best=10\.0 must be 1 here: the best one is judged"),
+        ("search.n_best=1e1", r"search\.n_best=10\.0 must be 1 here: the best one is evaluated"),
         ("state=gone", "state=gone must be one of kept, zeroed, shuffled"),
         ("search.max_length=abc", r"search\.max_length=abc must be a whole number"),
         ("search.max_length=0", r"search\.max_length=0 must be a whole number of at least 1"),
-        ("+trainer.limit_test_batches=1", r"trainer\.limit_test_batches=1 is not allowed"),
-        ("+foo=1", r"foo is unknown; the keys are checkpoint, data, search, state, trainer"),
+        ("precision=17", r"precision=17 must be one of 32-true, bf16-mixed, 16-mixed"),
+        ("device=abacus", r"device=abacus is not available here; use auto or cpu"),
+        ("+foo=1", r"foo is unknown; the keys are checkpoint, data, device, precision, search, state"),
     ],
 )
 def test_what_cannot_be_is_refused(compose, tiny_checkpoint, tmp_path, override, message):

@@ -11,7 +11,7 @@ from seq2seq.commands.train import train
 from seq2seq.errors import UserError
 from seq2seq.handoff.mistakes import WrongEncoder
 from seq2seq.handoff.picture import LAYER_COLOURS
-from seq2seq.nn import build_model
+from seq2seq.training.build import model_from_config
 
 
 def run(compose, tmp_path, *overrides):
@@ -52,7 +52,7 @@ def test_a_checkpoint_is_proved_on_the_text_given(compose, tmp_path, tiny_checkp
     run(compose, tmp_path, f"checkpoint={tiny_checkpoint}", "text=[a b c,'d é']")
 
     printed = capsys.readouterr().out
-    assert "Proved on this batch" in printed
+    assert "Verified on this batch" in printed
     assert "│ d <unk>" in printed
     assert "row 1: unknown to the checkpoint, and read as <unk>: é" in printed
     assert "row 2 is there to be longer than the others, so that they are padded" in printed
@@ -61,7 +61,7 @@ def test_a_checkpoint_is_proved_on_the_text_given(compose, tmp_path, tiny_checkp
 def test_a_checkpoint_is_proved_without_a_text_too(compose, tmp_path, tiny_checkpoint, capsys):
     run(compose, tmp_path, f"checkpoint={tiny_checkpoint}")
 
-    assert "Proved on this batch" in capsys.readouterr().out
+    assert "Verified on this batch" in capsys.readouterr().out
 
 
 def test_a_wrong_checkpoint_is_named_as_such_everywhere(compose, tmp_path, capsys, caplog):
@@ -83,12 +83,12 @@ def test_a_wrong_checkpoint_is_named_as_such_everywhere(compose, tmp_path, capsy
 
 
 def test_a_handoff_that_is_wrong_by_mistake_ends_with_an_error(compose, tmp_path, monkeypatch, capsys):
-    def broken(**settings):
-        model = build_model(**settings)
+    def broken(settings, **sizes):
+        model = model_from_config(settings, **sizes)
         model.encoder = WrongEncoder(model.encoder, "wrong_across_layers")
         return model
 
-    monkeypatch.setattr("seq2seq.commands.explain_handoff.build_model", broken)
+    monkeypatch.setattr("seq2seq.commands.explain_handoff.model_from_config", broken)
 
     with pytest.raises(UserError, match=r"wrong in \d+ ways; the first: layer 1 forward, row 0: h_n differs"):
         run(compose, tmp_path)
@@ -192,7 +192,7 @@ def test_a_checkpoint_of_another_version_is_refused(compose, tmp_path, tiny_chec
     content = torch.load(tiny_checkpoint, weights_only=True) | {"seq2seq_format": 1}
     torch.save(content, tmp_path / "old.ckpt")
 
-    with pytest.raises(UserError, match=r"old\.ckpt has format 1, and this version reads format 2 only"):
+    with pytest.raises(UserError, match=r"old\.ckpt has format 1, and this version reads format 3 only"):
         run(compose, tmp_path, f"checkpoint={tmp_path}/old.ckpt")
 
 

@@ -107,7 +107,7 @@ def test_a_line_that_is_too_long_for_a_heatmap_is_named(compose, tiny_checkpoint
 def test_a_file_of_many_chunks_keeps_its_order(predictor):
     output = io.StringIO()
 
-    predict_lines(predictor, enumerate(LINES * 5), output, 3, chunk=6, scores=False, look=lambda *_: None)
+    predict_lines(predictor, enumerate(LINES * 5), output, 3, chunk=6, scores=False, write_attention=lambda *_: None)
 
     assert output.getvalue() == "".join(text + "\n" for text in predictor(LINES) * 5)
 
@@ -171,7 +171,7 @@ def test_a_link_stays_and_a_pipe_is_written_to(compose, tiny_checkpoint, tmp_pat
         (["+search.top_k=3"], r"search\.top_k is unknown; the keys of search are alpha, beam_size, "),
         (["scores=1"], r"scores=1 must be true or false"),
         (["attention=."], r"attention=\. exists; give a new folder, or a file that ends in \.jsonl"),
-        (["attention=in.txt/x"], r"attention=in\.txt/x cannot be made: Not a directory"),
+        (["attention=in.txt/x"], r"attention=in\.txt/x cannot be created: Not a directory"),
     ],
 )
 def test_a_mistake_is_named(compose, tiny_checkpoint, tmp_path, monkeypatch, overrides, message):

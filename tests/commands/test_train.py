@@ -9,11 +9,12 @@ import torch
 import yaml
 from conftest import TINY
 
+from seq2seq.commands import train as train_command
 from seq2seq.commands.evaluate import evaluate
 from seq2seq.commands.train import train
 from seq2seq.errors import UserError
 from seq2seq.metrics.corpus import CorpusMetrics
-from seq2seq.runs.directory import claimed
+from seq2seq.runs.directory import lock_run_dir
 from seq2seq.training.checkpoints import load_module
 from seq2seq.training.module import Seq2SeqModule
 
@@ -42,19 +43,22 @@ def test_a_run_leaves_its_results_and_nothing_half_written(tiny_run):
     assert not any(set(name) & set("=, ") for name in files)
 
 
-def test_products_are_of_the_wanted_precision_in_training_and_exact_before_and_after(compose, tmp_path, monkeypatch):
+def test_matrices_are_multiplied_in_the_given_precision_in_training_and_exactly_afterwards(
+    compose, tmp_path, monkeypatch
+):
     seen = []
-    step, test_step = Seq2SeqModule.training_step, Seq2SeqModule.test_step
 
-    def spied(name, method):
-        def spy(*arguments):
-            seen.append((name, torch.get_float32_matmul_precision()))
-            return method(*arguments)
+    def spy_on(owner, name, label):
+        method = getattr(owner, name)
 
-        return spy
+        def spy(*arguments, **keywords):
+            seen.append((label, torch.get_float32_matmul_precision()))
+            return method(*arguments, **keywords)
 
-    monkeypatch.setattr(Seq2SeqModule, "training_step", spied("training", step))
-    monkeypatch.setattr(Seq2SeqModule, "test_step", spied("test", test_step))
+        monkeypatch.setattr(owner, name, spy)
+
+    spy_on(Seq2SeqModule, "training_step", "training")
+    spy_on(train_command, "evaluate_split", "test")
 
     train(compose("train", *TINY, "matmul_precision=medium"), tmp_path)
 
@@ -185,13 +189,13 @@ def test_resuming_into_the_directory_of_another_run_is_refused(compose, tmp_path
 
 def test_of_two_runs_that_start_at_once_one_gets_the_directory(tmp_path):
     with (
-        claimed(tmp_path, {"seed": 1}, [], resume=None, anew=False),
+        lock_run_dir(tmp_path, {"seed": 1}, [], resume=None, anew=False),
         pytest.raises(UserError, match=r"is in use by another run; choose another directory$"),
     ):
-        claimed(tmp_path, {"seed": 2}, [], resume=None, anew=False).__enter__()
+        lock_run_dir(tmp_path, {"seed": 2}, [], resume=None, anew=False).__enter__()
 
     with pytest.raises(UserError, match=r"already holds a run; choose another directory$"):
-        claimed(tmp_path, {"seed": 2}, [], resume=None, anew=False).__enter__()
+        lock_run_dir(tmp_path, {"seed": 2}, [], resume=None, anew=False).__enter__()
 
     assert yaml.safe_load((tmp_path / "config.yaml").read_text()) == {"seed": 1}
 
@@ -322,6 +326,8 @@ def test_a_directory_that_holds_a_run_is_refused_and_left_as_it_is(compose, tiny
         (["weight_averaging=1"], "weight_averaging=1 must be a number of at least 0 and below 1"),
         (["scheduled_sampling=2"], "scheduled_sampling=2 must be a number of at least 0"),
         (["search.max_length=0"], "search.max_length=0 must be a whole number of at least 1"),
+        (["fast=yes"], "fast=yes must be auto or false"),
+        (["fast=true"], "fast=True must be auto or false"),
         (["matmul_precision=low"], "matmul_precision=low must be one of highest, high, medium"),
         (["trainer.max_epochs=0"], "trainer.max_epochs=0 must be at least 1, or -1 with trainer.max_steps"),
         (["trainer.max_epochs=-1"], "trainer.max_epochs=-1 sets no end"),
@@ -377,9 +383,11 @@ def test_the_average_of_the_weights_is_what_is_judged_and_kept(compose, tmp_path
     train(compose("train", *TINY, "weight_averaging=0.9"), tmp_path)
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
 
-    weights, average = (saved[key]["model.decoder.predict.weight"] for key in ("current_model_state", "state_dict"))
+    weights, average = (
+        saved[key]["model.decoder.output_layer.weight"] for key in ("current_model_state", "state_dict")
+    )
     assert not torch.equal(weights, average)
-    assert load_module(str(tmp_path / "last.ckpt")).model.decoder.predict.weight.equal(average)
+    assert load_module(str(tmp_path / "last.ckpt")).model.decoder.output_layer.weight.equal(average)
 
 
 def test_a_resumed_run_goes_on_with_the_average(compose, tmp_path):
@@ -391,7 +399,7 @@ def test_a_resumed_run_goes_on_with_the_average(compose, tmp_path):
     train(compose("train", *long, "trainer.max_epochs=4", resumed), tmp_path / "rest")
 
     whole, rest = (torch.load(tmp_path / name / "last.ckpt", weights_only=True) for name in ("whole", "rest"))
-    name = "model.decoder.predict.weight"
+    name = "model.decoder.output_layer.weight"
     # The schedule of the learning rate of the first half was another, so the numbers differ; that both go on is shown.
     assert not torch.equal(rest["current_model_state"][name], rest["state_dict"][name])
     assert int(rest["averaging_state"]["n_averaged"]) == int(whole["averaging_state"]["n_averaged"])

@@ -1,4 +1,4 @@
-"""The built-in tasks: seeded, disjoint, and with one answer."""
+"""The built-in data sources: seeded, with disjoint splits and one answer per source."""
 
 import re
 from collections import Counter, defaultdict
@@ -7,9 +7,8 @@ from datetime import date, timedelta
 import pytest
 from babel import Locale
 
-from seq2seq.data import build_task
+from seq2seq.data import build_source, normalise
 from seq2seq.data.sources.dates import ZEROS, date_patterns
-from seq2seq.data.tokenizer import normalise
 from seq2seq.errors import UserError
 
 SPLITS = ("train", "val", "test")
@@ -30,42 +29,52 @@ def default_locales(compose):
     return list(compose("train").data.locales)
 
 
+@pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("settings", [REVERSE, DATES])
-def test_a_split_is_the_same_every_time_and_another_with_another_seed(settings):
-    task, other = build_task(settings), build_task(settings | {"seed": 4})
+def test_a_split_is_the_same_every_time_and_differs_with_another_seed(settings, split):
+    source, other = build_source(settings), build_source(settings | {"seed": 4})
 
-    for split in SPLITS:
-        assert list(task.pairs(split)) == list(task.pairs(split))
-        assert len(list(task.pairs(split))) == settings[f"{split}_size"]
-        assert list(task.pairs(split)) != list(other.pairs(split))
+    pairs = list(source.pairs(split))
+
+    assert pairs == list(source.pairs(split))
+    assert len(pairs) == settings[f"{split}_size"]
+    assert pairs != list(other.pairs(split))
 
 
 @pytest.mark.parametrize("settings", [REVERSE, DATES])
-def test_no_answer_stands_in_two_splits(settings):
-    answers = [{pair.target for pair in build_task(settings).pairs(split)} for split in SPLITS]
+def test_a_source_can_be_rebuilt_from_plain_values(settings):
+    source = build_source(settings)
+
+    assert source.to_dict() == settings
+    assert build_source(source.to_dict()) == source
+
+
+@pytest.mark.parametrize("settings", [REVERSE, DATES])
+def test_no_answer_occurs_in_two_splits(settings):
+    answers = [{pair.target for pair in build_source(settings).pairs(split)} for split in SPLITS]
 
     assert not answers[0] & answers[1]
     assert not answers[0] & answers[2]
     assert not answers[1] & answers[2]
 
 
-def test_the_reverse_of_the_source_is_the_target():
-    for pair in build_task(REVERSE).pairs("val"):
+def test_the_target_is_the_source_reversed():
+    for pair in build_source(REVERSE).pairs("val"):
         letters = pair.source.split(" ")
         assert pair.target.split(" ") == letters[::-1]
         assert all(re.fullmatch("[a-z]", letter) for letter in letters)
         assert 2 <= len(letters) <= 5
 
 
-def test_dates_are_iso_8601_and_every_locale_comes_equally_often():
-    pairs = list(build_task(DATES).pairs("train"))
+def test_dates_are_iso_8601_and_every_locale_occurs_equally_often():
+    pairs = list(build_source(DATES).pairs("train"))
 
     assert all(1990 <= date.fromisoformat(pair.target).year <= 1999 for pair in pairs)
     assert Counter(pair.group for pair in pairs) == {"fr": 100, "bn": 100, "en_GB": 100}
 
 
-def test_dates_come_in_both_cases_and_in_a_languages_own_digits():
-    texts = [pair.source for pair in build_task(DATES).pairs("train")]
+def test_dates_have_both_cases_and_a_languages_own_digits():
+    texts = [pair.source for pair in build_source(DATES).pairs("train")]
 
     assert any(text.isupper() for text in texts)
     assert any(text.islower() for text in texts)
@@ -74,7 +83,7 @@ def test_dates_come_in_both_cases_and_in_a_languages_own_digits():
     assert "janv." in " ".join(texts)
 
 
-def test_no_date_text_of_the_default_task_has_two_readings(default_locales):
+def test_no_date_text_of_the_default_locales_has_two_readings(default_locales):
     readings = defaultdict(set)
     for name in default_locales:
         locale = Locale.parse(name)
@@ -117,9 +126,9 @@ def test_every_default_locale_has_several_ways_to_write_a_day(default_locales):
         (REVERSE, {"letters": 2}, r"data\.letters is unknown; the keys of data are batch_size, max_epochs, "),
     ],
 )
-def test_what_cannot_be_generated_is_refused_by_key_and_value(settings, change, message):
+def test_a_setting_that_is_not_allowed_is_refused_by_key_and_value(settings, change, message):
     with pytest.raises(UserError, match=message):
-        build_task(settings | change)
+        build_source(settings | change)
 
 
 def test_a_missing_key_is_named():
@@ -127,4 +136,4 @@ def test_a_missing_key_is_named():
     del settings["seed"]
 
     with pytest.raises(UserError, match=r"data\.seed is missing"):
-        build_task(settings)
+        build_source(settings)

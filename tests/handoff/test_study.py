@@ -14,7 +14,7 @@ from seq2seq.commands.train import train
 from seq2seq.errors import UserError
 from seq2seq.handoff.study import Run, interval, markdown, picture, read_run, shown
 from seq2seq.reporting.plots import BLUE, ORANGE
-from seq2seq.runs.directory import claimed
+from seq2seq.runs.directory import lock_run_dir
 
 SKIP = [*TINY, "skip_finished=true"]
 
@@ -85,7 +85,7 @@ def test_a_directory_in_use_is_refused(compose, tmp_path):
     settings = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
 
     with (
-        claimed(tmp_path / "run", settings, [], resume=None, anew=True),
+        lock_run_dir(tmp_path / "run", settings, [], resume=None, anew=True),
         pytest.raises(UserError, match=r"hydra\.run\.dir=.*run is in use by another run; choose another directory"),
     ):
         train(compose("train", *SKIP), tmp_path / "run")

@@ -6,7 +6,7 @@ from conftest import LUONG
 from torch import nn
 
 from seq2seq.handoff.mistakes import MISTAKES, WrongEncoder
-from seq2seq.handoff.verification import EXACT, measure
+from seq2seq.handoff.verification import EXACT, verify
 from seq2seq.nn import Bridge, RNNState, build_model
 
 LENGTHS = torch.tensor([3, 5, 1])
@@ -30,7 +30,7 @@ def make_model(layers=2, decoder_layers=2, bidirectional=True, bridge="linear", 
 
 
 def measured(model=None, **shape):
-    return measure(model or make_model(**shape), torch.arange(15).remainder(9).view(3, 5), LENGTHS)
+    return verify(model or make_model(**shape), torch.arange(15).remainder(9).view(3, 5), LENGTHS)
 
 
 def places(found, part="h"):

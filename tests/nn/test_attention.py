@@ -1,55 +1,52 @@
-"""Attention: weights sum to one, are zero on padding, and are what the papers say."""
+"""Attention: weights sum to one, are zero at padding, and are what the papers say."""
 
 import pytest
 import torch
 
-from seq2seq.errors import UserError
 from seq2seq.nn.attention import ATTENTIONS, build_attention
 
 LENGTHS = torch.tensor([3, 5, 1, 4])
-B, S, T, QUERY, VALUE = 4, 5, 6, 8, 8  # dot needs equal sizes
+B, S, T, QUERY, VALUE = 4, 5, 6, 8, 10
 KINDS = ["general", "dot", "additive", "multihead"]
 pytestmark = pytest.mark.usefixtures("float64")
 
 
 def make(kind):
+    """An attention, queries, values and the mask; with ``dot``, queries and values must have one size."""
     torch.manual_seed(0)
-    attention = build_attention(kind, query_size=QUERY, value_size=VALUE, num_heads=2)
-    values, queries = torch.randn(B, S, VALUE), torch.randn(B, T, QUERY)
-    mask = torch.arange(S) < LENGTHS.unsqueeze(1)
-    return attention, queries, attention.remember(values, mask)
+    value_size = QUERY if kind == "dot" else VALUE
+    attention = build_attention(kind, query_size=QUERY, value_size=value_size, num_heads=2)
+    return attention, torch.randn(B, T, QUERY), torch.randn(B, S, value_size), torch.arange(S) < LENGTHS.unsqueeze(1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_weights_sum_to_one_and_are_zero_on_padding(kind):
-    attention, queries, memory = make(kind)
+def test_weights_sum_to_one_and_are_zero_at_padding(kind):
+    attention, queries, values, mask = make(kind)
 
-    contexts, weights = attention(queries, memory)
+    contexts, weights = attention(queries, attention.init_memory(values, mask))
 
-    assert contexts.shape == (B, T, VALUE)
+    assert contexts.shape == (B, T, attention.context_size)
     torch.testing.assert_close(weights.sum(-1), torch.ones(B, T))
-    assert not weights.masked_select(~memory.mask.unsqueeze(1)).any()
-    assert weights.masked_select(memory.mask.unsqueeze(1)).gt(0).all()
+    assert not weights.masked_select(~mask.unsqueeze(1)).any()
+    assert weights.masked_select(mask.unsqueeze(1)).gt(0).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_stands_in_the_padding_changes_nothing(kind):
-    attention, queries, memory = make(kind)
-    torch.manual_seed(2)
-    outputs = torch.randn(B, S, VALUE)
-    loud = outputs.masked_fill(~memory.mask.unsqueeze(-1), 1e6)
+def test_the_values_at_padding_are_never_read(kind):
+    attention, queries, values, mask = make(kind)
+    large = values.masked_fill(~mask.unsqueeze(-1), 1e6)
 
-    contexts, _ = attention(queries, attention.remember(outputs, memory.mask))
-    with_noise, _ = attention(queries, attention.remember(loud, memory.mask))
+    contexts, _ = attention(queries, attention.init_memory(values, mask))
+    with_large, _ = attention(queries, attention.init_memory(large, mask))
 
-    assert torch.equal(contexts, with_noise)
+    assert torch.equal(contexts, with_large)
 
 
 @pytest.mark.parametrize("kind", ["general", "dot", "additive"])
 def test_scores_are_those_of_the_paper_one_pair_at_a_time(kind):
-    attention, queries, memory = make(kind)
-    row, step = 1, 2  # a row without padding
-    query = queries[row, step]
+    attention, queries, values, mask = make(kind)
+    sequence, step = 1, 2  # a sequence without padding
+    query = queries[sequence, step]
     score = {
         "dot": lambda value: query @ value,
         "general": lambda value: query @ attention.key.weight @ value,
@@ -58,54 +55,64 @@ def test_scores_are_those_of_the_paper_one_pair_at_a_time(kind):
             @ torch.tanh(attention.query.weight @ query + attention.key.weight @ value + attention.key.bias)
         ),
     }[kind]
-    expected = torch.stack([score(value) for value in memory.values[row]]).softmax(0)
+    expected = torch.stack([score(value) for value in values[sequence]]).softmax(0)
 
-    contexts, weights = attention(queries, memory)
+    contexts, weights = attention(queries, attention.init_memory(values, mask))
 
-    torch.testing.assert_close(weights[row, step], expected)
-    torch.testing.assert_close(contexts[row, step], expected @ memory.values[row])
+    torch.testing.assert_close(weights[sequence, step], expected)
+    torch.testing.assert_close(contexts[sequence, step], expected @ values[sequence])
 
 
-def test_multihead_agrees_with_pytorchs_own():
+def test_multihead_attention_agrees_with_pytorch():
     # nn.MultiheadAttention has the same parts under other names: a second implementation.
-    attention, queries, _ = make("multihead")
-    torch.manual_seed(2)
-    outputs, mask = torch.randn(B, S, VALUE), torch.arange(S) < LENGTHS.unsqueeze(1)
-    theirs = torch.nn.MultiheadAttention(QUERY, 2, bias=False, batch_first=True)
-    theirs.in_proj_weight.data = torch.cat([attention.query.weight, attention.key.weight, attention.value.weight]).data
+    attention, queries, values, mask = make("multihead")
+    theirs = torch.nn.MultiheadAttention(QUERY, 2, bias=False, kdim=VALUE, vdim=VALUE, batch_first=True)
+    for ours, name in zip((attention.query, attention.key, attention.value), "qkv", strict=True):
+        getattr(theirs, f"{name}_proj_weight").data = ours.weight.data
     theirs.out_proj.weight.data = attention.join.weight.data
 
-    contexts, weights = attention(queries, attention.remember(outputs, mask))
+    contexts, weights = attention(queries, attention.init_memory(values, mask))
 
-    expected, expected_weights = theirs(queries, outputs, outputs, key_padding_mask=~mask)
+    expected, expected_weights = theirs(queries, values, values, key_padding_mask=~mask)
     torch.testing.assert_close(contexts, expected)
     torch.testing.assert_close(weights, expected_weights)
 
 
-def test_heads_that_do_not_divide_are_refused():
-    with pytest.raises(
-        UserError, match=r"model\.num_heads=3 must divide model\.decoder\.hidden_size=8, with model\.att"
-    ):
+@pytest.mark.parametrize("kind", ATTENTIONS)
+def test_the_memory_of_a_sequence_can_be_selected(kind):
+    attention, queries, values, mask = make(kind)
+    indices = torch.tensor([2, 0, 0, 3, 1])
+    memory = attention.init_memory(values, mask)
+
+    selected = memory.select(indices)
+
+    expected, _ = attention(queries, memory)
+    contexts, _ = attention(queries[indices], selected)
+    torch.testing.assert_close(contexts, expected[indices])
+    assert torch.equal(selected.mask, mask[indices])
+
+
+def test_the_number_of_heads_must_divide_the_size_of_the_queries():
+    with pytest.raises(ValueError, match=r"^num_heads=3 must divide query_size=8, with attention=multihead$"):
         build_attention("multihead", query_size=8, value_size=14, num_heads=3)
 
-    with pytest.raises(UserError, match=r"model\.num_heads=0 must be a whole number of at least 1"):
-        build_attention("multihead", query_size=8, value_size=14, num_heads=0)
 
+def test_without_attention_there_are_no_weights_and_contexts_are_empty():
+    attention, queries, values, mask = make("none")
 
-def test_none_has_no_weights_and_an_empty_context():
-    attention, queries, memory = make("none")
-
-    contexts, weights = attention(queries, memory)
+    contexts, weights = attention(queries, attention.init_memory(values, mask))
 
     assert weights is None
     assert contexts.shape == (B, T, 0)
 
 
 def test_dot_refuses_sizes_that_differ():
-    with pytest.raises(UserError, match=r"model\.decoder\.hidden_size=6 .* model\.attention=dot, .* 14; use general"):
+    with pytest.raises(
+        ValueError, match=r"^query_size=6 does not fit attention=dot, which needs .*, 14; use general, additive or 14$"
+    ):
         build_attention("dot", query_size=6, value_size=14, num_heads=1)
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():
-    with pytest.raises(UserError, match=f"model.attention=generl must be one of {', '.join(ATTENTIONS)}"):
+    with pytest.raises(ValueError, match=f"^attention=generl must be one of {', '.join(ATTENTIONS)}$"):
         build_attention("generl", query_size=6, value_size=14, num_heads=1)

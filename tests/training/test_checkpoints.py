@@ -1,19 +1,22 @@
-"""Checkpoints: they hold plain values, give back the same model, and are refused by name if they are none."""
+"""Checkpoints: they hold plain values, load the same model, and anything else is refused by name."""
 
 import pytest
 import torch
+from conftest import ROOT
 
-from seq2seq.data import build_task
+from seq2seq.api import load
+from seq2seq.data import PairsDataModule
 from seq2seq.errors import UserError
 from seq2seq.training.checkpoints import HYPERPARAMETERS, load_module, read_checkpoint
 from seq2seq.training.module import Seq2SeqModule
 
+KEPT = ROOT / "tests" / "checkpoints"
+"""One small checkpoint for each format, as training wrote it."""
+
 
 def batch_of(module):
-    from seq2seq.data import PairsDataModule
-
-    task = build_task(module.hparams["data"])
-    return PairsDataModule(task, seed=0, codecs=(module.source, module.target)).corpus("test")[[0, 1, 2]]
+    tokenizers = {side: module.hparams[side] for side in ("source_tokenizer", "target_tokenizer")}
+    return PairsDataModule(module.hparams["data"], **tokenizers).dataset("test")[[0, 1, 2]]
 
 
 def test_a_loaded_checkpoint_gives_equal_logits(tiny_run):
@@ -61,13 +64,13 @@ class Bomb:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (Bomb(), "is no checkpoint or is damaged; give a best.ckpt or last.ckpt of a run"),
+        (Bomb(), "is not a checkpoint or is damaged; give a best.ckpt or last.ckpt of a run"),
         ({"state_dict": {}}, "is a checkpoint of another program"),
         ([1, 2], "is a checkpoint of another program"),
-        ({"seq2seq_format": 99}, "has format 99, and this version reads format 2 only"),
+        ({"seq2seq_format": 99}, "has format 99, and this version reads format 3 only"),
     ],
 )
-def test_what_is_no_checkpoint_of_ours_is_refused(tmp_path, content, message):
+def test_a_file_that_is_not_a_checkpoint_of_this_project_is_refused(tmp_path, content, message):
     path = tmp_path / "x.ckpt"
     torch.save(content, path)
 
@@ -76,15 +79,15 @@ def test_what_is_no_checkpoint_of_ours_is_refused(tmp_path, content, message):
 
 
 @pytest.mark.parametrize("content", [b"", b"chat\tx\n", b"\x80\x02}", bytes(range(256))])
-def test_a_file_of_anything_is_refused(tmp_path, content):
+def test_arbitrary_bytes_are_refused(tmp_path, content):
     path = tmp_path / "x.ckpt"
     path.write_bytes(content)
 
-    with pytest.raises(UserError, match=f"resume={path} is no checkpoint or is damaged"):
+    with pytest.raises(UserError, match=f"resume={path} is not a checkpoint or is damaged"):
         read_checkpoint(str(path), "resume")
 
 
-@pytest.mark.parametrize("lost", ["hyper_parameters", "state_dict", "model.decoder.predict.bias"])
+@pytest.mark.parametrize("lost", ["hyper_parameters", "state_dict", "model.decoder.output_layer.bias"])
 def test_a_checkpoint_that_lacks_something_is_damaged(tiny_run, tmp_path, lost):
     content = torch.load(tiny_run / "best.ckpt", weights_only=True)
     del (content if lost in content else content["state_dict"])[lost]
@@ -97,10 +100,40 @@ def test_a_checkpoint_that_lacks_something_is_damaged(tiny_run, tmp_path, lost):
 def test_a_checkpoint_that_was_cut_off_is_damaged(tiny_run, tmp_path):
     (tmp_path / "x.ckpt").write_bytes((tiny_run / "best.ckpt").read_bytes()[:5000])
 
-    with pytest.raises(UserError, match="is no checkpoint or is damaged"):
+    with pytest.raises(UserError, match="is not a checkpoint or is damaged"):
         load_module(str(tmp_path / "x.ckpt"))
 
 
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"checkpoint=.*none\.ckpt cannot be read: No such file or directory"):
         load_module(str(tmp_path / "none.ckpt"))
+
+
+def test_a_checkpoint_of_format_3_still_predicts():
+    predict = load(KEPT / "format3.ckpt")
+
+    assert predict(["a b c", "x", "q z"]) == ["c b a", "x", "z q"]
+
+
+@pytest.mark.parametrize("key", ["fast", "model.num_heads", "model.decoder.tied", "model.decoder.input_feeding"])
+def test_a_checkpoint_from_before_an_option_loads_with_the_old_behaviour(tmp_path, key):
+    # An option that is added later has a default in the constructor, which keeps what the model did before.
+    content = torch.load(KEPT / "format3.ckpt", weights_only=True)
+    *sections, name = key.split(".")
+    section = content[HYPERPARAMETERS]
+    for part in sections:
+        section = section[part]
+    del section[name]
+    torch.save(content, tmp_path / "older.ckpt")
+
+    predict = load(tmp_path / "older.ckpt")
+
+    assert predict(["a b c"]) == ["c b a"]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_earlier_formats_are_refused_in_one_line(tmp_path, number):
+    torch.save({"seq2seq_format": number}, tmp_path / "x.ckpt")
+
+    with pytest.raises(UserError, match=rf"has format {number}, and this version reads format 3 only"):
+        load_module(str(tmp_path / "x.ckpt"))

@@ -7,14 +7,14 @@ from conftest import LUONG
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from seq2seq.data import BOS, PAD, UNK, Batch, Codec, Corpus, Vocabulary
-from seq2seq.decoding.greedy import greedy, to_lists
+from seq2seq.data import BOS, PAD, UNK, CharacterTokenizer, FlatSequences, PairDataset, Vocabulary
+from seq2seq.decoding import Ensemble, Greedy, to_lists
 from seq2seq.errors import UserError
-from seq2seq.training.build import keep_quiet
-from seq2seq.training.module import Seq2SeqModule, learning_rate_factor, packing_of_targets
+from seq2seq.training.build import silence_expected_warnings
+from seq2seq.training.module import Seq2SeqModule, cosine_with_warmup
 
 PART = {"cell": "gru", "embedding_size": 16, "hidden_size": 24, "num_layers": 2}
-LETTERS = Codec("characters", Vocabulary(list("abcdefgh"))).to_plain()
+LETTERS = CharacterTokenizer(Vocabulary(list("abcdefgh"))).to_dict()
 PAIRS = ["abc", "bca", "fgh", "a", "gfedcba", "dd", "hah", "cafe"]
 
 
@@ -29,14 +29,19 @@ def make_module(cell="gru", label_smoothing=0.0, scheduled_sampling=0.0, kind="l
             "dropout": 0.0,
         },
         handoff="right", optimizer={"lr": 1e-2, "warmup": 0.1, "weight_decay": 0.0} | optimizer,
-        label_smoothing=label_smoothing, scheduled_sampling=scheduled_sampling, source=LETTERS, target=LETTERS,
+        label_smoothing=label_smoothing, scheduled_sampling=scheduled_sampling,
+        source_tokenizer=LETTERS, target_tokenizer=LETTERS,
         max_length=20, data={},
     )  # fmt: skip
 
 
 def make_batch(module):
-    sources = [module.source.encode(text) for text in PAIRS]
-    return Corpus((source, source[::-1]) for source in sources)[range(len(PAIRS))]
+    sources = [module.source_tokenizer.encode(text) for text in PAIRS]
+    return make_dataset(sources)[range(len(PAIRS))]
+
+
+def make_dataset(sources):
+    return PairDataset(FlatSequences(sources), FlatSequences(ids[::-1] for ids in sources))
 
 
 def loss_of(module, batch):
@@ -56,8 +61,9 @@ def test_eight_pairs_can_be_learnt_by_heart(cell):
         loss_of(module, batch).backward()
         optimizer.step()
 
-    encoded = module.eval().model.encode(batch.source, batch.source_lengths)
-    decoded = [module.target.decode(ids) for ids in to_lists(greedy([module.model], [encoded], 20))]
+    ensemble = Ensemble([module.eval().model])
+    found = Greedy(max_length=20)(ensemble, ensemble.encode(batch.source, batch.source_lengths))
+    decoded = [module.target_tokenizer.decode(ids) for ids in to_lists(found.tokens[:, 0])]
     assert decoded == [text[::-1] for text in PAIRS]
 
 
@@ -79,12 +85,12 @@ def test_label_smoothing_spreads_part_of_the_loss_over_all_symbols():
     torch.testing.assert_close(loss_of(smoothed, batch), 0.9 * loss_of(plain, batch) + 0.1 * over_all)
 
 
-def test_the_loss_is_the_mean_over_tokens_of_rows_taken_alone():
+def test_the_loss_is_the_mean_over_the_tokens_of_sequences_taken_alone():
     module = make_module()
     batch = make_batch(module)
-    corpus = Corpus((ids, ids[::-1]) for ids in map(module.source.encode, PAIRS))
+    dataset = make_dataset([module.source_tokenizer.encode(text) for text in PAIRS])
 
-    alone = [loss_of(module, corpus[[row]]) * corpus[[row]].target_lengths[0] for row in range(len(PAIRS))]
+    alone = [loss_of(module, dataset[[i]]) * dataset[[i]].target_lengths[0] for i in range(len(PAIRS))]
 
     torch.testing.assert_close(loss_of(module, batch), sum(alone) / batch.target_lengths.sum())
 
@@ -97,7 +103,7 @@ def test_the_decoder_is_trained_to_predict_the_next_token():
 
 
 def test_the_learning_rate_rises_to_its_highest_and_falls_to_zero():
-    factors = [learning_rate_factor(step, 200, 0.1) for step in range(201)]
+    factors = [cosine_with_warmup(step, 200, 0.1) for step in range(201)]
 
     assert factors[0] > 0
     assert factors[:20] == sorted(factors[:20])
@@ -107,7 +113,7 @@ def test_the_learning_rate_rises_to_its_highest_and_falls_to_zero():
 
 
 def test_without_warm_up_the_first_step_is_the_highest():
-    assert learning_rate_factor(0, 100, 0.0) == 1.0
+    assert cosine_with_warmup(0, 100, 0.0) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -127,13 +133,12 @@ def test_an_optimiser_setting_that_cannot_be_is_refused(key, value, message):
 def test_scheduled_sampling_puts_predictions_in_the_place_of_tokens(kind):
     module = make_module(kind=kind, scheduled_sampling=0.5)
     batch = make_batch(module)
-    encoded = module.model.encode(batch.source, batch.source_lengths)
-    logits = module.model.decoder(batch.inputs, *encoded).logits
+    logits = module.model(batch.source, batch.source_lengths, batch.inputs).logits
     logits[..., [PAD, BOS, UNK]] = -torch.inf
     predicted = logits.argmax(-1)
 
     torch.manual_seed(0)
-    mixed = module._mixed(batch.inputs, encoded)
+    mixed = module._scheduled_inputs(batch)
 
     own, given = mixed[:, 1:] == predicted[:, :-1], mixed[:, 1:] == batch.inputs[:, 1:]
     assert torch.equal(mixed[:, 0], batch.inputs[:, 0])  # the begin stays
@@ -145,11 +150,10 @@ def test_scheduled_sampling_puts_predictions_in_the_place_of_tokens(kind):
 def test_scheduled_sampling_of_one_leaves_no_token_but_the_begin():
     module = make_module(scheduled_sampling=1)
     batch = make_batch(module)
-    encoded = module.model.encode(batch.source, batch.source_lengths)
 
-    mixed = module._mixed(batch.inputs, encoded)
+    mixed = module._scheduled_inputs(batch)
 
-    logits = module.model.decoder(batch.inputs, *encoded).logits
+    logits = module.model(batch.source, batch.source_lengths, batch.inputs).logits
     logits[..., [PAD, BOS, UNK]] = -torch.inf
     assert torch.equal(mixed[:, 1:], logits.argmax(-1)[:, :-1])
     assert loss_of(module, batch) != loss_of(make_module(), batch)
@@ -168,7 +172,7 @@ def test_label_smoothing_that_cannot_be_is_refused():
 
 def trained_one_step(tmp_path, **settings):
     """Return the trainer after one step, and the absolute gradients that the step was taken with."""
-    keep_quiet()
+    silence_expected_warnings()
     module = make_module()
     trainer = pl.Trainer(
         max_steps=1, accelerator="cpu", logger=False, limit_val_batches=0, enable_checkpointing=False,
@@ -183,12 +187,12 @@ def trained_one_step(tmp_path, **settings):
 @pytest.mark.parametrize(
     ("algorithm", "size"), [("norm", torch.linalg.vector_norm), (None, torch.linalg.vector_norm), ("value", torch.amax)]
 )
-def test_gradients_are_clipped_for_a_fused_optimiser_in_every_precision(algorithm, size, precision, tmp_path):
+def test_gradients_are_clipped_in_every_precision(algorithm, size, precision, tmp_path):
     trainer, gradients = trained_one_step(
         tmp_path, precision=precision, gradient_clip_val=1e-3, gradient_clip_algorithm=algorithm
     )
 
-    assert trainer.optimizers[0].param_groups[0]["fused"]
+    assert trainer.optimizers[0].param_groups[0]["fused"] is (precision == "32-true")
     assert size(gradients).item() == pytest.approx(1e-3, rel=1e-2)
 
 
@@ -196,15 +200,3 @@ def test_nothing_is_clipped_unless_asked_for(tmp_path):
     _, gradients = trained_one_step(tmp_path, precision="bf16-mixed")
 
     assert gradients.norm() > 0.1
-
-
-@pytest.mark.parametrize(("lengths", "packed"), [([8, 1, 2, 3], True), ([8, 8, 8, 7], False), ([8, 8, 8, 8], False)])
-def test_targets_are_packed_where_much_of_them_is_padding_but_not_under_autocast(lengths, packed):
-    batch = Batch(
-        torch.ones(4, 3, dtype=torch.long), torch.full((4,), 3), torch.ones(4, 9, dtype=torch.long),
-        torch.tensor(lengths), torch.arange(4),
-    )  # fmt: skip
-
-    assert (packing_of_targets(batch).places is not None) == packed
-    with torch.autocast("cpu", torch.bfloat16):
-        assert packing_of_targets(batch).places is None

@@ -1,188 +1,170 @@
-"""What the benchmark times: a pass of training, bare and by the trainer, and a pass of search."""
+"""What is timed: training in a bare loop, with Lightning's trainer and with PyTorch's own layers; and search."""
 
 import itertools
-import math
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.loggers import CSVLogger
+from torch import nn
+from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from seq2seq.api import check_one_vocabulary, load_modules
-from seq2seq.benchmark.plain import DECODERS, plain_loop, training_loop
-from seq2seq.benchmark.roofline import limit_seconds
-from seq2seq.commands.evaluate import warn_of_unknown
-from seq2seq.data import Batch
-from seq2seq.data.datamodule import PairsDataModule
-from seq2seq.data.sources import Split, build_task
-from seq2seq.decoding.greedy import encode
-from seq2seq.decoding.search import Search, build_search
+from seq2seq.api import load_modules, make_ensemble
+from seq2seq.benchmark.roofline import roofline_seconds
+from seq2seq.benchmark.timing import TEXTBOOK, Case
+from seq2seq.data import PAD, Batch, PairsDataModule
+from seq2seq.decoding import Greedy, Search, build_search, infer
 from seq2seq.errors import UserError, check_choice, check_count, check_flag
+from seq2seq.nn import Seq2Seq
+from seq2seq.training.build import check_model
 from seq2seq.training.callbacks import BatchSeed
 from seq2seq.training.module import Seq2SeqModule
-
-PLAIN = ", plain"
-"""What the name of a plain model's case ends with."""
 
 PRECISIONS = ("32-true", "bf16-mixed")
 
 
-class Case(NamedTuple):
-    """What is timed.
-
-    Attributes:
-        name: For the table.
-        run: Takes a pass over all batches, and returns the seconds that count, or None if all do.
-        words: Rows of a pass.
-        tokens: Target tokens of a pass, the ends included.
-        padding: Share of the source and target places of a pass that are padding.
-        limit: Seconds that the matrix products of a pass would take by themselves; not a number if it is not known.
-        bare: Whether this is a training loop without a trainer, whose steps a profile can look into.
-    """
-
-    name: str
-    run: Callable[[], float | None]
-    words: int
-    tokens: int
-    padding: float
-    limit: float
-    bare: bool = False
-
-
-def batches_of(data: PairsDataModule, split: Split, count: int) -> list[Batch]:
-    """Return the first batches of a split; of the training split, in the order of its first epoch."""
-    return list(itertools.islice(data.loader(split), count))
-
-
-def contents(batches: Sequence[Batch]) -> tuple[int, int, float]:
-    """Return the words and target tokens of batches, and the share of their places that is padding."""
-    places = sum(batch.source.numel() + batch.inputs.numel() for batch in batches)
+def contents(batches: Sequence[Batch]) -> dict[str, Any]:
+    """Return the number of sequences and target tokens in batches, and the share of padding, as a `Case` has them."""
     tokens = sum(int(batch.target_lengths.sum()) for batch in batches)
     real = tokens + sum(int(batch.source_lengths.sum()) for batch in batches)
-    return sum(len(batch.rows) for batch in batches), tokens, 1 - real / places
+    padded = sum(batch.source.numel() + batch.inputs.numel() for batch in batches)
+    return {"sequences": sum(len(batch.indices) for batch in batches), "tokens": tokens, "padding": 1 - real / padded}
 
 
 def training_cases(settings: dict[str, Any], count: int, scratch: Path) -> list[Case]:
-    """Return a bare training loop for each combination, and beside it the trainer's and that of a plain model."""
-    cases = []
-    for key in ("batch_sizes", "cells", "kinds", "precisions"):
+    """Return the cases of every combination of batch size, decoder, cell and precision.
+
+    Args:
+        settings: The config.
+        count: Number of batches in a pass.
+        scratch: Directory for the trainer's logs.
+
+    Raises:
+        UserError: If a setting is not allowed.
+    """
+    for key in ("batch_sizes", "kinds", "cells", "precisions"):
         if not isinstance(settings[key], list) or not settings[key]:
             raise UserError(f"{key}={settings[key]} must be a list of at least one")
     for precision in settings["precisions"]:
         check_choice("precisions", precision, PRECISIONS)
-    for size in settings["batch_sizes"]:
-        check_count("batch_sizes", size)
+    sizes = [check_count("batch_sizes", size) for size in settings["batch_sizes"]]
     overhead = check_flag("trainer_overhead", settings["trainer_overhead"])
-    plain = check_flag("plain", settings["plain"])
-    for size, cell, kind, precision in itertools.product(
-        settings["batch_sizes"], settings["cells"], settings["kinds"], settings["precisions"]
-    ):
-        data = PairsDataModule(build_task(settings["data"] | {"batch_size": size}), seed=0)
-        batches = batches_of(data, "train", count)
-        module = make_module(settings, data, cell, kind)
-        limit = sum(limit_seconds(module.model, batch, precision) for batch in batches)
-        numbers = (*contents(batches), limit)
-        name = f"{kind}, {cell}, batch {size}, {precision}"
-        cases.append(Case(name, bare_loop(module, batches, precision), *numbers, bare=True))
-        if overhead:
-            module = make_module(settings, data, cell, kind)
-            cases.append(Case(f"{name}, trainer", trainer_loop(module, batches, precision, scratch), *numbers))
-        if plain and type(module.model.decoder) in DECODERS:
-            model = make_module(settings, data, cell, kind).model
-            cases.append(Case(f"{name}{PLAIN}", plain_loop(model, batches, precision), *numbers))
+    textbook = check_flag("textbook", settings["textbook"])
+    cases = []
+    for size in sizes:
+        data = PairsDataModule(settings["data"] | {"batch_size": size})
+        batches = list(itertools.islice(data.train_dataloader(), count))
+        for kind, cell, precision in itertools.product(settings["kinds"], settings["cells"], settings["precisions"]):
+            model = make_module(settings["model"], data, cell, kind).model
+            numbers = contents(batches)
+            numbers["limit"] = sum(roofline_seconds(model, batch, precision) for batch in batches)
+            name = f"{kind}, {cell}, batch {size}, {precision}"
+            cases.append(Case(name, bare_loop(model, batches, precision), **numbers))
+            if overhead:
+                module = make_module(settings["model"], data, cell, kind)
+                run = trainer_loop(module, batches, precision, scratch)
+                cases.append(Case(name, run, **numbers, variant="trainer"))
+            if textbook:
+                model = make_module(settings["model"], data, cell, kind, fast=False).model
+                cases.append(Case(name, bare_loop(model, batches, precision), **numbers, variant=TEXTBOOK))
     return cases
 
 
-def make_module(settings: dict[str, Any], data: PairsDataModule, cell: str, kind: str) -> Seq2SeqModule:
-    """Build the module of a case."""
-    torch.manual_seed(0)
-    source, target = data.codecs
-    model = settings["model"]
+def make_module(
+    model: dict[str, Any], data: PairsDataModule, cell: str, kind: str, fast: str | bool = "auto"
+) -> Seq2SeqModule:
+    """Build the module of a case from the section ``model``, with another cell and decoder."""
     parts = {"encoder": model["encoder"] | {"cell": cell}, "decoder": model["decoder"] | {"cell": cell, "kind": kind}}
+    check_model(model | parts)
+    torch.manual_seed(0)
     return Seq2SeqModule(
         model=model | parts,
         handoff="right",
         optimizer={"lr": 1e-3, "warmup": 0.0, "weight_decay": 0.01},
         label_smoothing=0.0,
         scheduled_sampling=0.0,
-        source=source.to_plain(),
-        target=target.to_plain(),
+        source_tokenizer=data.source_tokenizer.to_dict(),
+        target_tokenizer=data.target_tokenizer.to_dict(),
         max_length=1,
         data={},
+        fast=fast,
     )
 
 
-def bare_loop(module: Seq2SeqModule, batches: Sequence[Batch], precision: str) -> Callable[[], None]:
-    """Return a pass of training without a trainer."""
-    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3, fused=True)
-    module.log = lambda *_, **__: None  # pyright: ignore[reportAttributeAccessIssue]
-    module.optimizers = lambda *_, **__: optimizer  # pyright: ignore[reportAttributeAccessIssue]
-    return training_loop(module, lambda batch: module.training_step(batch, 0), optimizer, batches, precision)
+def bare_loop(model: Seq2Seq, batches: Sequence[Batch], precision: str) -> Callable[[], None]:
+    """Return a pass of training without a trainer: forward, backward, clip, step."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
 
+    def run() -> None:
+        model.train()
+        for batch in batches:
+            optimizer.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
+                logits = model(batch.source, batch.source_lengths, batch.inputs).logits  # (B, T, V)
+                loss = F.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), ignore_index=PAD)
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
 
-class Clock(pl.Callback):
-    """Times an epoch without what comes before and after it."""
-
-    def __init__(self) -> None:
-        self.start = self.seconds = 0.0
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start."""
-        self.start = time.perf_counter()
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop."""
-        self.seconds = time.perf_counter() - self.start
+    return run
 
 
 def trainer_loop(
     module: Seq2SeqModule, batches: Sequence[Batch], precision: str, output_dir: Path
 ) -> Callable[[], float]:
-    """Return an epoch of Lightning's trainer over the same batches, with what a run of ours has in its steps."""
-    clock = Clock()
+    """Return an epoch of Lightning's trainer over the batches, with what every step of a run has."""
     loader = DataLoader(list(batches), batch_size=None)  # pyright: ignore[reportArgumentType]
 
     def run() -> float:
+        timer = Timer()
         trainer = pl.Trainer(
             max_epochs=1, accelerator="cpu", devices=1, precision=precision, gradient_clip_val=1.0,  # pyright: ignore[reportArgumentType]
             logger=CSVLogger(output_dir, name="", version=""), log_every_n_steps=10, limit_val_batches=0,
             enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-            callbacks=[BatchSeed(1), clock],
+            callbacks=[BatchSeed(1), timer],
         )  # fmt: skip
         trainer.fit(module, loader)
-        return clock.seconds
+        return timer.time_elapsed("train")
 
     return run
 
 
 def search_cases(settings: dict[str, Any], count: int) -> list[Case]:
-    """Return greedy search and the configured one, by the checkpoint, over its test pairs."""
-    check_choice("search.kind", settings["search"].get("kind"), ["beam"])
-    modules = load_modules(settings["checkpoint"])
-    check_one_vocabulary(modules)
-    module = modules[0].eval()
-    size = check_count("search_batch_size", settings["search_batch_size"])
-    task = build_task(settings["data"] | {"batch_size": size})
-    data = PairsDataModule(task, seed=0, codecs=(module.source, module.target))
-    warn_of_unknown(data.corpus("test"))
-    batches = batches_of(data, "test", count)
-    wanted = build_search(settings["search"], module.max_length, len(module.target.vocabulary))
-    named = {"greedy": Search(wanted.max_length), f"beam {wanted.beam_size}": wanted}
-    if wanted.beam_size == 1:
-        raise UserError("search.beam_size=1 is greedy search, which is timed in any case; give a wider beam")
+    """Return greedy search and the configured beam search with the checkpoint, over its test pairs.
 
-    models = [one.model for one in modules]
+    Args:
+        settings: The config.
+        count: Number of batches in a pass.
+
+    Raises:
+        UserError: If the checkpoint or a setting is not as it must be.
+    """
+    check_choice("search.kind", settings["search"].get("kind"), ["beam"])
+    size = check_count("search_batch_size", settings["search_batch_size"])
+    modules = load_modules(settings["checkpoint"])
+    device = torch.device("cpu")
+    ensemble = make_ensemble(modules, device)
+    module = modules[0]
+    beam = build_search(settings["search"], module.max_length, len(module.target_tokenizer.vocabulary))
+    if isinstance(beam, Greedy):
+        raise UserError("search.beam_size=1 is greedy search, which is timed in any case; give a wider beam")
+    data = PairsDataModule(
+        settings["data"] | {"batch_size": size},
+        source_tokenizer=module.source_tokenizer.to_dict(),
+        target_tokenizer=module.target_tokenizer.to_dict(),
+    )
+    batches = list(itertools.islice(data.test_dataloader(), count))
 
     def run(search: Search) -> None:
-        with torch.inference_mode():
-            for batch in batches:
-                search(models, encode(models, batch.source, batch.source_lengths))
+        for _ in infer(ensemble, batches, device, lambda _, encoded: search(ensemble, encoded)):
+            pass
 
+    searches = {"greedy": Greedy(beam.max_length), f"beam {settings['search']['beam_size']}": beam}
     return [
-        Case(f"{name}, batch {size}", lambda search=search: run(search), *contents(batches), math.nan)
-        for name, search in named.items()
+        Case(f"{name}, batch {size}", lambda search=search: run(search), **contents(batches))
+        for name, search in searches.items()
     ]

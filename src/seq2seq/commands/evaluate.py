@@ -1,67 +1,147 @@
-"""A trained model on a split: its metrics and its predictions."""
+"""Test a checkpoint: metrics and predictions on a split."""
 
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
+import torch
 from omegaconf import DictConfig
 from rich.console import Console
 
-from seq2seq.api import check_one_vocabulary, load_modules
-from seq2seq.data.datamodule import PairsDataModule
-from seq2seq.data.dataset import Corpus
-from seq2seq.data.sources import Split, build_task
-from seq2seq.data.vocabulary import UNK
-from seq2seq.decoding.search import build_search
+from seq2seq.api import find_device, load_modules, make_ensemble
+from seq2seq.data import UNK, PairDataset, PairsDataModule, Split
+from seq2seq.decoding import Ensemble, Search, build_search
 from seq2seq.errors import UserError, check_choice, check_keys
 from seq2seq.handoff.ablation import KEPT, STATES, AlteredBridge
+from seq2seq.metrics import CorpusMetrics
+from seq2seq.nn import Seq2Seq
 from seq2seq.reporting.tables import (
     Prediction,
     Result,
     show_groups,
     show_metrics,
     show_predictions,
-    write_json,
     write_predictions,
 )
 from seq2seq.runs.directory import refuse_used
-from seq2seq.training.build import build_trainer, keep_quiet, plain
+from seq2seq.runs.files import write_json
+from seq2seq.training.build import resolve_config
+from seq2seq.training.evaluation import evaluate_batches
 from seq2seq.training.module import Seq2SeqModule
 
 log = logging.getLogger(__name__)
 
-GIVEN = ("test", "source_column", "target_column", "batch_size")
-"""Settings of a task that the command line may give; the checkpoint fixes the others with its vocabularies."""
+OVERRIDABLE = ("test", "source_column", "target_column", "batch_size")
+"""Settings of the data that the command line may give; the checkpoint fixes the others with its vocabularies."""
+
+PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+"""Names of precisions, as in Lightning, and the type in which matrices are multiplied; None for that of the weights."""
 
 
-def evaluate_split(trainer: pl.Trainer, module: Seq2SeqModule, data: PairsDataModule, split: Split) -> Result:
-    """Judge a model on a split by real decoding and under teacher forcing.
+def evaluate(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Test a checkpoint, print the results and write them to ``output_dir``.
+
+    Raises:
+        UserError: If the checkpoint, a file or a setting is not as it must be.
+    """
+    settings = resolve_config(config)
+    check_keys("", {"data": None} | settings, ["checkpoint", "data", "search", "state", "device", "precision"])
+    refuse_used(output_dir)
+    state = check_choice("state", settings["state"], STATES)
+    dtype = PRECISIONS[check_choice("precision", settings["precision"], PRECISIONS)]
+    device = find_device(settings["device"])
+    modules = load_modules(settings["checkpoint"])
+    if settings["search"].get("n_best") != 1:
+        raise UserError(f"search.n_best={settings['search'].get('n_best')} must be 1 here: the best one is evaluated")
+    module = modules[0]
+    search = build_search(settings["search"], module.max_length, len(module.target_tokenizer.vocabulary))
+    ensemble = make_ensemble(modules, device)
+    if state != KEPT:
+        ensemble = Ensemble([alter_state(one.model, state) for one in modules]).to(device).eval()
+        log.warning("state=%s: these are not the results of the model as it was trained", state)
+    data = data_of_checkpoint(module, settings.get("data"), overrides)
+    with torch.autocast(device.type, dtype) if dtype else nullcontext():
+        result = evaluate_split(ensemble, search, data, "test", device)
+    alone = sum(getattr(model.bridge, "alone", 0) for model in ensemble.models)
+    if alone:
+        log.warning("%d sequences were alone in their batch and kept their own state", alone)
+    content = {
+        "test": result.to_dict(),
+        "state": state,
+        "handoff": module.hparams["handoff"],
+        "search": settings["search"],
+        "checkpoint": settings["checkpoint"],
+    }
+    write_predictions(output_dir / "predictions.tsv", result.predictions)
+    write_json(output_dir / "metrics.json", content)
+    console = Console()
+    show_metrics(console, {"test" if state == KEPT else f"test, state {state}": result})
+    show_groups(console, result)
+    show_predictions(console, result)
+    console.print(f"written to {output_dir}", soft_wrap=True, markup=False)
+    return content
+
+
+def alter_state(model: Seq2Seq, state: str) -> Seq2Seq:
+    """Return the model with a bridge that takes the handed-over state away."""
+    return Seq2Seq(model.encoder, AlteredBridge(model.bridge, state), model.decoder)
+
+
+def evaluate_split(
+    ensemble: Ensemble, search: Search, data: PairsDataModule, split: Split, device: torch.device
+) -> Result:
+    """Evaluate a model on a split by free-running decoding and under teacher forcing.
 
     Args:
-        trainer: Without a logger.
-        module: The trained model; its codecs are those of ``data``.
-        data: Where the split comes from.
+        ensemble: In evaluation mode, on ``device``.
+        search: How to decode.
+        data: With the tokenizers of the model.
         split: ``val`` or ``test``.
+        device: Where to compute.
     """
-    logged = trainer.test(module, dataloaders=data.loader(split), verbose=False)[0]
-    metrics = {name.removeprefix("test/"): value for name, value in logged.items()}
-    predictions = []
-    for row, pair in enumerate(data.pairs(split)):
-        ids = module.predictions[row]
-        correct = ids == module.target.encode(pair.target)
-        predictions.append(Prediction(pair.source, module.target.decode(ids), pair.target, correct, pair.group))
-    return Result(metrics, predictions, data.task.group_name)
+    loader = data.val_dataloader() if split == "val" else data.test_dataloader()
+    metrics, predictions = CorpusMetrics().to(device), {}
+    for batch, decoded in evaluate_batches(ensemble, search, loader, device, metrics):
+        for index, ids, reference in zip(batch.indices.tolist(), decoded, batch.references(), strict=True):
+            pair = data.pairs(split)[index]
+            text = data.target_tokenizer.decode(ids)
+            predictions[index] = Prediction(pair.source, text, pair.target, ids == reference, pair.group)
+    in_order = [predictions[index] for index in range(len(predictions))]
+    return Result(metrics.compute(), in_order, data.source.group_name)
+
+
+def data_of_checkpoint(
+    module: Seq2SeqModule, given: dict[str, Any] | None, overrides: Sequence[str]
+) -> PairsDataModule:
+    """Read the test split that a checkpoint is used on, with the checkpoint's tokenizers.
+
+    Args:
+        module: The trained model.
+        given: ``data`` of the composed config; None to take that of the checkpoint.
+        overrides: Of the command line.
+
+    Raises:
+        UserError: If a setting or a file is not as it must be.
+    """
+    data = PairsDataModule(
+        merge_data(module.hparams["data"], given, overrides),
+        source_tokenizer=module.hparams["source_tokenizer"],
+        target_tokenizer=module.hparams["target_tokenizer"],
+    )
+    data.setup("test")
+    warn_of_unknown(data.dataset("test"))
+    return data
 
 
 def merge_data(trained: dict[str, Any], given: dict[str, Any] | None, overrides: Sequence[str]) -> dict[str, Any]:
-    """Return the settings of the task to evaluate on.
+    """Return the settings of the data to evaluate on.
 
     Args:
         trained: Those of the checkpoint.
         given: ``data`` of the composed config; None without ``data=``.
-        overrides: Of the command line; of a task that is the checkpoint's own, only what they name replaces it.
+        overrides: Of the command line; if the task is the checkpoint's own, only what they name replaces it.
 
     Raises:
         UserError: If they name something that the checkpoint fixes.
@@ -75,64 +155,19 @@ def merge_data(trained: dict[str, Any], given: dict[str, Any] | None, overrides:
         )
     named = {override.lstrip("+").partition("=")[0] for override in overrides}
     for key in sorted(name.removeprefix("data.") for name in named if name.startswith("data.")):
-        if key not in GIVEN:
+        if key not in OVERRIDABLE:
             raise UserError(
                 f"data.{key}={given.get(key)} cannot be given here: the checkpoint fixes it; "
-                f"what can be given is {', '.join(GIVEN)}"
+                f"what can be given is {', '.join(OVERRIDABLE)}"
             )
     if task != own:
         return given | {key: trained[key] for key in ("source_tokens", "target_tokens", "min_count")}
-    return trained | {key: given[key] for key in GIVEN if f"data.{key}" in named}
+    return trained | {key: given[key] for key in OVERRIDABLE if f"data.{key}" in named}
 
 
-def warn_of_unknown(corpus: Corpus) -> None:
-    """Log how many tokens of a file the checkpoint has never seen, if there are any."""
-    for side, sequences in (("source", corpus.sources), ("target", corpus.targets)):
+def warn_of_unknown(dataset: PairDataset) -> None:
+    """Log how many tokens the checkpoint does not know, if there are any."""
+    for side, sequences in (("source", dataset.sources), ("target", dataset.targets)):
         share = float((sequences.ids == UNK).float().mean())
         if share > 0:
             log.warning("%.1f %% of the %s tokens are unknown to the checkpoint", 100 * share, side)
-
-
-def evaluate(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Test a checkpoint, print the results and write them to ``output_dir``.
-
-    Raises:
-        UserError: If the checkpoint, a file or a setting is not what it must be.
-    """
-    keep_quiet()
-    settings = plain(config)
-    check_keys("", {"data": None} | settings, ["checkpoint", "data", "search", "state", "trainer"])
-    refuse_used(output_dir)
-    modules = load_modules(settings["checkpoint"])
-    check_one_vocabulary(modules)
-    module = modules[0]
-    state = check_choice("state", settings["state"], STATES)
-    if state != KEPT:
-        for one in modules:
-            one.model.bridge = AlteredBridge(one.model.bridge, state)
-        log.warning("state=%s: these are not the results of the model as it was trained", state)
-    if settings["search"].get("n_best") != 1:
-        raise UserError(f"search.n_best={settings['search'].get('n_best')} must be 1 here: the best one is judged")
-    module.search = build_search(settings["search"], module.max_length, len(module.target.vocabulary))
-    module.others.extend(one.model for one in modules[1:])
-    task = build_task(merge_data(module.hparams["data"], settings.get("data"), overrides))
-    data = PairsDataModule(task, seed=0, codecs=(module.source, module.target))
-    warn_of_unknown(data.corpus("test"))  # and a file's mistakes are found before anything starts
-    result = evaluate_split(build_trainer(config.trainer, output_dir), module, data, "test")
-    if isinstance(module.model.bridge, AlteredBridge) and module.model.bridge.alone:
-        log.warning("%d rows were alone in their batch and kept their own state", module.model.bridge.alone)
-    console = Console()
-    show_metrics(console, {"test" if state == KEPT else f"test, state {state}": result})
-    show_groups(console, result)
-    show_predictions(console, result)
-    content = {
-        "test": result.to_plain(),
-        "state": state,
-        "handoff": module.hparams["handoff"],
-        "search": settings["search"],
-        "checkpoint": settings["checkpoint"],
-    }
-    write_predictions(output_dir / "predictions.tsv", result.predictions)
-    write_json(output_dir / "metrics.json", content)
-    console.print(f"written to {output_dir}", soft_wrap=True, markup=False)
-    return content

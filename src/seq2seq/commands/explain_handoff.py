@@ -1,4 +1,4 @@
-"""Show and prove the handoff of a model, for `scripts/explain_handoff.py`."""
+"""Show and verify the handoff of a model."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,23 +11,21 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from seq2seq.data.dataset import Sequences
-from seq2seq.data.tokenizer import Codec
-from seq2seq.data.vocabulary import SPECIALS, UNK
+from seq2seq.data import SPECIALS, UNK, FlatSequences, Tokenizer, normalise
 from seq2seq.errors import UserError, check_keys
-from seq2seq.handoff.mistakes import RIGHT, WrongEncoder
+from seq2seq.handoff.mistakes import RIGHT
 from seq2seq.handoff.picture import MOST_STEPS, handoff_picture
-from seq2seq.handoff.verification import DIRECTIONS, EXACT, Measured, measure
-from seq2seq.nn.seq2seq import MODEL_KEYS, Seq2Seq, build_model
-from seq2seq.nn.state import packed_rows
+from seq2seq.handoff.verification import DIRECTIONS, EXACT, Verification, verify
+from seq2seq.nn import Seq2Seq
+from seq2seq.nn.state import h_n_rows
 from seq2seq.reporting.plots import save
-from seq2seq.training.build import plain
+from seq2seq.training.build import check_model, model_from_config, resolve_config
 from seq2seq.training.checkpoints import load_module
 
 TINY_VOCABULARY = 9
 
 SHOWN_FAULTS = 12
-"""What is wrong is listed up to here; one fault shows in many rows."""
+"""Maximum number of faults that are listed; one fault shows in many rows."""
 
 NAMES = {"h": "h_n", "c": "c_n"}
 
@@ -62,15 +60,15 @@ def explain(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
         overrides: Of the command line.
 
     Raises:
-        UserError: If a setting is not what it must be, or the handoff is wrong and not so on purpose.
+        UserError: If a setting is not as it must be, or the handoff is wrong and not on purpose.
     """
-    settings = plain(config)
+    settings = resolve_config(config)
     check_keys("", settings, ["model", "checkpoint", "text", "handoff", "output"])
     if not isinstance(settings["output"], str) or not settings["output"]:
         raise UserError(f"output={settings['output']} must be the name of a file")
     output = Path(settings["output"]).expanduser()
     example = trained(settings, overrides) if settings["checkpoint"] is not None else untrained(settings)
-    measured = measure(example.model, example.source, example.lengths)
+    measured = verify(example.model, example.source, example.lengths)
     console = Console()
     show(console, example, measured)
     try:
@@ -87,11 +85,11 @@ def untrained(settings: dict[str, Any]) -> Example:
     """Build a model of the configured shape, and a small padded batch of made-up ids."""
     if settings["text"] is not None:
         raise UserError(f"text={settings['text']} needs a trained model: give checkpoint=FILE, too")
-    check_keys("model", settings["model"], MODEL_KEYS)
+    check_model(settings["model"])
     torch.manual_seed(0)
-    model = build_model(source_size=TINY_VOCABULARY, target_size=TINY_VOCABULARY, **settings["model"])
-    if settings["handoff"] != RIGHT:
-        model.encoder = WrongEncoder(model.encoder, settings["handoff"])
+    model = model_from_config(
+        settings["model"], source_size=TINY_VOCABULARY, target_size=TINY_VOCABULARY, handoff=settings["handoff"]
+    )
     lengths = torch.tensor([3, 5, 1])
     source = torch.randint(0, TINY_VOCABULARY, (3, 5))
     rows = [[f"t={step}" for step in range(length)] for length in lengths.tolist()]
@@ -105,8 +103,9 @@ def trained(settings: dict[str, Any], overrides: Sequence[str]) -> Example:
         if key == "handoff" or key.split(".")[0] == "model":
             raise UserError(f"{override} cannot be given with checkpoint: it says what the model is")
     module = load_module(str(settings["checkpoint"]))
-    texts = given_texts(settings["text"], module.source)
-    ids = [module.source.encode(text) for text in texts]
+    tokenizer = module.source_tokenizer
+    texts = given_texts(settings["text"], tokenizer)
+    ids = [tokenizer.encode(text) for text in texts]
     for text, row in zip(texts, ids, strict=True):
         if not row or not text.strip() or len(row) > MOST_STEPS:
             raise UserError(f"text={text} has {len(row)} tokens; it must have at least 1 and at most {MOST_STEPS}")
@@ -114,26 +113,27 @@ def trained(settings: dict[str, Any], overrides: Sequence[str]) -> Example:
     ids.append(longest + (2 * longest)[:2])
     notes = [f"row {len(texts)} is there to be longer than the others, so that they are padded"]
     for row, text in enumerate(texts):
-        unknown = [token for token, number in zip(module.source.split(text), ids[row], strict=True) if number == UNK]
+        tokens = tokenizer.tokenize(normalise(text))
+        unknown = [token for token, number in zip(tokens, ids[row], strict=True) if number == UNK]
         if unknown:
             notes.append(f"row {row}: unknown to the checkpoint, and read as {SPECIALS[UNK]}: {' '.join(unknown)}")
-    sequences = Sequences(ids)
+    sequences = FlatSequences(ids)
     return Example(
         module.model,
         module.hparams["model"],
         module.hparams["handoff"],
-        [module.source.vocabulary.tokens(row) for row in ids],
+        [tokenizer.vocabulary.tokens(row) for row in ids],
         sequences.padded(torch.arange(len(ids))),
         sequences.lengths,
         notes,
     )
 
 
-def given_texts(given: object, codec: Codec) -> list[str]:
+def given_texts(given: object, tokenizer: Tokenizer) -> list[str]:
     """Return the texts to explain; without any, two made of the symbols that the checkpoint knows."""
     if given is None:
-        symbols = range(len(SPECIALS), len(codec.vocabulary))
-        return [codec.decode(symbols[:size]) for size in (5, 3)]
+        symbols = range(len(SPECIALS), len(tokenizer.vocabulary))
+        return [tokenizer.decode(symbols[:size]) for size in (5, 3)]
     texts = []
     for text in given if isinstance(given, list) else [given]:
         if not isinstance(text, str):  # Hydra has read a number or a flag, and its letters are gone
@@ -144,7 +144,7 @@ def given_texts(given: object, codec: Codec) -> list[str]:
     return texts
 
 
-def show(console: Console, example: Example, measured: Measured) -> None:
+def show(console: Console, example: Example, measured: Verification) -> None:
     """Print the batch, where its final states stand in ``output``, which of them reach the decoder, and the proof."""
     encoder, decoder = example.settings["encoder"], example.settings["decoder"]
     shapes = [
@@ -176,14 +176,14 @@ def show_batch(console: Console, example: Example) -> None:
         console.print(Text(note), soft_wrap=True)
 
 
-def show_places(console: Console, name: str, measured: Measured, steps: Tensor, gaps: Tensor) -> None:
+def show_places(console: Console, name: str, measured: Verification, steps: Tensor, gaps: Tensor) -> None:
     """Print each packed row of ``h_n`` or ``c_n``: what it is, and where it stands in ``output`` or how far it is."""
     layers, directions, rows_of_batch = steps.shape
     shape = (layers * directions, rows_of_batch, measured.hidden_size)
     table = Table(title=f"{name}, as PyTorch packs it: (L * D, B, H) = {shape}")
     for column in (name, "layer", "direction", "state", "stands in output at", "difference"):
         table.add_column(column)
-    for layer, rows in enumerate(packed_rows(layers, directions).tolist()):
+    for layer, rows in enumerate(h_n_rows(layers, directions).tolist()):
         for direction, row in enumerate(rows):
             here, found = gaps[layer, direction], gaps[layer, direction] <= EXACT
             place, difference = "nowhere", f"at least {here.min():.1g}"
@@ -198,7 +198,7 @@ def show_places(console: Console, name: str, measured: Measured, steps: Tensor, 
     console.print(table)
 
 
-def where(steps: Tensor, measured: Measured, direction: int) -> str:
+def where(steps: Tensor, measured: Verification, direction: int) -> str:
     """Say at which step, and in which slice, the rows of the batch stand in ``output``."""
     size = measured.hidden_size
     units = f"{size}:" if direction else f":{size}"
@@ -216,7 +216,7 @@ def show_reach(console: Console, title: str, name: str, sizes: Tensor) -> None:
         return
     table = Table(title=f"{title}: mean size of the gradient")
     table.add_column("")
-    for layer, rows in enumerate(packed_rows(*sizes.shape[1:]).tolist()):
+    for layer, rows in enumerate(h_n_rows(*sizes.shape[1:]).tolist()):
         for direction, row in enumerate(rows):
             table.add_column(f"{name}[{row}]\nlayer {layer}\n{DIRECTIONS[direction]}", justify="right")
     for layer in reversed(range(len(sizes))):
@@ -225,10 +225,10 @@ def show_reach(console: Console, title: str, name: str, sizes: Tensor) -> None:
     console.print(table)
 
 
-def show_proof(console: Console, measured: Measured) -> None:
+def show_proof(console: Console, measured: Verification) -> None:
     """Print what holds, or what does not."""
     if not measured.faults:
-        console.print("Proved on this batch, in float64:")
+        console.print("Verified on this batch, in float64:")
         console.print("  the top layer's final states stand in output at each row's own ends;")
         console.print("  every row alone gives what it gives in the batch, state and output;")
         if measured.compared:

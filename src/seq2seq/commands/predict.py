@@ -1,4 +1,4 @@
-"""Line by line from a file or stdin to a file or stdout, for `scripts/predict.py`."""
+"""Predict line by line, from a file or stdin to a file or stdout."""
 
 import io
 import json
@@ -16,16 +16,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from seq2seq.api import Hypothesis, Predictor, load_modules
 from seq2seq.data.lines import decode_lines, open_file
-from seq2seq.decoding.greedy import Alignment
-from seq2seq.decoding.search import build_search
+from seq2seq.decoding import Alignment, build_search
 from seq2seq.errors import UserError, check_count, check_flag, check_keys
 from seq2seq.nn.attention import NoAttention
 from seq2seq.reporting.plots import HEATMAP_LIMIT, attention_heatmap, save
 from seq2seq.runs.files import check_different, output_file
-from seq2seq.training.build import plain
+from seq2seq.training.build import resolve_config
 
 CHUNK = 100
-"""How many batches of lines are read before they are sorted by length and predicted: memory stays bounded."""
+"""Number of batches of lines that are read, sorted by length and predicted at once, so that memory stays bounded."""
 
 JSON_LINES = ".jsonl"
 
@@ -36,32 +35,32 @@ def predict(config: DictConfig) -> None:
     """Predict line by line, from ``input`` or stdin to ``output`` or stdout.
 
     Raises:
-        UserError: If the checkpoint, a file or a line is not what it must be.
+        UserError: If the checkpoint, a file or a line is not as it must be.
     """
-    settings = plain(config)
+    settings = resolve_config(config)
     check_keys("", settings, KEYS)
     batch_size = check_count("batch_size", settings["batch_size"])
     scores = check_flag("scores", settings["scores"])
     modules = load_modules(settings["checkpoint"])
-    search = build_search(settings["search"], modules[0].max_length, len(modules[0].target.vocabulary))
+    search = build_search(settings["search"], modules[0].max_length, len(modules[0].target_tokenizer.vocabulary))
     predictor = Predictor(modules, settings["device"], search)
-    given, wanted = settings["input"], settings["output"]
+    given, output = settings["input"], settings["output"]
     attention = settings["attention"] if isinstance(settings["attention"], str) else None
-    check_different(input=given, output=wanted, attention=attention)
-    with opened_input(given) as source, attention_writer(settings["attention"], predictor) as look:
+    check_different(input=given, output=output, attention=attention)
+    with open_input(given) as source, attention_writer(settings["attention"], predictor) as write_attention:
         lines = decode_lines(source, "<stdin>" if given is None else str(given))
         chunk = CHUNK * batch_size
         if given is None and sys.stdin.isatty():  # someone who types wants each answer at once
             chunk = 1
-            Console(stderr=True).print("one text a line; Ctrl-D ends")
-        if wanted is None:
-            predict_lines(predictor, lines, utf8_stdout(), batch_size, chunk, scores, look)
+            Console(stderr=True).print("one text per line; Ctrl-D ends")
+        if output is None:
+            predict_lines(predictor, lines, utf8_stdout(), batch_size, chunk, scores, write_attention)
             return
-        with progress(source, str(wanted)) as advance, output_file(Path(str(wanted)).expanduser(), "output") as file:
-            predict_lines(predictor, advance(lines), file, batch_size, chunk, scores, look)
+        with progress(source, str(output)) as track, output_file(Path(str(output)).expanduser(), "output") as file:
+            predict_lines(predictor, track(lines), file, batch_size, chunk, scores, write_attention)
 
 
-def opened_input(given: object) -> BinaryIO:
+def open_input(given: object) -> BinaryIO:
     """Return a file, or stdin, open for reading bytes."""
     if given is not None:
         return open_file(str(given), "input")
@@ -80,7 +79,7 @@ def utf8_stdout() -> IO[str]:
 
 
 def write_lines(output: IO[str], lines: Iterable[str]) -> None:
-    """Write lines for a reader who may be waiting for them, or may have left.
+    """Write lines and flush, as their reader may be waiting.
 
     Raises:
         UserError: If they cannot be written.
@@ -96,41 +95,44 @@ def write_lines(output: IO[str], lines: Iterable[str]) -> None:
 
 Lines = Iterator[tuple[int, str]]
 
-Look = Callable[[int, str, Hypothesis], None]
-"""Takes a line's number from 1, its text and the best prediction for it."""
+AttentionWriter = Callable[[int, str, Hypothesis], None]
+"""Takes the number of a line, from 1, its text, and the best prediction for it."""
 
 
 @contextmanager
 def progress(source: BinaryIO, name: str) -> Iterator[Callable[[Lines], Lines]]:
-    """Show on stderr, if that is a terminal, how much of an open file has been read; without a size, how many lines."""
+    """Show on stderr, if it is a terminal, how much of an open file has been read; without a size, how many lines."""
     size = os.fstat(source.fileno()).st_size if source.seekable() else 0
     columns = (TextColumn(name), BarColumn(), TextColumn("{task.fields[lines]} lines"), TimeElapsedColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(name, total=size or None, lines=0)
 
-        def advance(lines: Lines) -> Lines:
+        def track(lines: Lines) -> Lines:
             for number, line in lines:
                 if number % CHUNK == 0:
                     bar.update(task, completed=source.tell() if size else 0, lines=number)
                 yield number, line
 
-        yield advance
+        yield track
 
 
 @contextmanager
-def attention_writer(wanted: object, predictor: Predictor) -> Iterator[Look]:
-    """Give what keeps the attention for each line.
+def attention_writer(wanted: object, predictor: Predictor) -> Iterator[AttentionWriter]:
+    """Provide a function that writes the attention of each line.
 
     Args:
-        wanted: False or None for nothing; a file that ends in ``.jsonl`` for a line of JSON each, with tokens and
-            weights; a folder for a heatmap each, true for one named ``attention``.
-        predictor: Whose.
+        wanted: False or None for nothing; a file that ends in ``.jsonl`` for one line of JSON each, with tokens and
+            weights; a folder for one heatmap each; True for a folder named ``attention``.
+        predictor: The predictor whose attention is written.
+
+    Raises:
+        UserError: If there is no attention, or it cannot be written there.
     """
     if wanted in (False, None):
         yield lambda *_: None
         return
-    if all(isinstance(model.decoder.attention, NoAttention) for model in predictor.models):
+    if all(isinstance(model.decoder.attention, NoAttention) for model in predictor.ensemble.models):  # pyright: ignore[reportAttributeAccessIssue]
         raise UserError(f"attention={wanted}: the checkpoint has model.attention=none, so there are no weights to show")
     path = Path("attention" if wanted is True else str(wanted)).expanduser()
     if path.suffix == JSON_LINES:
@@ -142,20 +144,20 @@ def attention_writer(wanted: object, predictor: Predictor) -> Iterator[Look]:
     try:
         path.mkdir(parents=True)
     except OSError as error:
-        raise UserError(f"attention={path} cannot be made: {error.strerror}") from error
+        raise UserError(f"attention={path} cannot be created: {error.strerror}") from error
     yield lambda number, text, prediction: draw_alignment(path / f"{number}.png", predictor, text, prediction)
 
 
-def aligned(predictor: Predictor, text: str, prediction: Hypothesis) -> Alignment | None:
-    """Return the alignment of a line; None for an empty one."""
+def align(predictor: Predictor, text: str, prediction: Hypothesis) -> Alignment | None:
+    """Return the alignment of a line; None for an empty line."""
     if not text.strip():
         return None
     return predictor.align(text, prediction)
 
 
 def write_alignment(file: IO[str], predictor: Predictor, text: str, prediction: Hypothesis) -> None:
-    """Write a line of JSON: the source tokens, the predicted ones with their end, and a row of weights for each."""
-    alignment = aligned(predictor, text, prediction)
+    """Write a line of JSON: the source tokens, the predicted tokens with their end, and a row of weights for each."""
+    alignment = align(predictor, text, prediction)
     content = {"source": [], "prediction": [], "weights": []}
     if alignment is not None:
         weights = [[round(weight, 6) for weight in row] for row in alignment.weights.tolist()]
@@ -165,7 +167,7 @@ def write_alignment(file: IO[str], predictor: Predictor, text: str, prediction: 
 
 def draw_alignment(path: Path, predictor: Predictor, text: str, prediction: Hypothesis) -> None:
     """Draw a heatmap."""
-    alignment = aligned(predictor, text, prediction)
+    alignment = align(predictor, text, prediction)
     if alignment is None:
         return
     longest = max(alignment.weights.shape)
@@ -178,12 +180,18 @@ def draw_alignment(path: Path, predictor: Predictor, text: str, prediction: Hypo
 
 
 def predict_lines(
-    predictor: Predictor, lines: Lines, output: IO[str], batch_size: int, chunk: int, scores: bool, look: Look
+    predictor: Predictor,
+    lines: Lines,
+    output: IO[str],
+    batch_size: int,
+    chunk: int,
+    scores: bool,
+    write_attention: AttentionWriter,
 ) -> None:
     """Write N lines for each line, in order, the best first."""
     while read := list(islice(lines, chunk)):
-        predictions = predictor.n_best([line for _, line in read], batch_size, scored=scores)
+        predictions = predictor.n_best([line for _, line in read], batch_size)
         best = (hypothesis for hypotheses in predictions for hypothesis in hypotheses)
         write_lines(output, (f"{text}\t{log_prob:.4f}\n" if scores else f"{text}\n" for text, log_prob, _ in best))
         for (number, line), hypotheses in zip(read, predictions, strict=True):
-            look(number, line, hypotheses[0])
+            write_attention(number, line, hypotheses[0])

@@ -13,37 +13,39 @@ from omegaconf import DictConfig
 from pytorch_lightning.callbacks import EMAWeightAveraging
 from rich.console import Console
 
-from seq2seq.api import Predictor
+from seq2seq.api import Predictor, make_ensemble
 from seq2seq.commands.evaluate import evaluate_split
-from seq2seq.data.datamodule import PairsDataModule
-from seq2seq.data.sources import build_task
+from seq2seq.data import PairsDataModule
+from seq2seq.decoding import Greedy
 from seq2seq.errors import UserError, check_choice, check_count, check_flag, check_keys, check_mapping, check_number
-from seq2seq.nn.seq2seq import MODEL_KEYS
+from seq2seq.metrics.corpus import MONITOR
 from seq2seq.reporting.plots import HEATMAP_LIMIT, attention_heatmap, learning_curves, save
-from seq2seq.reporting.tables import Result, show_groups, show_metrics, show_predictions, write_json, write_predictions
-from seq2seq.runs.directory import CONFIG, METRICS, check_resumable, claimed, finished, keep_old_rows, refuse_used
+from seq2seq.reporting.tables import Result, show_groups, show_metrics, show_predictions, write_predictions
+from seq2seq.runs.directory import CONFIG, METRICS, finished, lock_run_dir, refuse_used
+from seq2seq.runs.files import write_json
 from seq2seq.training.build import (
     MATMUL_PRECISIONS,
     TRAINER_CONTENT,
     build_loggers,
     build_trainer,
-    keep_quiet,
-    plain,
-    products_in,
+    check_model,
+    matmul_precision,
+    resolve_config,
+    silence_expected_warnings,
 )
-from seq2seq.training.callbacks import MONITOR, BatchSeed, ExactMatchStopping, RunCheckpoint
+from seq2seq.training.callbacks import BatchSeed, ExactMatchStopping, RunCheckpoint
 from seq2seq.training.checkpoints import load_module, read_checkpoint
 from seq2seq.training.module import Seq2SeqModule
+from seq2seq.training.resume import check_resumable, keep_logged_rows
 
 log = logging.getLogger(__name__)
 
 SECTIONS = {
     "": ["data", "model", "handoff", "logger", "trainer", "optimizer", "early_stopping", "search", "seed", "resume",
-         "skip_finished", "label_smoothing", "scheduled_sampling", "weight_averaging", "matmul_precision"],
+         "fast", "skip_finished", "label_smoothing", "scheduled_sampling", "weight_averaging", "matmul_precision"],
     "optimizer": ["lr", "warmup", "weight_decay"],
     "early_stopping": ["patience"],
     "search": ["max_length"],
-    "model": MODEL_KEYS,
 }  # fmt: skip
 """The keys of a training config; those of its other sections are checked by what reads them."""
 
@@ -63,13 +65,12 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
         The content of ``metrics.json``.
 
     Raises:
-        UserError: If a setting or a file is not what it must be; nothing has been trained or written then.
+        UserError: If a setting or a file is not as it must be; nothing has been trained or written then.
         SystemExit: With code 130 if the user interrupts.
     """
-    keep_quiet()
-    settings = plain(config)
-    for section, keys in SECTIONS.items():
-        check_keys(section, settings[section] if section else settings, keys)
+    silence_expected_warnings()
+    settings = resolve_config(config)
+    check_settings(settings)
     resume = settings["resume"]
     skip = check_flag("skip_finished", settings["skip_finished"])
     if skip and (content := finished(output_dir, settings)):
@@ -79,14 +80,14 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
         refuse_used(output_dir, resume)
     seed = check_count("seed", settings["seed"], minimum=0, maximum=2**32 - 1)
     pl.seed_everything(seed, workers=True, verbose=False)
-    data = load_data(settings)
+    saved = read_checkpoint(resume, "resume") if resume else {"epoch": -1, "global_step": 0}
+    data = PairsDataModule(settings["data"], seed=seed, first_epoch=saved["epoch"] + 1)
+    data.setup()
     module = build_module(settings, data)
     precision = check_choice("matmul_precision", settings["matmul_precision"], MATMUL_PRECISIONS)
     decay = check_number("weight_averaging", settings["weight_averaging"], 0, 1)
-    saved = read_checkpoint(resume, "resume") if resume else {"epoch": -1, "global_step": 0}
     if resume:
         check_resumable(module.hparams, saved, resume, averaging=decay > 0)
-    data.first_epoch = saved["epoch"] + 1
     check_end(settings["trainer"], data.first_epoch, batches=len(data.train_dataloader()))
     resumed_from = Path(resume).expanduser().parent if resume else None
     best = RunCheckpoint(output_dir, "best", MONITOR, resumed_from)
@@ -95,58 +96,58 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
     loggers = build_loggers(config.logger, output_dir)
     averaging = [EMAWeightAveraging(decay=decay)] if decay else []
     trainer = build_trainer(config.trainer, output_dir, [BatchSeed(seed), *averaging, stopping, best, last], loggers)
-    judge = build_trainer(config.trainer, output_dir)
 
-    with claimed(output_dir, settings, overrides, resume=resume, anew=skip):
-        keep_old_rows(loggers, output_dir, saved["global_step"])
+    with lock_run_dir(output_dir, settings, overrides, resume=resume, anew=skip):
+        keep_logged_rows(loggers, output_dir, saved["global_step"])
         for logger in loggers:
             logger.log_hyperparams(settings)
         log.info("%s", describe(module, data))
         with checkpoints_named_on_interrupt(output_dir):
             start = time.monotonic()
-            with products_in(precision):
+            with matmul_precision(precision):
                 trainer.fit(module, data, ckpt_path=resume, weights_only=True)
             seconds = time.monotonic() - start
             if not best.path.exists():
                 raise UserError("trainer: training ended before the first validation: there is no checkpoint to test")
-            return finish(output_dir, judge, load_module(str(best.path)), data, seconds)
+            return finish(output_dir, trainer, load_module(str(best.path)), data, seconds)
 
 
-def load_data(settings: dict[str, Any]) -> PairsDataModule:
-    """Read and encode every split, so that a mistake in a file is found before anything starts."""
-    data = PairsDataModule(build_task(settings["data"]), seed=settings["seed"])
-    for split in ("train", "val", "test"):
-        data.corpus(split)
-    return data
+def check_settings(settings: dict[str, Any]) -> None:
+    """Check the keys of the config."""
+    for section, keys in SECTIONS.items():
+        check_keys(section, settings[section] if section else settings, keys)
+    check_model(settings["model"])
 
 
 def build_module(settings: dict[str, Any], data: PairsDataModule) -> Seq2SeqModule:
     """Build the module for the vocabularies of the data."""
-    source, target = data.codecs
     max_length = settings["search"]["max_length"]
-    if max_length is None:  # twice the longest training target, without its begin and end
-        max_length = 2 * (int(data.corpus("train").targets.lengths.max()) - 2)
-    values = {key: getattr(data.task, key) for key in settings["data"] if key != "task"}
+    if max_length is None:
+        max_length = 2 * int(data.dataset("train").targets.lengths.max())
     return Seq2SeqModule(
         model=settings["model"],
         handoff=settings["handoff"],
         optimizer=settings["optimizer"],
         label_smoothing=settings["label_smoothing"],
         scheduled_sampling=settings["scheduled_sampling"],
-        source=source.to_plain(),
-        target=target.to_plain(),
+        source_tokenizer=data.source_tokenizer.to_dict(),
+        target_tokenizer=data.target_tokenizer.to_dict(),
         max_length=max_length,
-        data={"task": settings["data"]["task"]} | values,
+        data=data.source.to_dict(),
+        fast=settings["fast"],
     )
 
 
 def check_end(trainer: dict[str, Any], done: int, batches: int) -> None:
-    """Refuse a run that has no end, or none that leaves anything.
+    """Raise if training never stops, or stops before the first checkpoint.
 
     Args:
         trainer: Its arguments.
         done: Epochs that are done already.
         batches: Of an epoch.
+
+    Raises:
+        UserError: In either case.
     """
     check_mapping("trainer", trainer, TRAINER_CONTENT)
     epochs = check_count("trainer.max_epochs", trainer.get("max_epochs"), minimum=-1)
@@ -156,8 +157,8 @@ def check_end(trainer: dict[str, Any], done: int, batches: int) -> None:
             "trainer.max_epochs=-1 sets no end, and the learning rate falls to zero at the end; "
             "give a number of epochs, or trainer.max_steps"
         )
-    batches_a_step = check_count("trainer.accumulate_grad_batches", trainer.get("accumulate_grad_batches", 1))
-    next_validation = (done + 1) * math.ceil(batches / batches_a_step)
+    batches_per_step = check_count("trainer.accumulate_grad_batches", trainer.get("accumulate_grad_batches", 1))
+    next_validation = (done + 1) * math.ceil(batches / batches_per_step)
     if 0 <= steps < next_validation:
         raise UserError(
             f"trainer.max_steps={steps} ends before the next validation, after step {next_validation}; "
@@ -170,19 +171,22 @@ def check_end(trainer: dict[str, Any], done: int, batches: int) -> None:
 
 
 def describe(module: Seq2SeqModule, data: PairsDataModule) -> str:
-    """Say in one line what is trained on what."""
-    symbols = f"{len(module.source.vocabulary)} source and {len(module.target.vocabulary)} target symbols"
-    return f"{len(data.corpus('train'))} training pairs, {symbols}, {parameters(module)} parameters"
+    """Return one line on what is trained on what."""
+    symbols = (len(tokenizer.vocabulary) for tokenizer in (module.source_tokenizer, module.target_tokenizer))
+    pairs = len(data.dataset("train"))
+    return "{} training pairs, {} source and {} target symbols, {} parameters".format(
+        pairs, *symbols, count_parameters(module)
+    )
 
 
-def parameters(module: Seq2SeqModule) -> int:
-    """Count the trained numbers."""
+def count_parameters(module: Seq2SeqModule) -> int:
+    """Return the number of trained numbers."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 @contextmanager
 def checkpoints_named_on_interrupt(output_dir: Path) -> Iterator[None]:
-    """Turn Ctrl-C into exit code 130, and say which checkpoints are kept."""
+    """Turn Ctrl-C into exit code 130, and log which checkpoints are kept."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit) as stop:
@@ -199,16 +203,20 @@ def checkpoints_named_on_interrupt(output_dir: Path) -> Iterator[None]:
 
 
 def finish(
-    output_dir: Path, judge: pl.Trainer, module: Seq2SeqModule, data: PairsDataModule, seconds: float
+    output_dir: Path, trainer: pl.Trainer, module: Seq2SeqModule, data: PairsDataModule, seconds: float
 ) -> dict[str, Any]:
-    """Judge the best checkpoint, write the results, print and draw them, and return what ``metrics.json`` holds."""
-    results = {
-        "validation": evaluate_split(judge, module, data, "val"),
-        "test": evaluate_split(judge, module, data, "test"),
-    }
-    content = {split: result.to_plain() for split, result in results.items()} | {
+    """Evaluate the best checkpoint, write the results, print and draw them, and return what ``metrics.json`` holds."""
+    device, search = trainer.strategy.root_device, Greedy(module.max_length)
+    module.model = trainer.precision_plugin.convert_module(module.model)  # pyright: ignore[reportAttributeAccessIssue]
+    ensemble = make_ensemble([module], device)
+    with trainer.precision_plugin.forward_context():
+        results = {
+            "validation": evaluate_split(ensemble, search, data, "val", device),
+            "test": evaluate_split(ensemble, search, data, "test", device),
+        }
+    content = {split: result.to_dict() for split, result in results.items()} | {
         "handoff": module.hparams["handoff"],
-        "parameters": parameters(module),
+        "parameters": count_parameters(module),
         "seconds": round(seconds, 1),
         "best_checkpoint": str((output_dir / "best.ckpt").absolute()),
     }
@@ -218,14 +226,14 @@ def finish(
     show_metrics(console, results)
     show_groups(console, results["test"])
     show_predictions(console, results["test"])
-    summary = f"{parameters(module):,} parameters, {seconds:.0f} s of training"
+    summary = f"{count_parameters(module):,} parameters, {seconds:.0f} s of training"
     console.print(f"{summary}; best checkpoint: {content['best_checkpoint']}", soft_wrap=True, markup=False)
     draw(output_dir, module, results["test"])
     return content
 
 
 def draw(output_dir: Path, module: Seq2SeqModule, test: Result) -> None:
-    """Draw the learning curves, and the attention on the first few test rows that are not too long, misses first."""
+    """Draw the learning curves, and the attention of the first few test items that are not too long, misses first."""
     metrics = output_dir / "metrics.csv"
     if metrics.exists():
         save(learning_curves(metrics), output_dir / "learning_curves.png")
@@ -234,7 +242,8 @@ def draw(output_dir: Path, module: Seq2SeqModule, test: Result) -> None:
     for row in test.misses_first():
         if drawn == HEATMAPS:
             return
-        if max(len(module.source.split(row.source)), len(module.target.split(row.prediction))) > HEATMAP_LIMIT:
+        source, target = module.source_tokenizer.tokenize(row.source), module.target_tokenizer.tokenize(row.prediction)
+        if max(len(source), len(target)) > HEATMAP_LIMIT:
             continue
         alignment = predictor.align(row.source, predictor.n_best([row.source])[0][0])
         if alignment is None:

@@ -1,25 +1,22 @@
-"""From lines of text to padded batches of token ids."""
+"""From pairs of texts to padded batches of token ids."""
 
 from seq2seq.data.batch import Batch
 from seq2seq.data.datamodule import PairsDataModule
-from seq2seq.data.dataset import Corpus
+from seq2seq.data.dataset import FlatSequences, PairDataset
 from seq2seq.data.sampler import BucketSampler
-from seq2seq.data.sources import Pair, Task, build_task
-from seq2seq.data.tokenizer import Codec
-from seq2seq.data.vocabulary import BOS, EOS, PAD, UNK, Vocabulary
+from seq2seq.data.sources import SOURCES, DataSource, Pair, Split, build_source
+from seq2seq.data.tokenizer import (
+    TOKENIZERS,
+    CharacterTokenizer,
+    SpaceTokenizer,
+    Tokenizer,
+    normalise,
+    tokenizer_from_dict,
+)
+from seq2seq.data.vocabulary import BOS, EOS, PAD, SPECIALS, UNK, Vocabulary
 
 __all__ = [
-    "BOS",
-    "EOS",
-    "PAD",
-    "UNK",
-    "Batch",
-    "BucketSampler",
-    "Codec",
-    "Corpus",
-    "Pair",
-    "PairsDataModule",
-    "Task",
-    "Vocabulary",
-    "build_task",
-]
+    "BOS", "EOS", "PAD", "SOURCES", "SPECIALS", "TOKENIZERS", "UNK", "Batch", "BucketSampler", "CharacterTokenizer",
+    "DataSource", "FlatSequences", "Pair", "PairDataset", "PairsDataModule", "SpaceTokenizer", "Split", "Tokenizer",
+    "Vocabulary", "build_source", "normalise", "tokenizer_from_dict",
+]  # fmt: skip

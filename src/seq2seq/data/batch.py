@@ -1,40 +1,77 @@
-"""A padded batch of source and target."""
+"""A padded batch of sources and targets; the only module that knows where begin and end of a target are."""
 
 from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+from seq2seq.data.vocabulary import BOS, EOS, PAD
 
 
 class Batch(NamedTuple):
-    """A padded batch; lengths stay on the CPU, where packing wants them.
+    """A padded batch.
 
     Attributes:
         source: Token ids, right-padded, ``(B, S)``.
-        source_lengths: Real tokens of each row, on the CPU, ``(B,)``.
+        source_lengths: Number of tokens of each source, on the CPU, where packing needs it, ``(B,)``.
         target: Begin, the token ids, end, then padding, ``(B, T + 1)``.
-        target_lengths: Tokens to predict in each row, the end included, on the CPU, ``(B,)``.
-        rows: Where each row stands in its corpus, on the CPU, ``(B,)``.
+        target_lengths: Number of tokens to predict, the end included, on the CPU, ``(B,)``.
+        indices: Position of each pair in its dataset, on the CPU, ``(B,)``.
+
+    Example:
+        >>> ids, lengths = torch.tensor([[7, 8], [9, 0]]), torch.tensor([2, 1])
+        >>> batch = Batch.from_padded(ids, lengths, ids, lengths, torch.arange(2))
+        >>> batch.inputs
+        tensor([[1, 7, 8],
+                [1, 9, 2]])
+        >>> batch.labels
+        tensor([[7, 8, 2],
+                [9, 2, 0]])
+        >>> batch.references()
+        [[7, 8], [9]]
     """
 
     source: Tensor
     source_lengths: Tensor
     target: Tensor
     target_lengths: Tensor
-    rows: Tensor
+    indices: Tensor
+
+    @classmethod
+    def from_padded(
+        cls, source: Tensor, source_lengths: Tensor, target: Tensor, target_lengths: Tensor, indices: Tensor
+    ) -> Self:
+        """Return a batch of targets that have no begin and end yet.
+
+        Args:
+            source: Token ids, right-padded, ``(B, S)``.
+            source_lengths: Number of tokens of each source, ``(B,)``.
+            target: Token ids without begin and end, right-padded, ``(B, T - 1)``.
+            target_lengths: Number of tokens of each target, without begin and end, ``(B,)``.
+            indices: Position of each pair in its dataset, ``(B,)``.
+        """
+        target = F.pad(F.pad(target, (1, 0), value=BOS), (0, 1), value=PAD)
+        target.scatter_(1, (target_lengths + 1).unsqueeze(1), EOS)
+        return cls(source, source_lengths, target, target_lengths + 1, indices)
 
     @property
     def inputs(self) -> Tensor:
-        """What the decoder reads under teacher forcing, ``(B, T)``."""
+        """The decoder's inputs under teacher forcing, ``(B, T)``."""
         return self.target[:, :-1]
 
     @property
     def labels(self) -> Tensor:
-        """What it must predict after each input, ``(B, T)``."""
+        """The tokens to predict, one for each input, ``(B, T)``."""
         return self.target[:, 1:]
 
+    def references(self) -> list[list[int]]:
+        """Return the token ids of each target, without begin, end and padding."""
+        lengths = (self.target_lengths - 1).tolist()
+        return [ids[:length] for ids, length in zip(self.labels.tolist(), lengths, strict=True)]
+
     def to(self, device: torch.device) -> Self:
-        """Return the batch with its ids on ``device`` and its lengths where they are."""
+        """Return the batch with its ids on ``device``; lengths and indices stay on the CPU."""
         return self._replace(
             source=self.source.to(device, non_blocking=True), target=self.target.to(device, non_blocking=True)
         )

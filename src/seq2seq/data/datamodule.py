@@ -1,86 +1,157 @@
-"""A task's pairs as loaders of batches."""
+"""The pairs of a data source as loaders of batches."""
 
-from functools import cached_property
+from typing import Any
 
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from seq2seq.data.batch import Batch
-from seq2seq.data.dataset import Corpus
+from seq2seq.data.dataset import PairDataset, TokenSequences
 from seq2seq.data.sampler import BucketSampler
-from seq2seq.data.sources import Pair, Split, Task
-from seq2seq.data.tokenizer import Codec, split
+from seq2seq.data.sources import Pair, Split, build_source
+from seq2seq.data.tokenizer import Tokenizer, normalise, tokenizer_from_dict
 from seq2seq.data.vocabulary import Vocabulary
 from seq2seq.errors import UserError
 
+STAGES: dict[str | None, tuple[Split, ...]] = {
+    "fit": ("train", "val"),
+    "validate": ("val",),
+    "test": ("test",),
+    None: ("train", "val", "test"),
+}
+"""The splits that each of Lightning's stages needs; None stands for all stages."""
+
 
 class PairsDataModule(LightningDataModule):
-    """Encodes the pairs of a task and loads them in batches of like length.
+    """Reads, encodes and batches the pairs of a data source. Each split is read once, when it is first needed.
 
     Args:
-        task: Where the pairs come from, and how they are tokenised and batched.
-        seed: Of the order of the training batches.
-        codecs: Source and target codec of a trained model; without them, vocabularies are counted in the training
-            pairs.
+        data: The section ``data`` of a config.
+        seed: Seed of the order of the training batches.
+        source_tokenizer: `Tokenizer.to_dict` of a trained model; None to build the vocabulary from the training pairs.
+        target_tokenizer: The same for the target.
+        first_epoch: The epoch whose order comes first; above 0 in a run that resumes. The trainer sets the epoch, too,
+            but workers read ahead of it.
+
+    Raises:
+        UserError: If a setting is not allowed, or later, if a file is not as it must be.
+
+    Example:
+        >>> sizes = {"train_size": 5, "val_size": 3, "test_size": 2, "min_letters": 2, "max_letters": 4}
+        >>> tokens = {"source_tokens": "spaces", "target_tokens": "spaces", "min_count": 1}
+        >>> loading = {"batch_size": 2, "max_epochs": 1, "num_workers": 0}
+        >>> data = PairsDataModule({"task": "reverse", "seed": 0} | sizes | tokens | loading)
+        >>> data.setup("fit")
+        >>> [len(batch.indices) for batch in data.val_dataloader()]
+        [2, 1]
     """
 
-    def __init__(self, task: Task, *, seed: int, codecs: tuple[Codec, Codec] | None = None) -> None:
+    def __init__(
+        self,
+        data: dict[str, Any],
+        *,
+        seed: int = 0,
+        source_tokenizer: dict[str, Any] | None = None,
+        target_tokenizer: dict[str, Any] | None = None,
+        first_epoch: int = 0,
+    ) -> None:
         super().__init__()
-        self.task = task
+        self.source = build_source(data)
+        data = self.source.to_dict()  # with absolute paths
+        self.save_hyperparameters(logger=False)
         self.seed = seed
-        self.first_epoch = 0
-        """The epoch whose order comes first; a run that resumes sets it, as workers read ahead before the trainer."""
+        self.first_epoch = first_epoch
+        # Without symbols until the training pairs have been read.
+        self._tokenizers = {
+            "source": tokenizer_from_dict(source_tokenizer or {"tokens": self.source.source_tokens, "symbols": []}),
+            "target": tokenizer_from_dict(target_tokenizer or {"tokens": self.source.target_tokens, "symbols": []}),
+        }
+        self._datasets: dict[Split, PairDataset] = {}
         self._pairs: dict[Split, list[Pair]] = {}
-        self._corpora: dict[Split, Corpus] = {}
-        if codecs is not None:
-            self.codecs = codecs
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the splits of a stage, so that a mistake in a file is found before anything starts.
+
+        Args:
+            stage: ``fit``, ``validate`` or ``test``; None for all splits.
+        """
+        for split in STAGES[stage]:
+            self.dataset(split)
+
+    @property
+    def source_tokenizer(self) -> Tokenizer:
+        """The tokenizer of the sources."""
+        self._build_vocabularies()
+        return self._tokenizers["source"]
+
+    @property
+    def target_tokenizer(self) -> Tokenizer:
+        """The tokenizer of the targets."""
+        self._build_vocabularies()
+        return self._tokenizers["target"]
+
+    def dataset(self, split: Split) -> PairDataset:
+        """Return the encoded pairs of a split."""
+        if split != "train":
+            self._build_vocabularies()
+        if split not in self._datasets:
+            self._datasets[split] = self._read(split)
+        return self._datasets[split]
 
     def pairs(self, split: Split) -> list[Pair]:
-        """Return the pairs of a split; they are read once."""
-        if split not in self._pairs:
-            self._pairs[split] = list(self.task.pairs(split))
+        """Return the normalised texts of ``val`` or ``test``; those of ``train`` are not kept."""
+        self.dataset(split)
         return self._pairs[split]
 
-    @cached_property
-    def codecs(self) -> tuple[Codec, Codec]:
-        """The source and the target codec."""
-        pairs = self.pairs("train")
-        codecs = []
-        for side, tokens in enumerate((self.task.source_tokens, self.task.target_tokens)):
-            sequences = (split(pair[side], tokens) for pair in pairs)
-            vocabulary = Vocabulary.count(sequences, self.task.min_count)
-            if not vocabulary.symbols:
-                raise UserError(f"data.min_count={self.task.min_count} leaves no symbol; the most frequent is rarer")
-            codecs.append(Codec(tokens, vocabulary))
-        return codecs[0], codecs[1]
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Return the training batches, shuffled."""
+        return self._dataloader("train")
 
-    def corpus(self, split: Split) -> Corpus:
-        """Return the encoded pairs of a split."""
-        if split not in self._corpora:
-            source, target = self.codecs
-            encoded = ((source.encode(pair.source), target.encode(pair.target)) for pair in self.pairs(split))
-            self._corpora[split] = Corpus(encoded)
-            if split == "train":
-                del self._pairs[split]  # by now flat ids; the texts of the other splits are shown with predictions
-        return self._corpora[split]
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Return the validation batches, sorted by length."""
+        return self._dataloader("val")
 
-    def loader(self, split: Split) -> DataLoader[Batch]:
-        """Return the batches of a split: shuffled for training, otherwise in order of length."""
-        corpus = self.corpus(split)
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Return the test batches, sorted by length."""
+        return self._dataloader("test")
+
+    def _build_vocabularies(self) -> None:
+        if not all(tokenizer.vocabulary.symbols for tokenizer in self._tokenizers.values()):
+            self.dataset("train")
+
+    def _read(self, split: Split) -> PairDataset:
+        """Read a split. Each text is normalised once and tokenised once."""
+        sides = {side: TokenSequences() for side in self._tokenizers}
+        pairs = []
+        for pair in self.source.pairs(split):
+            texts = {"source": normalise(pair.source), "target": normalise(pair.target)}
+            for side, text in texts.items():
+                tokens = self._tokenizers[side].tokenize(text)
+                self.source.check_length(side, len(tokens), pair.place)
+                sides[side].append(tokens)
+            if split != "train":
+                pairs.append(pair._replace(**texts))
+        if split != "train":
+            self._pairs[split] = pairs
+        for side, tokenizer in self._tokenizers.items():
+            if not tokenizer.vocabulary.symbols:
+                tokenizer.vocabulary = self._count(sides[side])
+        return PairDataset(*(sides[side].encode(self._tokenizers[side].vocabulary) for side in ("source", "target")))
+
+    def _count(self, sequences: TokenSequences) -> Vocabulary:
+        vocabulary = Vocabulary.from_counts(sequences.counts(), self.source.min_count)
+        if not vocabulary.symbols:
+            raise UserError(f"data.min_count={self.source.min_count} leaves no symbol; the most frequent is rarer")
+        return vocabulary
+
+    def _dataloader(self, split: Split) -> DataLoader[Batch]:
+        dataset = self.dataset(split)
         sampler = BucketSampler(
-            corpus.sources.lengths,
-            corpus.targets.lengths,
-            batch_size=self.task.batch_size,
+            dataset.sources.lengths,
+            dataset.targets.lengths,
+            batch_size=self.source.batch_size,
             shuffle=split == "train",
             seed=self.seed,
         )
         sampler.set_epoch(self.first_epoch)
-        return DataLoader(corpus, batch_size=None, sampler=sampler, num_workers=self.task.num_workers)
-
-    def train_dataloader(self) -> DataLoader[Batch]:
-        """Return the training batches."""
-        return self.loader("train")
-
-    def val_dataloader(self) -> DataLoader[Batch]:
-        """Return the validation batches."""
-        return self.loader("val")
+        return DataLoader(dataset, batch_size=None, sampler=sampler, num_workers=self.source.num_workers)

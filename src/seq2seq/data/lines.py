@@ -1,4 +1,4 @@
-"""Lines of UTF-8 text, with the place named when something is wrong with one."""
+"""Lines of UTF-8 text; errors name the file and the line."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,14 +8,14 @@ from seq2seq.errors import UserError
 
 
 def read_lines(path: str, key: str) -> Iterator[tuple[int, str]]:
-    """Yield the lines of a file with their numbers from 1, without their ends.
+    """Yield the lines of a file with their numbers from 1, without line ends.
 
     Args:
         path: The file.
-        key: The setting that named it, for the error.
+        key: The setting that names the file, for errors.
 
     Raises:
-        UserError: If it cannot be opened, or a line is not UTF-8.
+        UserError: If the file cannot be opened, or a line is not UTF-8.
     """
     with open_file(path, key) as file:
         yield from decode_lines(file, path)
@@ -24,8 +24,12 @@ def read_lines(path: str, key: str) -> Iterator[tuple[int, str]]:
 def open_file(path: str, key: str) -> BinaryIO:
     """Open a file for reading bytes.
 
+    Args:
+        path: The file.
+        key: The setting that names the file, for errors.
+
     Raises:
-        UserError: If it cannot be opened; ``key`` is the setting that named it.
+        UserError: If the file cannot be opened.
     """
     try:
         return Path(path).expanduser().open("rb")
@@ -34,9 +38,13 @@ def open_file(path: str, key: str) -> BinaryIO:
 
 
 def decode_lines(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
-    r"""Yield the lines of an open file with their numbers; a line ends at ``\n`` or ``\r\n`` and nowhere else.
+    r"""Yield the lines of an open file with their numbers from 1. A line ends at ``\n`` or ``\r\n`` and nowhere else.
 
     A byte order mark at the start is skipped.
+
+    Args:
+        file: The open file.
+        name: The name of the file, for errors.
 
     Raises:
         UserError: If a line is not UTF-8.
@@ -45,9 +53,9 @@ def decode_lines(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            place = len(line) - len(error.object) + error.start  # a byte order mark may have been cut off
+            position = len(line) - len(error.object) + error.start  # the error does not count the byte order mark
             raise UserError(
-                f"{name}:{number}: byte {place + 1} of the line, 0x{line[place]:02x}, is not UTF-8; "
+                f"{name}:{number}: byte {position + 1} of the line, 0x{line[position]:02x}, is not UTF-8; "
                 "save the file as UTF-8"
             ) from error
         yield number, text.removesuffix("\n").removesuffix("\r")

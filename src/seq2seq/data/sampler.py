@@ -1,5 +1,6 @@
-"""Batches of rows of like length."""
+"""Batches of similar length."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -7,57 +8,98 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 POOL = 100
-"""How many batches are drawn at random before they are sorted by length: more pads less and mixes less."""
+"""Number of batches that are drawn at random before they are sorted by length: more means less padding, less mixing."""
 
 
 class BucketSampler(Sampler[list[int]]):
-    """Yields the rows of one batch after another, rows of like length together.
+    """Yields the indices of one batch after another; the pairs of a batch have similar lengths.
 
-    In training the rows are shuffled, cut into pools of ``100 * batch_size``, sorted by length inside each pool, cut
-    into batches, and the batches shuffled. All of it follows from the seed and the epoch alone. Otherwise the rows are
-    sorted by length over the whole corpus.
+    In training, the pairs are shuffled and divided into pools of ``100 * batch_size``. Each pool is sorted by length
+    and divided into batches, and finally the batches are shuffled. The order depends on the seed and the epoch only.
+    Pools are sorted by target first, because every padded target token costs time, while sources are packed.
 
-    It is a ``sampler`` of whole batches (``DataLoader(corpus, sampler=..., batch_size=None)``) and no
-    ``batch_sampler``, as Lightning calls ``set_epoch`` on a loader's sampler only.
+    Without shuffling, all pairs are sorted by source and then by target, as the targets may be unknown.
+
+    Pass it as a ``sampler`` of whole batches, ``DataLoader(dataset, sampler=..., batch_size=None)``, and not as a
+    ``batch_sampler``: Lightning calls ``set_epoch`` of a loader's sampler only.
 
     Args:
-        source_lengths: Tokens of each source, ``(N,)``.
-        target_lengths: Tokens of each target, ``(N,)``.
-        batch_size: Rows in a batch; the last one may hold fewer.
-        shuffle: Whether this is for training.
-        seed: Of the shuffling.
+        source_lengths: Number of tokens of each source, ``(N,)``.
+        target_lengths: Number of tokens of each target, ``(N,)``.
+        batch_size: Maximum number of pairs in a batch.
+        shuffle: Whether to shuffle, as in training.
+        seed: Seed of the shuffling.
+        max_tokens: Maximum number of source tokens in a batch, padding included; a longer source is a batch by itself.
+            None sets no limit.
 
     Example:
         >>> lengths = torch.tensor([3, 1, 3, 1])
-        >>> list(BucketSampler(lengths, lengths, batch_size=2, shuffle=False, seed=0))
+        >>> list(BucketSampler(lengths, lengths, batch_size=2, shuffle=False))
         [[1, 3], [0, 2]]
+        >>> list(BucketSampler(lengths, lengths, batch_size=2, shuffle=False, max_tokens=5))
+        [[1, 3], [0], [2]]
     """
 
     def __init__(
-        self, source_lengths: Tensor, target_lengths: Tensor, *, batch_size: int, shuffle: bool, seed: int
+        self,
+        source_lengths: Tensor,
+        target_lengths: Tensor,
+        *,
+        batch_size: int,
+        shuffle: bool,
+        seed: int = 0,
+        max_tokens: int | None = None,
     ) -> None:
-        # One number that sorts by the source first and by the target among equals.
-        self.order = source_lengths * (int(target_lengths.max()) + 1) + target_lengths
+        self.source_lengths = source_lengths
+        self.target_lengths = target_lengths
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed
+        self.max_tokens = max_tokens
         self.epoch = 0
 
     def __len__(self) -> int:
-        return -(-len(self.order) // self.batch_size)
+        if self.max_tokens is None:
+            return math.ceil(len(self.source_lengths) / self.batch_size)
+        return len(self._batches())
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order of the given epoch; the trainer calls this before each."""
+        """Select the order of an epoch; the trainer calls this before each epoch."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[list[int]]:
+        return (batch.tolist() for batch in self._batches())
+
+    def _batches(self) -> list[Tensor]:
         if not self.shuffle:
-            yield from (rows.tolist() for rows in self.order.argsort(stable=True).split(self.batch_size))
-            return
-        # The generator mixes nearby seeds well, but (seed, epoch) pairs must not meet: seed 1, epoch 1 is not 2, 0.
+            return self._divide(self._sort(torch.arange(len(self.source_lengths))))
+        # The factor keeps pairs of seed and epoch apart: seed 1, epoch 1 must differ from seed 2, epoch 0.
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        shuffled = torch.randperm(len(self.order), generator=generator)
-        pools = [pool[self.order[pool].argsort(stable=True)] for pool in shuffled.split(POOL * self.batch_size)]
-        batches = [batch for pool in pools for batch in pool.split(self.batch_size)]
-        for place in torch.randperm(len(batches), generator=generator).tolist():
-            yield batches[place].tolist()
+        shuffled = torch.randperm(len(self.source_lengths), generator=generator)
+        pools = shuffled.split(POOL * self.batch_size)
+        batches = [batch for pool in pools for batch in self._divide(self._sort(pool))]
+        return [batches[number] for number in torch.randperm(len(batches), generator=generator).tolist()]
+
+    def _sort(self, indices: Tensor) -> Tensor:
+        source, target = self.source_lengths[indices], self.target_lengths[indices]
+        if self.shuffle:
+            # Sources ascend within one target length and descend within the next, so that where two target lengths
+            # meet, their sources are of similar length, too.
+            first, second = target, torch.where(target % 2 == 0, source, -source)
+        else:
+            first, second = source, target
+        order = second.argsort(stable=True)
+        return indices[order[first[order].argsort(stable=True)]]
+
+    def _divide(self, indices: Tensor) -> list[Tensor]:
+        max_tokens = math.inf if self.max_tokens is None else self.max_tokens
+        sizes: list[int] = []
+        longest = 0
+        for length in self.source_lengths[indices].tolist():
+            longest = max(longest, length)
+            if sizes and sizes[-1] < self.batch_size and (sizes[-1] + 1) * longest <= max_tokens:
+                sizes[-1] += 1
+            else:
+                sizes.append(1)
+                longest = length
+        return list(indices.split(sizes))

@@ -1,23 +1,22 @@
-"""Symbols and their ids; the one place that knows the ids of the special symbols."""
+"""Symbols and their ids; the only module that knows the ids of the special symbols."""
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 PAD, BOS, EOS, UNK = range(4)
 """Ids of padding, begin of sequence, end of sequence and an unknown symbol, in every vocabulary."""
 
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
-"""How the special symbols are written where one must be shown; a text that holds such letters is not affected."""
+"""How the special symbols are shown. A text with these letters is not affected."""
 
 
 class Vocabulary:
-    """The symbols of one side, and their ids.
+    """The symbols of one side and their ids.
 
     Args:
-        symbols: Without the special ones, in the order of their ids.
+        symbols: In the order of their ids, without the special symbols.
 
     Example:
-        >>> vocabulary = Vocabulary.count([["b", "a"], ["a", "c"]], min_count=1)
+        >>> vocabulary = Vocabulary.from_counts({"b": 1, "a": 2, "c": 1}, min_count=1)
         >>> vocabulary.symbols
         ['a', 'b', 'c']
         >>> vocabulary.ids(["a", "z"]) == [4, UNK]
@@ -31,17 +30,16 @@ class Vocabulary:
         self._ids = {symbol: number for number, symbol in enumerate(self.symbols, start=len(SPECIALS))}
 
     @classmethod
-    def count(cls, sequences: Iterable[Sequence[str]], min_count: int) -> "Vocabulary":
-        """Collect the symbols that occur at least ``min_count`` times, the most frequent first."""
-        counts = Counter(token for sequence in sequences for token in sequence)
-        kept = [(-number, symbol) for symbol, number in counts.items() if number >= min_count]
+    def from_counts(cls, counts: Mapping[str, int], min_count: int) -> "Vocabulary":
+        """Return the symbols that occur at least ``min_count`` times, the most frequent first."""
+        kept = [(-count, symbol) for symbol, count in counts.items() if count >= min_count]
         return cls([symbol for _, symbol in sorted(kept)])
 
     def __len__(self) -> int:
         return len(SPECIALS) + len(self.symbols)
 
     def ids(self, tokens: Iterable[str]) -> list[int]:
-        """Return the id of each token, that of the unknown symbol where there is none."""
+        """Return the id of each token; a token that is not in the vocabulary gets the id of the unknown symbol."""
         return [self._ids.get(token, UNK) for token in tokens]
 
     def tokens(self, ids: Iterable[int]) -> list[str]:

@@ -31,7 +31,7 @@ class Mistake(NamedTuple):
     Attributes:
         code: How it is written, where ``h_n`` is ``(L * D, B, H)`` and ``output`` is ``(B, S, D * H)``.
         seen: Where, in projects as of the commits that were read.
-        hands: What is handed over instead, and to which layer.
+        effect: What is handed over instead, and to which layer.
         apply: Does it.
         needs: What the encoder's settings must be, or there is nothing to get wrong.
         fits: Whether they are, of an `Encoder`.
@@ -39,7 +39,7 @@ class Mistake(NamedTuple):
 
     code: str
     seen: str
-    hands: str
+    effect: str
     apply: Callable[[Encode, Tensor, Tensor], EncoderOutput]
     needs: str = ""
     fits: Callable[[Any], bool] = lambda encoder: True  # noqa: ARG005
@@ -102,7 +102,7 @@ MISTAKES = {
     "wrong_first_rows": Mistake(
         code="h_n[:num_layers]",
         seen="keon/seq2seq@0e124a7 model.py:101; the chatbot tutorial of pytorch/tutorials@03b2773",
-        hands="for layer l, row l of h_n, in the place of both directions: with two layers, layer 0 forward for "
+        effect="for layer l, row l of h_n, in the place of both directions: with two layers, layer 0 forward for "
         "layer 0, layer 0 backward for layer 1, and nothing of the top layer",
         apply=_of_the_state(_first_rows),
         needs="model.encoder.bidirectional=true",
@@ -111,8 +111,8 @@ MISTAKES = {
     "wrong_joined_view": Mistake(
         code="h_n.view(num_layers, batch, 2 * hidden)",
         seen="public code that throws the result of h.permute(0, 2, 1, 3) away before the view",
-        hands="for row b of layer l, places 2b and 2b + 1 of its forward and then its backward rows: neighbours in the "
-        "batch for directions; with a batch of one, what is right",
+        effect="for sequence b of layer l, neighbours in the batch instead of directions: places 2b and 2b + 1 of its "
+        "forward and then its backward rows; right only with a batch of one",
         apply=_of_the_state(_joined_view),
         needs="model.encoder.bidirectional=true",
         fits=lambda encoder: encoder.directions == 2,
@@ -120,8 +120,8 @@ MISTAKES = {
     "wrong_halves": Mistake(
         code="forward, backward = h_n.chunk(2)",
         seen="asked in spro/practical-pytorch#81 and #97: is the first half the forward direction?",
-        hands="for layer l, rows l and L + l of h_n: with two layers, layer 0 forward and layer 1 forward for layer 0, "
-        "and both backward directions for layer 1",
+        effect="for layer l, rows l and L + l of h_n: with two layers, both forward directions for layer 0, and both "
+        "backward directions for layer 1",
         apply=_of_the_state(_halves),
         needs="model.encoder.bidirectional=true and model.encoder.num_layers=2 or more",
         fits=lambda encoder: encoder.directions == 2 and encoder.num_layers > 1,
@@ -129,27 +129,27 @@ MISTAKES = {
     "wrong_last_output": Mistake(
         code="output[:, -1]",
         seen="yunjey/pytorch-tutorial@4896cef bidirectional_recurrent_neural_network/main.py:54-58 (#149)",
-        hands="for h of every layer, the top layer at the last padded step: zero for a shorter row; for the longest "
+        effect="for h of every layer, the top layer at the last padded step: zero for a shorter row; for the longest "
         "the backward half has read one token",
         apply=_last_output,
     ),
     "wrong_unpacked": Mistake(
         code="rnn(embedding(source)) without pack_padded_sequence",
         seen="bentrevett/pytorch-seq2seq@b3cd54c notebook 3; IBM/pytorch-seq2seq@f146087 by default",
-        hands="for the right layer a state, and for attention outputs, that have read the padding: last in the forward "
-        "direction, first in the backward one",
+        effect="the right layers, but their state, and the outputs for attention, have read the padding: last in the "
+        "forward direction, first in the backward one",
         apply=_unpacked,
     ),
     "wrong_unmasked": Mistake(
         code="softmax(scores) without masked_fill",
         seen="bentrevett/pytorch-seq2seq@b3cd54c notebook 3; IBM/pytorch-seq2seq@f146087",
-        hands="the right state; attention, if there is any, also looks at padding",
+        effect="the right state; attention, if there is any, also looks at padding",
         apply=_unmasked,
     ),
     "wrong_cell": Mistake(
         code="c_n = h_n",
         seen="joeynmt/joeynmt@cdc4d03 decoders.py:464-489, where h_0 and c_0 are the same projection of h_n",
-        hands="for the cell of each layer its h_n too, and nothing of c_n",
+        effect="for the cell of each layer its h_n too, and nothing of c_n",
         apply=_cell,
         needs="model.encoder.cell=lstm",
         fits=lambda encoder: encoder.cell == "lstm",
@@ -158,7 +158,7 @@ MISTAKES = {
         code="h_n.view(batch, num_layers, directions * hidden)",
         seen="h_n.view(batch, -1) in public classifiers; a relative is the bridge of OpenNMT-py@97111d9 "
         "(rnn_encoder.py:91-118), which turns the axes first and then cuts rows of L * H, across layers if L is odd",
-        hands="for row b, what stands at its place in memory: other rows of the batch, of other layers; with a batch "
+        effect="for row b, what stands at its place in memory: other rows of the batch, of other layers; with a batch "
         "of one, what is right",
         apply=_of_the_state(_across_layers),
         needs="model.encoder.bidirectional=true or model.encoder.num_layers=2 or more",

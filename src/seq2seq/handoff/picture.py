@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
 from seq2seq.handoff.mistakes import RIGHT
-from seq2seq.handoff.verification import DIRECTIONS, EXACT, Measured
-from seq2seq.nn.bridge import WEIGHTED
-from seq2seq.nn.state import packed_rows
+from seq2seq.handoff.verification import DIRECTIONS, EXACT, Verification
+from seq2seq.nn.bridge import BRIDGES, NO_HANDOFF
+from seq2seq.nn.state import h_n_rows
 from seq2seq.reporting.plots import new_figure, printable
 
 LAYER_COLOURS = ("#4c78a8", "#e08a3c", "#59a14f", "#b07aa1", "#9c755f")
@@ -37,13 +37,13 @@ def shortened(token: str) -> str:
 class _Drawing:
     """The parts of the picture, in units of its axes: rows of ``h_n`` are one apart, the lowest at 0."""
 
-    def __init__(self, axes: Axes, measured: Measured, tokens: Sequence[str]) -> None:
+    def __init__(self, axes: Axes, measured: Verification, tokens: Sequence[str]) -> None:
         self.axes = axes
         self.tokens = [shortened(printable(token)) for token in tokens]
         self.steps = measured.steps
         self.layers, self.directions = measured.places["h"].steps.shape[:2]
         self.rows = self.layers * self.directions
-        self.packed = packed_rows(self.layers, self.directions).tolist()
+        self.packed = h_n_rows(self.layers, self.directions).tolist()
         letters = all(len(token) <= 2 for token in self.tokens)
         self.cell = 0.62 if letters and self.steps > 6 else 1.0  # width of a step
         self.state_x = self.steps * self.cell + 2.2
@@ -123,7 +123,7 @@ class _Drawing:
         self.axes.add_patch(arrow)
 
 
-def handoff_picture(measured: Measured, settings: Mapping[str, Any], handoff: str, tokens: Sequence[str]) -> Figure:
+def handoff_picture(measured: Verification, settings: Mapping[str, Any], handoff: str, tokens: Sequence[str]) -> Figure:
     """Draw the first row of a padded batch on its way from encoder to decoder.
 
     Args:
@@ -158,7 +158,7 @@ def handoff_picture(measured: Measured, settings: Mapping[str, Any], handoff: st
     return figure
 
 
-def _label(measured: Measured, cells: tuple[str, str], bridge: str) -> str:
+def _label(measured: Verification, cells: tuple[str, str], bridge: str) -> str:
     """Name the bridge, and say what becomes of an LSTM's cell that only one side has."""
     label = f"bridge: {bridge}"
     if measured.of_output:
@@ -167,6 +167,6 @@ def _label(measured: Measured, cells: tuple[str, str], bridge: str) -> str:
         label += ", nothing is handed over"
     if cells == ("lstm", "gru"):
         return label + "; c_n is left behind"
-    if cells == ("gru", "lstm") and bridge not in ("learned", "zeros"):
-        return label + ("; the cell is made from h_n" if bridge in WEIGHTED else "; the cell starts at zero")
+    if cells == ("gru", "lstm") and bridge not in NO_HANDOFF:
+        return label + ("; the cell is made from h_n" if BRIDGES[bridge].has_weights else "; the cell starts at zero")
     return label

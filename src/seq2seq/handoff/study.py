@@ -15,12 +15,12 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from seq2seq.handoff.mistakes import MISTAKES, RIGHT
+from seq2seq.metrics.corpus import MONITOR
 from seq2seq.nn.bridge import BRIDGES
 from seq2seq.reporting.plots import BLUE, GREY, ORANGE, new_figure, save
 from seq2seq.runs.directory import CONFIG, METRICS
 from seq2seq.runs.files import write_file
 from seq2seq.runs.sweep import SweepSummary, runs
-from seq2seq.training.callbacks import MONITOR
 
 T_95 = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
@@ -41,7 +41,7 @@ class Run(NamedTuple):
         attention: Its word.
         seed: Of the run.
         exact_match: On the test set, in %.
-        first: On the validation set after the first epoch, in %: whether it was learnt sooner.
+        first: On the validation set after the first epoch, in %: whether it was learned sooner.
     """
 
     group: str

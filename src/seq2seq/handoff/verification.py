@@ -35,7 +35,7 @@ class Places(NamedTuple):
     gaps: Tensor
 
 
-class Measured(NamedTuple):
+class Verification(NamedTuple):
     """What was measured on a padded batch.
 
     Attributes:
@@ -60,7 +60,7 @@ class Measured(NamedTuple):
     faults: list[str]
 
 
-def measure(model: Seq2Seq, source: Tensor, lengths: Tensor) -> Measured:
+def verify(model: Seq2Seq, source: Tensor, lengths: Tensor) -> Verification:
     """Encode a batch, in float64, and look at what becomes of its final states.
 
     Args:
@@ -71,18 +71,18 @@ def measure(model: Seq2Seq, source: Tensor, lengths: Tensor) -> Measured:
     model = copy.deepcopy(model).double().eval()
     with torch.no_grad():
         encoded: EncoderOutput = model.encoder(source, lengths)
-        faults = [*ends_missed(encoded, lengths), *padding_let_in(model, encoded, source, lengths)]
-        faults += misplaced(model.encoder, encoded, source, lengths)
+        faults = [*check_final_positions(encoded, lengths), *check_padding_leak(model, encoded, source, lengths)]
+        faults += check_against_pytorch(model.encoder, encoded, source, lengths)
     if encoded.state.c is not None and bool((find(encoded.state.c, encoded.outputs).gaps <= EXACT).any()):
         faults.append("c_n stands in output, as h_n does: it is not the cell")
     before, started = encode_with_gradients(model.encoder, source, lengths)
     gradients, crossing, of_output = reach(before, model.bridge(started.state))
     if crossing:
         faults.append("a row's initial state in the decoder depends on other rows of the batch")
-    faults += led_astray(model.bridge, gradients)
+    faults += check_routing(model.bridge, gradients)
     places = {name: find(part.detach(), before.outputs.detach()) for name, part in parts(before.state)}
     size, compared = before.state.h.size(-1), comparable(model.encoder)
-    return Measured(lengths, source.size(1), size, places, gradients, of_output, compared, faults)
+    return Verification(lengths, source.size(1), size, places, gradients, of_output, compared, faults)
 
 
 def parts(state: RNNState) -> Iterator[tuple[str, Tensor]]:
@@ -104,7 +104,7 @@ def ends(lengths: Tensor, directions: int) -> Tensor:
     return torch.stack([lengths - 1, torch.zeros_like(lengths)][:directions])
 
 
-def ends_missed(encoded: EncoderOutput, lengths: Tensor) -> Iterator[str]:
+def check_final_positions(encoded: EncoderOutput, lengths: Tensor) -> Iterator[str]:
     """Yield what is wrong with the top layer's final states, which must stand in ``output`` at each row's own ends."""
     _, directions, rows, size = encoded.state.h.shape
     halves = encoded.outputs.unflatten(-1, (directions, size))  # (B, S, D, H)
@@ -116,7 +116,7 @@ def ends_missed(encoded: EncoderOutput, lengths: Tensor) -> Iterator[str]:
             yield f"layer {top} {DIRECTIONS[direction]}, row {row}: h_n differs from {place} by {gaps[row]:.1g}"
 
 
-def padding_let_in(model: Seq2Seq, encoded: EncoderOutput, source: Tensor, lengths: Tensor) -> Iterator[str]:
+def check_padding_leak(model: Seq2Seq, encoded: EncoderOutput, source: Tensor, lengths: Tensor) -> Iterator[str]:
     """Yield what changes when a row is encoded alone, without padding, and where the mask is wrong."""
     for row, length in enumerate(lengths.tolist()):
         alone: EncoderOutput = model.encoder(source[row : row + 1, :length], lengths[row : row + 1])
@@ -143,10 +143,9 @@ def comparable(encoder: nn.Module) -> bool:
     return isinstance(getattr(encoder, "rnn", None), nn.RNNBase) and hasattr(encoder, "embedding")
 
 
-def misplaced(encoder: nn.Module, encoded: EncoderOutput, source: Tensor, lengths: Tensor) -> Iterator[str]:
+def check_against_pytorch(encoder: nn.Module, encoded: EncoderOutput, source: Tensor, lengths: Tensor) -> Iterator[str]:
     """Yield which states are not those that PyTorch's own network returns for a row alone.
 
-    Here, and only for this comparison, the rows of ``h_n`` are counted out: layer l and direction d is row l * D + d.
     An encoder that is not `comparable` is passed over.
     """
     if not comparable(encoder):
@@ -154,13 +153,12 @@ def misplaced(encoder: nn.Module, encoded: EncoderOutput, source: Tensor, length
     inner: Any = without_mistake(encoder)
     layers, directions = encoded.state.h.shape[:2]
     for row, length in enumerate(lengths.tolist()):
-        _, packed = inner.rnn(inner.embedding(source[row : row + 1, :length]))
-        for (name, part), own in zip(
-            parts(encoded.state), packed if isinstance(packed, tuple) else (packed,), strict=True
-        ):
+        _, final = inner.rnn(inner.embedding(source[row : row + 1, :length]))
+        alone = RNNState.from_torch(final, directions)
+        for (name, part), (_, own) in zip(parts(encoded.state), parts(alone), strict=True):
             for layer in range(layers):
                 for direction in range(directions):
-                    gap = (part[layer, direction, row] - own[layer * directions + direction, 0]).abs().max()
+                    gap = (part[layer, direction, row] - own[layer, direction, 0]).abs().max()
                     if gap > EXACT:
                         place = f"layer {layer} {DIRECTIONS[direction]}, row {row}"
                         yield f"{place}: {name}_n is not what PyTorch returns for it; they differ by {gap:.1g}"
@@ -210,7 +208,7 @@ def reach(encoded: EncoderOutput, handed: RNNState) -> tuple[dict[tuple[str, str
     return found, crossing, of_output
 
 
-def led_astray(bridge: nn.Module, gradients: Mapping[tuple[str, str], Tensor]) -> Iterator[str]:
+def check_routing(bridge: nn.Module, gradients: Mapping[tuple[str, str], Tensor]) -> Iterator[str]:
     """Yield which layers and states of the encoder reach a layer of the decoder that is not theirs.
 
     The tops are aligned, h reaches h, and c reaches c. A bridge that is not ours is not judged.

@@ -1,1 +1,5 @@
 """Metrics over a whole corpus."""
+
+from seq2seq.metrics.corpus import CorpusMetrics
+
+__all__ = ["CorpusMetrics"]

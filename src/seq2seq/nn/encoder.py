@@ -1,25 +1,22 @@
-"""The encoder: source tokens to one vector a token, and a final state for every layer and direction."""
+"""The encoder: source tokens to one vector per token, and a final state for every layer and direction."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from seq2seq.errors import check_choice, check_count, check_flag, check_number
-from seq2seq.nn.fast.dropout import Dropout
-from seq2seq.nn.fast.packing import Packing
-from seq2seq.nn.fast.rnn import run
-from seq2seq.nn.state import RNNS, RNNState
+from seq2seq.nn.rnn import make_dropout, make_rnn, run_rnn
+from seq2seq.nn.state import RNNState
 
 
 class EncoderOutput(NamedTuple):
-    """What the encoder knows of a batch.
+    """What the encoder returns for a batch.
 
     Attributes:
         outputs: The **top** layer at every step, forward in ``[..., :H]`` and backward in ``[..., H:]``; zero at
             padding, ``(B, S, D * H)``.
-        state: **Every** layer and direction at its own last step: a row's last real token for the forward direction,
-            its first token for the backward one, ``(L, D, B, H)``.
+        state: **Every** layer and direction at its own last step: the last real token of a sequence for the forward
+            direction, the first token for the backward one, ``(L, D, B, H)``.
         mask: True at real tokens, ``(B, S)``.
     """
 
@@ -31,7 +28,7 @@ class EncoderOutput(NamedTuple):
 class Encoder(nn.Module):
     """A GRU or LSTM over the embedded source (Cho et al. 2014; bidirectional as in Bahdanau et al. 2015, section 3.2).
 
-    Padding never enters the recurrence, so a row alone gives the same result as that row in any batch, at any place.
+    Padding never enters the recurrence, so a sequence alone gives the same result as in any batch, at any place.
 
     Args:
         vocabulary_size: Number of source symbols, V.
@@ -39,11 +36,9 @@ class Encoder(nn.Module):
         hidden_size: Units of one direction, H.
         num_layers: L.
         cell: ``gru`` or ``lstm``.
-        bidirectional: Whether a second network reads the source from its end.
+        bidirectional: Whether a second direction reads the source from its end.
         dropout: Probability of dropping a unit of the embedding and between layers.
-
-    Raises:
-        UserError: If a value is not allowed.
+        fast: Whether training on a CPU may use `seq2seq.nn.fast`.
 
     Example:
         >>> import torch
@@ -64,23 +59,17 @@ class Encoder(nn.Module):
         cell: str,
         bidirectional: bool,
         dropout: float,
+        fast: bool = False,
     ) -> None:
         super().__init__()
-        self.cell = check_choice("model.encoder.cell", cell, RNNS)
-        self.num_layers = check_count("model.encoder.num_layers", num_layers)
-        self.hidden_size = check_count("model.encoder.hidden_size", hidden_size)
-        self.directions = 2 if check_flag("model.encoder.bidirectional", bidirectional) else 1
-        check_count("model.encoder.embedding_size", embedding_size)
-        dropout = check_number("model.dropout", dropout, 0, 1)
+        self.cell = cell
+        self.num_layers = num_layers
+        self.hidden_size = hidden_size
+        self.directions = 2 if bidirectional else 1
         self.embedding = nn.Embedding(vocabulary_size, embedding_size)
-        self.dropout = Dropout(dropout)
-        self.rnn = RNNS[cell](
-            embedding_size,
-            hidden_size,
-            num_layers,
-            batch_first=True,
-            bidirectional=bidirectional,
-            dropout=dropout if num_layers > 1 else 0.0,
+        self.dropout = make_dropout(dropout, fast=fast)
+        self.rnn = make_rnn(
+            cell, embedding_size, hidden_size, num_layers, bidirectional=bidirectional, dropout=dropout, fast=fast
         )
 
     @property
@@ -93,7 +82,7 @@ class Encoder(nn.Module):
 
         Args:
             source: Token ids, right-padded, ``(B, S)``.
-            lengths: Number of real tokens in each row, on the CPU, in any order, ``(B,)``.
+            lengths: Number of real tokens of each sequence, on the CPU, in any order, ``(B,)``.
 
         Raises:
             ValueError: If a length is below 1 or above ``S``.
@@ -102,7 +91,6 @@ class Encoder(nn.Module):
         if int(lengths.min()) < 1 or int(lengths.max()) > steps:
             raise ValueError(f"lengths must lie between 1 and S={steps}, got {lengths.tolist()}")
         mask = torch.arange(steps) < lengths.unsqueeze(1)  # (B, S)
-        packing = Packing.of(lengths, steps, source.device)
-        # Ids are packed, not vectors: padding is never looked up, and less is copied.
-        outputs, state = run(self.rnn, self.dropout(self.embedding(packing.pack(source))), packing)
-        return EncoderOutput(packing.pad(outputs), packing.unsort(state), mask.to(source.device))
+        embedded = self.dropout(self.embedding(source))  # (B, S, E)
+        outputs, state = run_rnn(self.rnn, embedded, lengths)
+        return EncoderOutput(outputs, state, mask.to(source.device))

@@ -1,6 +1,6 @@
 """The final state of a recurrent network, by layer and direction.
 
-This is the one place that knows how PyTorch packs layers and directions into the first axis of ``h_n``::
+This is the one place that knows how PyTorch flattens layers and directions into the first axis of ``h_n``::
 
     h_n[0]  layer 0 forward         h[0, 0]
     h_n[1]  layer 0 backward        h[0, 1]
@@ -8,15 +8,15 @@ This is the one place that knows how PyTorch packs layers and directions into th
     h_n[3]  layer 1 backward        h[1, 1]
     ...
 
-The layer is the slow index and the direction the fast one, so ``h_n[:num_layers]`` is *not* the forward direction, and
-not the lower layers either. Everything outside this file sees four axes and cannot misread the packed one.
+The layer is the outer index and the direction the inner one, so ``h_n[:num_layers]`` is *not* the forward direction,
+and not the lower layers either. Everything outside this file sees four axes and cannot misread the flattened one.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class RNNState(NamedTuple):
@@ -40,20 +40,20 @@ class RNNState(NamedTuple):
     c: Tensor | None = None
 
     @classmethod
-    def from_torch(cls, packed: Tensor | tuple[Tensor, Tensor], directions: int) -> Self:
+    def from_torch(cls, final: Tensor | tuple[Tensor, Tensor], directions: int) -> Self:
         """Read what ``nn.GRU`` or ``nn.LSTM`` returns beside its output.
 
         Args:
-            packed: ``h_n`` of a GRU or ``(h_n, c_n)`` of an LSTM, each ``(L * D, B, H)``.
+            final: ``h_n`` of a GRU or ``(h_n, c_n)`` of an LSTM, each ``(L * D, B, H)``.
             directions: 2 if the network is bidirectional, else 1.
 
         Raises:
-            ValueError: If the first axis is no multiple of ``directions``.
+            ValueError: If the first axis is not a multiple of ``directions``.
         """
-        parts = (packed,) if isinstance(packed, Tensor) else packed
+        parts = (final,) if isinstance(final, Tensor) else final
         rows = parts[0].size(0)
         if rows % directions:
-            raise ValueError(f"h_n has {rows} rows, which is no multiple of {directions} directions")
+            raise ValueError(f"h_n has {rows} rows, which is not a multiple of {directions} directions")
         return cls(*(part.unflatten(0, (rows // directions, directions)) for part in parts))
 
     def to_torch(self) -> Tensor | tuple[Tensor, Tensor]:
@@ -61,34 +61,28 @@ class RNNState(NamedTuple):
         h = self.h.flatten(0, 1).contiguous()
         return h if self.c is None else (h, self.c.flatten(0, 1).contiguous())
 
-    def layer(self, number: int) -> Self:
-        """Return the state of one layer, ``(1, D, B, H)``."""
-        return self._replace(h=self.h[number, None], c=None if self.c is None else self.c[number, None])
+    def layers(self) -> list[Self]:
+        """Return the states of the layers, from the bottom to the top, ``(1, D, B, H)`` each."""
+        c: Sequence[Tensor | None] = [None] * len(self.h) if self.c is None else self.c.split(1)
+        return [type(self)(*parts) for parts in zip(self.h.split(1), c, strict=True)]
 
     @classmethod
     def stack(cls, layers: Sequence["RNNState"]) -> Self:
-        """Return one state of layers, ``(1, D, B, H)`` each, from the bottom to the top."""
+        """Join the states of layers, ``(1, D, B, H)`` each, from the bottom to the top."""
         cells = [layer.c for layer in layers if layer.c is not None]
         return cls(torch.cat([layer.h for layer in layers]), torch.cat(cells) if cells else None)
 
-    def select(self, rows: Tensor) -> Self:
-        """Return the state of the given rows of the batch.
-
-        Args:
-            rows: Indices into the batch, in any order and number, ``(B')``.
-        """
-        return self._replace(h=self.h.index_select(2, rows), c=None if self.c is None else self.c.index_select(2, rows))
+    def select(self, indices: Tensor) -> Self:
+        """Return the state of the given sequences of the batch, in any order and number, ``(B')``."""
+        c = None if self.c is None else self.c.index_select(2, indices)
+        return self._replace(h=self.h.index_select(2, indices), c=c)
 
 
-def packed_rows(layers: int, directions: int) -> Tensor:
+def h_n_rows(layers: int, directions: int) -> Tensor:
     """Return which row of ``h_n`` each layer and direction stands in, ``(L, D)``, for those who show it.
 
     Example:
-        >>> packed_rows(3, 2).tolist()
+        >>> h_n_rows(3, 2).tolist()
         [[0, 1], [2, 3], [4, 5]]
     """
     return RNNState.from_torch(torch.arange(layers * directions).view(-1, 1, 1), directions).h[:, :, 0, 0]
-
-
-RNNS: dict[str, type[nn.GRU] | type[nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.LSTM}
-"""The recurrent networks by the word that stands for them in a config (``model.encoder.cell``)."""

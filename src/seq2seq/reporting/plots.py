@@ -9,11 +9,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 
-from seq2seq.decoding.greedy import Alignment
-from seq2seq.runs.files import replacing
+from seq2seq.decoding.output import Alignment
+from seq2seq.runs.files import atomic_write
 
 HEATMAP_LIMIT = 80
-"""Most tokens on a side of a heatmap; a larger one could not be read, and would take gigabytes."""
+"""Maximum number of tokens on a side of a heatmap; a larger one would be unreadable and take gigabytes."""
 
 BLUE, ORANGE, GREY = "#1f5fa8", "#d9822b", "#666666"
 
@@ -27,7 +27,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 def save(figure: Figure, path: Path, key: str = "picture") -> None:
     """Write a figure as PNG; ``key`` is the setting that named the file, for the error."""
-    with replacing(path, key) as temporary:
+    with atomic_write(path, key) as temporary:
         figure.savefig(temporary, dpi=150, format="png")
 
 
@@ -38,7 +38,7 @@ def curve(rows: Sequence[Mapping[str, str]], column: str) -> tuple[list[int], li
 
 
 def learning_curves(metrics_file: Path) -> Figure:
-    """Draw the loss, what real decoding makes of it, and the learning rate, over optimiser steps."""
+    """Draw the loss, the metrics of free-running decoding, and the learning rate, over optimizer steps."""
     with metrics_file.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     figure = new_figure(10, 3.2)
@@ -48,7 +48,7 @@ def learning_curves(metrics_file: Path) -> Figure:
     loss.set(title="Loss, teacher-forced", ylabel="nats per token", yscale="log")
     for name, color in (("exact_match", BLUE), ("symbol_error_rate", ORANGE)):
         decoding.plot(*curve(rows, f"val/{name}"), "o-", color=color, label=name.replace("_", " "))
-    decoding.set(title="Validation, real decoding", ylim=(-0.02, 1.02))
+    decoding.set(title="Validation, free-running decoding", ylim=(-0.02, 1.02))
     rate.plot(*curve(rows, "train/lr"), color=BLUE)
     rate.set(title="Learning rate")
     rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
@@ -62,7 +62,7 @@ def learning_curves(metrics_file: Path) -> Figure:
 
 
 def attention_heatmap(alignment: Alignment) -> Figure:
-    """Draw where the decoder looked: a row for each predicted token, a column for each source token."""
+    """Draw where the decoder attended: a row for each predicted token, a column for each source token."""
     rows, columns = alignment.weights.shape
     figure = new_figure(1.6 + 0.28 * columns, 1.4 + 0.28 * rows)
     axes = figure.subplots()

@@ -1,7 +1,5 @@
-"""What a run leaves behind: tables on the screen and files in its directory."""
+"""Tables of metrics and predictions, printed and written."""
 
-import json
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,7 +23,7 @@ class Prediction(NamedTuple):
         prediction: Text.
         reference: Text.
         correct: Whether the tokens of the prediction are those of the reference.
-        group: Of the pair; empty if the task has none.
+        group: Of the pair; empty if the data have none.
     """
 
     source: str
@@ -36,12 +34,12 @@ class Prediction(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What a model makes of a split.
+    """The results of a model on a split.
 
     Attributes:
         metrics: See `CorpusMetrics`.
         predictions: In the order of the data.
-        group_name: What the groups are, such as ``locale``; None if the task has none.
+        group_name: What the groups are, such as ``locale``; None if there are none.
     """
 
     metrics: dict[str, float]
@@ -55,7 +53,7 @@ class Result(NamedTuple):
             groups[prediction.group].append(prediction.correct)
         return {group: sum(correct) / len(correct) for group, correct in sorted(groups.items())}
 
-    def to_plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the metrics, and those by group under ``by_<group name>``."""
         return self.metrics | ({f"by_{self.group_name}": self.by_group()} if self.group_name else {})
 
@@ -76,7 +74,7 @@ def show_metrics(console: Console, results: Mapping[str, Result]) -> None:
 
 
 def show_groups(console: Console, result: Result) -> None:
-    """Print the groups that do worst."""
+    """Print the groups with the lowest exact match."""
     if result.group_name is None:
         return
     worst = sorted(result.by_group().items(), key=lambda item: item[1])[:SHOWN]
@@ -89,7 +87,7 @@ def show_groups(console: Console, result: Result) -> None:
 
 
 def show_predictions(console: Console, result: Result) -> None:
-    """Print a handful of rows, misses first."""
+    """Print a few predictions, misses first."""
     table = Table(title="Some of the test rows, misses first")
     for column in ("source", "prediction", "reference"):
         table.add_column(column, overflow="fold")
@@ -97,21 +95,6 @@ def show_predictions(console: Console, result: Result) -> None:
         style = "" if row.correct else "red"
         table.add_row(Text(row.source), Text(row.prediction, style=style), Text(row.reference))
     console.print(table)
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write numbers, strings and dicts as JSON."""
-    text = json.dumps(without_infinity(content), indent=2, ensure_ascii=False, allow_nan=False)
-    write_file(path, lambda file: file.write(text + "\n"))
-
-
-def without_infinity(value: Any) -> Any:  # noqa: ANN401 - any JSON
-    """Return the value with None for what JSON has no number for, such as the perplexity of a model that diverged."""
-    if isinstance(value, Mapping):
-        return {key: without_infinity(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [without_infinity(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:

@@ -1,4 +1,4 @@
-"""From a script's `main` to a function of ours, and from its errors to one line and an exit code."""
+"""Run a command from a script: errors become one line and an exit code."""
 
 import sys
 import traceback
@@ -11,8 +11,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from seq2seq.errors import UserError
-from seq2seq.runs.directory import CONFIG, FAILURE, OVERRIDES, write_yaml
-from seq2seq.runs.files import write_file
+from seq2seq.runs.directory import CONFIG, FAILURE, OVERRIDES
+from seq2seq.runs.files import write_file, write_yaml
 
 
 def remove_if_empty(output_dir: Path, log_file: Path) -> None:

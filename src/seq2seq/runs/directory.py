@@ -1,6 +1,5 @@
-"""A run's directory: whether it is free, and what stands in it before training begins."""
+"""A run's directory: whether it is free, and its settings."""
 
-import csv
 import fcntl
 import json
 import logging
@@ -11,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pytorch_lightning.loggers import CSVLogger, Logger
 
 from seq2seq.errors import UserError
-from seq2seq.runs.files import write_file
-from seq2seq.training.checkpoints import HYPERPARAMETERS
+from seq2seq.runs.files import write_yaml
 
 log = logging.getLogger(__name__)
 
@@ -32,14 +29,14 @@ FAILURE = "error.txt"
 """Where a failed run of a sweep leaves its reason."""
 
 WITHOUT_EFFECT = ("resume", "skip_finished", "logger.", "trainer.enable_", "trainer.log_every_n_steps")
-"""Settings that do not change what a run finds, or the beginnings of their keys."""
+"""Settings that do not change the results, or the beginnings of their keys."""
 
 RUN_FILES = (CONFIG, "best.ckpt", "last.ckpt", METRICS, "predictions.tsv")
 """Files by which a directory is known to hold a run."""
 
 
 def refuse_used(output_dir: Path, resume: str | None = None) -> None:
-    """Refuse a directory that holds a run, unless that run is the one to resume.
+    """Raise if a directory holds a run, unless that run is the one to resume.
 
     Raises:
         UserError: If it does.
@@ -60,8 +57,8 @@ def finished(output_dir: Path, settings: Mapping[str, Any]) -> dict[str, Any] | 
     """
     if not (output_dir / CONFIG).exists():
         return None
-    before = dict(leaves(yaml.safe_load((output_dir / CONFIG).read_text(encoding="utf-8")) or {}))
-    now = dict(leaves(settings))
+    before = dict(flatten_keys(yaml.safe_load((output_dir / CONFIG).read_text(encoding="utf-8")) or {}))
+    now = dict(flatten_keys(settings))
     for key in sorted(before.keys() | now.keys()):
         if before and before.get(key) != now.get(key) and not key.startswith(WITHOUT_EFFECT):
             raise UserError(
@@ -75,20 +72,20 @@ def finished(output_dir: Path, settings: Mapping[str, Any]) -> dict[str, Any] | 
 
 
 @contextmanager
-def claimed(
+def lock_run_dir(
     output_dir: Path, settings: Mapping[str, Any], overrides: Sequence[str], *, resume: str | None, anew: bool
 ) -> Iterator[None]:
-    """Take a directory for a run and write its settings there; nobody else can take it meanwhile.
+    """Lock a directory for a run, and write the run's settings there.
 
     Args:
         output_dir: The directory.
         settings: Of the run.
         overrides: Of its command line.
         resume: The checkpoint from which the run goes on.
-        anew: Whether what a run that did not finish has left may be removed.
+        anew: Whether the files of a run that did not finish may be removed.
 
     Raises:
-        UserError: If another run has the directory, or had it first, as two that start in the same second may try.
+        UserError: If another run uses the directory, or was faster, as two may start in the same second.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
     handle = os.open(output_dir, os.O_RDONLY)
@@ -102,7 +99,7 @@ def claimed(
             for name in RUN_FILES:
                 (output_dir / name).unlink(missing_ok=True)
         refuse_used(output_dir, resume)
-        # What an earlier part of the run left says nothing of the checkpoints to come.
+        # Results of an earlier part of the run do not belong to the next checkpoints.
         pictures = ("learning_curves.png", *(path.name for path in output_dir.glob("attention_*.png")))
         for stale in (METRICS, "predictions.tsv", FAILURE, *pictures):
             (output_dir / stale).unlink(missing_ok=True)
@@ -113,69 +110,11 @@ def claimed(
         os.close(handle)
 
 
-def write_yaml(path: Path, content: object) -> None:
-    """Write numbers, strings, lists and dicts as YAML."""
-    text = yaml.safe_dump(content, allow_unicode=True, sort_keys=False)
-    write_file(path, lambda file: file.write(text))
-
-
-def check_resumable(hparams: Mapping[str, Any], saved: Mapping[str, Any], resume: str, *, averaging: bool) -> None:
-    """Refuse a checkpoint whose run was another, and log what else has changed since.
-
-    Args:
-        hparams: Of the module that is to go on.
-        saved: The whole checkpoint.
-        resume: Its path.
-        averaging: Whether the weights are averaged from here on.
-
-    Raises:
-        UserError: If its model, optimiser or vocabularies are others.
-    """
-    before = saved[HYPERPARAMETERS]
-    for side in ("source", "target"):
-        if hparams[side] != before[side]:
-            raise UserError(
-                f"data: the {side} vocabulary differs from that of resume={resume}; "
-                "give the training data of that run again"
-            )
-    if averaging is not ("averaging_state" in saved):
-        was = "with" if "averaging_state" in saved else "without"
-        raise UserError(f"weight_averaging: resume={resume} was trained {was} it; give the overrides of that run again")
-    then = dict(leaves(before))
-    for key, now in leaves(hparams):
-        if now == then.get(key):
-            continue
-        if key.startswith(("model.", "optimizer.", "handoff")):
-            raise UserError(
-                f"{key}={now} differs from the {then.get(key)} that resume={resume} was trained with; "
-                "give the overrides of that run again"
-            )
-        log.warning("%s=%s from here on; it was %s", key, now, then.get(key))
-
-
-def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the dotted keys of nested dicts, in order, and their values."""
+def flatten_keys(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted keys of nested dicts, sorted, and their values."""
     for key in sorted(tree):
         value = tree[key]
         if isinstance(value, Mapping):
-            yield from leaves(value, f"{prefix}{key}.")
+            yield from flatten_keys(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def keep_old_rows(loggers: Sequence[Logger], output_dir: Path, steps: int) -> None:
-    """Keep, for a run that resumes in its own directory, the rows of ``metrics.csv`` of the steps that are done.
-
-    Lightning's logger starts the file anew.
-    """
-    path = output_dir / "metrics.csv"
-    if steps == 0 or not path.exists():
-        return
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if int(row["step"]) < steps]
-    for logger in loggers:
-        if isinstance(logger, CSVLogger):
-            for row in rows:
-                numbers = {name: float(value) for name, value in row.items() if value and name != "step"}
-                logger.experiment.log_metrics(numbers | {"epoch": int(row["epoch"])}, int(row["step"]))
-            logger.save()

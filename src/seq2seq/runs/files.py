@@ -1,17 +1,21 @@
 """Files that are complete or absent."""
 
+import json
+import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+import yaml
 
 from seq2seq.errors import UserError
 
 
 @contextmanager
-def replacing(path: Path, key: str) -> Iterator[Path]:
-    """Give a temporary path beside ``path``, and rename it to ``path`` if nothing goes wrong.
+def atomic_write(path: Path, key: str) -> Iterator[Path]:
+    """Provide a temporary path beside ``path``, and rename it to ``path`` if nothing goes wrong.
 
     Args:
         path: The file to write; an older one stays as it is until the new one is complete.
@@ -37,22 +41,43 @@ def replacing(path: Path, key: str) -> Iterator[Path]:
 
 @contextmanager
 def output_file(path: Path, key: str) -> Iterator[IO[str]]:
-    """Give a UTF-8 file to write into, which takes the place of ``path`` when it is complete; see `replacing`."""
-    with replacing(path, key) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+    """Provide a UTF-8 file to write into, which replaces ``path`` when it is complete; see `atomic_write`."""
+    with atomic_write(path, key) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         yield file
 
 
 def write_file(path: Path, write: Callable[[IO[str]], object]) -> None:
-    """Let ``write`` fill a new UTF-8 file that then takes the place of ``path``."""
+    """Let ``write`` fill a new UTF-8 file, which then replaces ``path``."""
     with output_file(path, "file") as file:
         write(file)
 
 
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write numbers, strings, lists and dicts as JSON."""
+    text = json.dumps(without_infinity(content), indent=2, ensure_ascii=False, allow_nan=False)
+    write_file(path, lambda file: file.write(text + "\n"))
+
+
+def without_infinity(value: Any) -> Any:  # noqa: ANN401 - any JSON
+    """Return the value with None for what JSON has no number for, such as the perplexity of a model that diverged."""
+    if isinstance(value, Mapping):
+        return {key: without_infinity(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [without_infinity(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_yaml(path: Path, content: object) -> None:
+    """Write numbers, strings, lists and dicts as YAML."""
+    text = yaml.safe_dump(content, allow_unicode=True, sort_keys=False)
+    write_file(path, lambda file: file.write(text))
+
+
 def check_different(**paths: object) -> None:
-    """Refuse two files of a command that are one; the names are the keys, and None is no file.
+    """Raise if two files of a command are the same; the names are the keys, and None is no file.
 
     Raises:
-        UserError: If what one holds would be lost to the other.
+        UserError: If one file would overwrite the other.
     """
     seen: dict[Path, str] = {}
     for key, path in paths.items():

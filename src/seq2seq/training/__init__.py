@@ -1,1 +1,1 @@
-"""The LightningModule, its callbacks and checkpoints, and what builds them."""
+"""The LightningModule, its callbacks and checkpoints, and what builds them from a config."""

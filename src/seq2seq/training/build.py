@@ -1,9 +1,10 @@
-"""A composed config to objects; the only place that instantiates."""
+"""From a composed config to objects; the only place that instantiates."""
 
 import logging
+import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,20 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import Logger
 
-from seq2seq.errors import UserError, check_mapping
+from seq2seq.errors import UserError, check_choice, check_count, check_flag, check_keys, check_mapping, check_number
+from seq2seq.handoff.mistakes import MISTAKES, RIGHT, WrongEncoder, check_effect
+from seq2seq.nn import Seq2Seq, build_model
+from seq2seq.nn.rnn import CELLS
 from seq2seq.training.callbacks import EpochLines
 
+log = logging.getLogger(__name__)
 
-def plain(config: DictConfig) -> dict[str, Any]:
-    """Return a config as numbers, strings, lists and dicts, with every reference resolved.
+
+def resolve_config(config: DictConfig) -> dict[str, Any]:
+    """Return a config as numbers, strings, lists and dicts, with every interpolation resolved.
 
     Raises:
-        UserError: If a mandatory value is missing or a reference leads nowhere.
+        UserError: If a mandatory value is missing or an interpolation leads nowhere.
     """
     try:
         return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # pyright: ignore[reportReturnType]
@@ -48,23 +54,82 @@ def build(node: DictConfig, key: str, **arguments: Any) -> Any:  # noqa: ANN401 
         raise UserError(f"{key}: {' '.join(str(reason).split())}") from error
 
 
+PART_KEYS = {"cell", "embedding_size", "hidden_size", "num_layers"}
+
+
+def check_model(settings: Mapping[str, Any]) -> None:
+    """Check the keys and the types of the section ``model``; whether its parts fit is checked when they are built.
+
+    Raises:
+        UserError: If a key is unknown or missing, or a value is not allowed.
+    """
+    check_keys("model", settings, {"encoder", "decoder", "bridge", "attention", "num_heads", "dropout"})
+    check_keys("model.encoder", settings["encoder"], PART_KEYS | {"bidirectional"})
+    check_keys("model.decoder", settings["decoder"], PART_KEYS | {"kind", "input_feeding", "tied"})
+    for part in ("encoder", "decoder"):
+        check_choice(f"model.{part}.cell", settings[part]["cell"], CELLS)
+        for key in ("num_layers", "hidden_size", "embedding_size"):
+            check_count(f"model.{part}.{key}", settings[part][key])
+    for key in ("encoder.bidirectional", "decoder.input_feeding", "decoder.tied"):
+        part, name = key.split(".")
+        check_flag(f"model.{key}", settings[part][name])
+    check_count("model.num_heads", settings["num_heads"])
+    check_number("model.dropout", settings["dropout"], 0, 1)
+
+
+def model_from_config(
+    settings: Mapping[str, Any], *, source_size: int, target_size: int, handoff: str = RIGHT, fast: str | bool = "auto"
+) -> Seq2Seq:
+    """Build the model that the section ``model`` describes.
+
+    Args:
+        settings: The section; see `check_model`.
+        source_size: Number of source symbols.
+        target_size: Number of target symbols.
+        handoff: ``right``, or a mistake that is made on purpose.
+        fast: ``auto`` or False.
+
+    Raises:
+        UserError: If the parts do not fit each other.
+    """
+    use_fast = check_fast(fast)
+    try:
+        model = build_model(source_size=source_size, target_size=target_size, fast=use_fast, **settings)
+    except ValueError as error:  # it names arguments of `build_model`, and queries are states of the decoder
+        message = str(error).replace("query_size=", "decoder.hidden_size=")
+        raise UserError(re.sub(r"\b([a-z_]+(?:\.[a-z_]+)?)=", r"model.\1=", message)) from error
+    if handoff == RIGHT:
+        return model
+    wrong = WrongEncoder(model.encoder, handoff)
+    check_effect(handoff, settings)
+    log.warning("handoff=%s is wrong on purpose; it hands over: %s", handoff, MISTAKES[handoff].effect)
+    return Seq2Seq(wrong, model.bridge, model.decoder)
+
+
+def check_fast(fast: object) -> bool:
+    """Return whether `seq2seq.nn.fast` may be used.
+
+    Raises:
+        UserError: If ``fast`` is neither ``auto`` nor false.
+    """
+    if fast != "auto" and fast is not False:
+        raise UserError(f"fast={fast} must be auto or false")
+    return fast == "auto"
+
+
 TRAINER_CONTENT = "the arguments of Lightning's Trainer"
 
 PARTIAL = ("limit_val_batches", "limit_test_batches", "fast_dev_run", "overfit_batches")
-"""Arguments of the trainer that would judge a model by a part of the data."""
-
+"""Arguments of the trainer that would evaluate a model on part of the data."""
 
 MATMUL_PRECISIONS = ("highest", "high", "medium")
 """Those of ``torch.set_float32_matmul_precision``."""
 
 
 def build_trainer(
-    node: DictConfig,
-    output_dir: Path,
-    callbacks: list[pl.Callback] | None = None,
-    loggers: list[Logger] | None = None,
+    node: DictConfig, output_dir: Path, callbacks: list[pl.Callback], loggers: list[Logger]
 ) -> pl.Trainer:
-    """Build the trainer; without callbacks and loggers, one that only evaluates."""
+    """Build the trainer."""
     check_mapping("trainer", node, TRAINER_CONTENT)
     for key in PARTIAL:
         if key in node:
@@ -74,23 +139,22 @@ def build_trainer(
     for key in ("devices", "num_nodes"):
         if node.get(key, 1) != 1:
             raise UserError(f"trainer.{key}={node[key]} must be 1: a run uses one device")
-    # A live bar for eyes, a line each epoch for a file.
+    # A live bar in a terminal, a line per epoch in a file.
     bar = bool(node.get("enable_progress_bar", True)) and sys.stdout.isatty()
     progress = RichProgressBar(leave=True) if bar else EpochLines()
     return build(
         node,
         "trainer",
         default_root_dir=str(output_dir),
-        callbacks=[*(callbacks or []), progress],
+        callbacks=[*callbacks, progress],
         logger=loggers or False,
-        enable_checkpointing=bool(callbacks),
         enable_progress_bar=bar,
     )
 
 
 @contextmanager
-def products_in(precision: str) -> Iterator[None]:
-    """Take the matrix products of 32-bit numbers in a precision of ``torch.set_float32_matmul_precision`` meanwhile."""
+def matmul_precision(precision: str) -> Iterator[None]:
+    """Multiply 32-bit matrices in a precision of ``torch.set_float32_matmul_precision`` meanwhile."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(precision)
     try:
@@ -105,8 +169,8 @@ def build_loggers(node: DictConfig, output_dir: Path) -> list[Logger]:
     return [build(entry, f"logger.{name}", save_dir=str(output_dir)) for name, entry in node.items()]
 
 
-def keep_quiet() -> None:
-    """Silence what Lightning says about itself, and what it warns of that is so on purpose."""
+def silence_expected_warnings() -> None:
+    """Silence Lightning's messages about itself, and its warnings about what is so on purpose."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     # Batches are made in the training process, where flat storage makes them faster than workers would.
     warnings.filterwarnings("ignore", ".*does not have many workers.*")

@@ -1,4 +1,4 @@
-"""What happens around the steps: checkpoints, early stopping, seeds, and a line each epoch for a log."""
+"""Callbacks: checkpoints, early stopping, seeds, and a line per epoch for a log."""
 
 import logging
 import shutil
@@ -10,25 +10,23 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 
-from seq2seq.runs.files import replacing
+from seq2seq.metrics.corpus import MONITOR
+from seq2seq.runs.files import atomic_write
 
 log = logging.getLogger(__name__)
 
-MONITOR = "val/exact_match"
-"""What early stopping and the best checkpoint go by: exact match of real decoding."""
-
 
 class RunCheckpoint(ModelCheckpoint):
-    """Keeps one checkpoint in the run's directory, under the same name always.
+    """Keeps one checkpoint in the run's directory, always under the same name.
 
-    Two of them keep the best and the last; Lightning's ``save_last`` writes only when an epoch was among the best. A
-    run that resumes in another directory takes the checkpoint along. Lightning's own forgets its score then, and
-    takes whatever comes next for better.
+    Two of them keep the best and the last; Lightning's ``save_last`` writes only if the epoch was among the best. A run
+    that resumes in another directory copies the checkpoint there. Lightning's own callback would forget its score and
+    take whatever comes next for better.
 
     Args:
         output_dir: The run's directory.
         name: Of the file, without its suffix.
-        monitor: What the best is judged by, the higher the better; None keeps the last one.
+        monitor: The metric that selects the best, higher is better; None keeps the last one.
         resumed_from: The directory of the checkpoint from which the run resumes.
     """
 
@@ -45,21 +43,21 @@ class RunCheckpoint(ModelCheckpoint):
         self.resumed_from = resumed_from
 
     def check_monitor_top_k(self, trainer: pl.Trainer, current: torch.Tensor | None = None) -> bool:
-        """Say whether this epoch is the best: of equal ones the later, which has learnt longer."""
+        """Return whether this epoch is the best: of equal ones the later, which has trained longer."""
         best = self.best_k_models.get(self.kth_best_model_path)
         equal = current is not None and best is not None and bool(current == best)
         return equal or super().check_monitor_top_k(trainer, current)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the state in a checkpoint, wherever its run's directory was or is now."""
+        """Restore the state in a checkpoint, even if its run's directory has moved."""
         beside = self.resumed_from / self.path.name if self.resumed_from else self.path
         kept = beside if beside.exists() else Path(state_dict["best_model_path"])
         if not kept.is_file():
-            log.warning("%s is gone; the best of the epochs to come takes its place", kept)
+            log.warning("%s is missing; the best of the next epochs will replace it", kept)
             return
         if kept.resolve() != self.path.resolve():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(self.path, "resume") as temporary:
+            with atomic_write(self.path, "resume") as temporary:
                 shutil.copyfile(kept, temporary)
         here = {"dirpath": self.dirpath, "best_model_path": str(self.path), "kth_best_model_path": str(self.path)}
         scores = {str(self.path): score for score in state_dict["best_k_models"].values()}
@@ -69,25 +67,24 @@ class RunCheckpoint(ModelCheckpoint):
 class ExactMatchStopping(EarlyStopping):
     """Stops after ``patience`` epochs without a better exact match, counted from the first match.
 
-    Before it, exact match cannot tell a model that learns from one that does not. A run that resumes may change the
-    patience.
+    Before the first match, exact match is 0 for a model that learns, too. A run that resumes may change the patience.
     """
 
     def __init__(self, patience: int) -> None:
         super().__init__(MONITOR, mode="max", patience=patience, strict=False)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Count the epoch, where validation is what ends it."""
+        """Count the epoch if it ends with validation."""
         if trainer.callback_metrics.get(MONITOR, 0) > 0:
             super().on_validation_end(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Count the epoch, where training is."""
+        """Count the epoch if it ends with training."""
         if trainer.callback_metrics.get(MONITOR, 0) > 0:
             super().on_train_epoch_end(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say so if this is why training ended."""
+        """Log if this is why training ended."""
         if self.stopped_epoch:
             log.info(
                 "stopped early after epoch %d: no better exact match in %d epochs (early_stopping.patience=%d)",
@@ -97,12 +94,12 @@ class ExactMatchStopping(EarlyStopping):
             )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the state in a checkpoint, but for the patience."""
+        """Restore the state in a checkpoint, except for the patience."""
         super().load_state_dict(state_dict | {"patience": self.patience})
 
 
 class BatchSeed(pl.Callback):
-    """Seeds dropout by the number of the batch, so that a run that resumes draws what it would have drawn.
+    """Seeds dropout by the number of the batch, so that a resumed run draws the same numbers as an uninterrupted one.
 
     Args:
         seed: Of the run.
@@ -120,7 +117,7 @@ class BatchSeed(pl.Callback):
 
 
 class EpochLines(pl.Callback):
-    """Logs the losses and the exact match after each epoch, where no terminal shows a live bar."""
+    """Logs the losses and the exact match after each epoch, if no terminal shows a live bar."""
 
     def __init__(self) -> None:
         self._start = 0.0
@@ -130,8 +127,11 @@ class EpochLines(pl.Callback):
         self._start = time.monotonic()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log a line of what is known by then."""
+        """Log one line."""
         names = ("train/loss", "val/loss_teacher_forced", "val/exact_match")
-        known = [f"{name} {trainer.callback_metrics[name]:.4f}" for name in names if name in trainer.callback_metrics]
+        metrics = trainer.callback_metrics
+        values = [f"{name} {metrics[name]:.4f}" for name in names if name in metrics]
         seconds = time.monotonic() - self._start
-        log.info("epoch %d of %s: %s, %.0f s", trainer.current_epoch + 1, trainer.max_epochs, ", ".join(known), seconds)
+        log.info(
+            "epoch %d of %s: %s, %.0f s", trainer.current_epoch + 1, trainer.max_epochs, ", ".join(values), seconds
+        )

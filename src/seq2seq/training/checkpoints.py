@@ -20,14 +20,14 @@ def read_checkpoint(path: str, key: str) -> dict[str, Any]:
         key: The setting that named it, for the error.
 
     Raises:
-        UserError: If it cannot be read, is no checkpoint of ours, or is one of another format.
+        UserError: If it cannot be read, is not a checkpoint of this project, or has another format.
     """
     with open_file(path, key) as file:
         try:
             content = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # what arbitrary bytes raise is arbitrary
+        except Exception as error:  # arbitrary bytes raise arbitrary errors
             raise UserError(
-                f"{key}={path} is no checkpoint or is damaged; give a best.ckpt or last.ckpt of a run"
+                f"{key}={path} is not a checkpoint or is damaged; give a best.ckpt or last.ckpt of a run"
             ) from error
     found = content.get("seq2seq_format") if isinstance(content, dict) else None
     if found is None:

@@ -1,56 +1,49 @@
-"""Decoders against the equations of their papers, written out for one row, one token and one cell at a time."""
+"""Decoders against the equations of their papers, written out for one sequence, one token and one cell at a time."""
 
 import pytest
 import torch
-from conftest import LUONG
-from hypothesis import given
-from hypothesis import strategies as st
+from conftest import KINDS, make_model
 from torch import nn
-from torch.nn import functional as F
 
-from seq2seq.nn import build_model
-from seq2seq.nn.fast.packing import Packing
-
-V, T, H = 9, 4, 6
+B, S, T, V = 2, 5, 4, 9
 LENGTHS = torch.tensor([3, 5])
 pytestmark = pytest.mark.usefixtures("float64")
-KINDS = ["luong", "feeding", "gnmt", "bahdanau"]
 
 
-def make_model(kind, cell, layers, tied=False):
-    torch.manual_seed(0)
-    part = {"cell": cell, "embedding_size": 8, "hidden_size": 7, "num_layers": 2}
-    decoder = part | LUONG | {"hidden_size": H, "num_layers": layers, "tied": tied}
-    decoder |= {"input_feeding": True} if kind == "feeding" else {"kind": kind}
-    return build_model(
-        source_size=10, target_size=V, encoder=part | {"bidirectional": True}, decoder=decoder, bridge="linear",
-        attention="general", num_heads=1, dropout=0.0,
-    ).eval()  # fmt: skip
+def make(kind, cell="gru", layers=2, tied=False):
+    return make_model(cell=cell, decoder=KINDS[kind] | {"num_layers": layers, "tied": tied})
 
 
-def cells_of(decoder, cell):
+def make_batch():
+    torch.manual_seed(1)
+    return torch.randint(0, 10, (B, S)), torch.randint(0, V, (B, T))
+
+
+def cells_of(decoder):
     """The decoder's layers as single cells."""
     made = []
     for layer in decoder.layers:
-        one = (nn.GRUCell if cell == "gru" else nn.LSTMCell)(layer.input_size, H)
+        one = (nn.GRUCell if layer.mode == "GRU" else nn.LSTMCell)(layer.input_size, layer.hidden_size)
         for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
             getattr(one, name).data = getattr(layer, f"{name}_l0").data
         made.append(one)
     return made
 
 
-def by_hand(model, kind, cell, source, length, target):
-    """The logits of one row, token by token."""
+def by_hand(model, kind, source, length, target):
+    """The logits of one sequence and its weights, token by token."""
     decoder = model.decoder
     encoded = model.encoder(source[None, :length], torch.tensor([length]))
     values = encoded.outputs[0]
     initial = model.bridge(encoded.state)
     h, c = list(initial.h[:, 0, 0]), None if initial.c is None else list(initial.c[:, 0, 0])
-    cells, fed, logits = cells_of(decoder, cell), torch.zeros(decoder.combine.out_features), []
+    cells, fed = cells_of(decoder), torch.zeros(decoder.attentional_layer.out_features)
+    all_logits, all_weights = [], []
 
     def attend(query):
-        scores = torch.stack([query @ decoder.attention.key(value) for value in values])
-        return sum(weight * value for weight, value in zip(scores.softmax(0), values, strict=True))
+        weights = torch.stack([query @ decoder.attention.key(value) for value in values]).softmax(0)
+        all_weights.append(weights)
+        return sum(weight * value for weight, value in zip(weights, values, strict=True))
 
     def advance(layer, inputs):
         if c is None:
@@ -62,7 +55,7 @@ def by_hand(model, kind, cell, source, length, target):
     for token in target:
         inputs = decoder.embedding(token)
         context = attend(h[-1]) if kind == "bahdanau" else None
-        extra = {"bahdanau": context, "feeding": fed}.get(kind)
+        extra = {"bahdanau": context, "luong with input feeding": fed}.get(kind)
         output = advance(0, inputs if extra is None else torch.cat([inputs, extra]))
         if kind == "gnmt":
             context = attend(output)
@@ -70,9 +63,9 @@ def by_hand(model, kind, cell, source, length, target):
             output = advance(layer, torch.cat([output, context]) if kind == "gnmt" else output)
         if context is None:
             context = attend(output)
-        fed = torch.tanh(decoder.combine(torch.cat([context, output])))
-        logits.append(decoder.predict(fed))
-    return torch.stack(logits)
+        fed = torch.tanh(decoder.attentional_layer(torch.cat([context, output])))
+        all_logits.append(decoder.output_layer(fed))
+    return torch.stack(all_logits), torch.stack(all_weights)
 
 
 @torch.no_grad()
@@ -81,66 +74,40 @@ def by_hand(model, kind, cell, source, length, target):
 @pytest.mark.parametrize(
     ("kind", "layers"), [(kind, n) for kind in KINDS for n in (1, 2, 3) if (kind, n) != ("gnmt", 1)]
 )
-def test_the_decoder_is_what_the_paper_says_row_by_row_and_token_by_token(kind, cell, layers, tied):
-    model = make_model(kind, cell, layers, tied)
-    source, target = torch.randint(0, 10, (2, 5)), torch.randint(0, V, (2, T))
+def test_the_decoder_is_what_the_paper_says_one_sequence_and_one_token_at_a_time(kind, cell, layers, tied):
+    model, (source, target) = make(kind, cell, layers, tied), make_batch()
 
-    logits = model(source, LENGTHS, target).logits
+    output = model(source, LENGTHS, target)
 
-    for row in range(2):
-        expected = by_hand(model, kind, cell, source[row], int(LENGTHS[row]), target[row])
-        torch.testing.assert_close(logits[row], expected, rtol=0, atol=1e-12)
-
-
-@given(
-    kind=st.sampled_from(KINDS),
-    cell=st.sampled_from(["gru", "lstm"]),
-    lengths=st.lists(st.integers(1, T), min_size=2, max_size=2),
-)
-def test_with_a_packing_real_tokens_get_the_same_and_padding_takes_no_part(kind, cell, lengths):
-    model = make_model(kind, cell, layers=2)
-    source, target = torch.randint(0, 10, (2, 5)), torch.randint(0, V, (2, T))
-    packing = Packing.of(torch.tensor(lengths), T)
-    encoded = model.encode(source, LENGTHS)
-
-    packed = model.decoder(target, *encoded, packing)
-    padded = model.decoder(target, *encoded)
-
-    torch.testing.assert_close(packed.logits, packing.pack(padded.logits), rtol=0, atol=1e-12)
-    for row, length in enumerate(lengths):
-        torch.testing.assert_close(packed.weights[row, :length], padded.weights[row, :length], rtol=0, atol=1e-12)
-        alone = model.decoder(target[row : row + 1, :length], *encoded.select(torch.tensor([row])))
-        after = packed.state.select(torch.tensor([row]))
-        torch.testing.assert_close(tensors(after), tensors(alone.state), rtol=0, atol=1e-12)
-    loss, same = (
-        F.cross_entropy(logits, packing.pack(target)) for logits in (packed.logits, packing.pack(padded.logits))
-    )
-    parameters = list(model.parameters())
-    torch.testing.assert_close(
-        torch.autograd.grad(loss, parameters, retain_graph=True), torch.autograd.grad(same, parameters),
-        rtol=0, atol=1e-12,
-    )  # fmt: skip
-
-
-def tensors(state):
-    """All that a decoder keeps."""
-    if isinstance(state, torch.Tensor):
-        return [state]
-    return [one for part in state if part is not None for one in tensors(part)]
+    for index, length in enumerate(LENGTHS.tolist()):
+        logits, weights = by_hand(model, kind, source[index], length, target[index])
+        torch.testing.assert_close(output.logits[index], logits, rtol=0, atol=1e-12)
+        torch.testing.assert_close(output.weights[index, :, :length], weights, rtol=0, atol=1e-12)
 
 
 def test_tied_embeddings_are_one_parameter():
-    tied, loose = make_model("luong", "gru", 2, tied=True), make_model("luong", "gru", 2)
+    tied, untied = make("luong", tied=True), make("luong")
 
-    assert tied.decoder.predict.weight is tied.decoder.embedding.weight
-    assert loose.decoder.predict.weight is not loose.decoder.embedding.weight
+    assert tied.decoder.output_layer.weight is tied.decoder.embedding.weight
+    assert untied.decoder.output_layer.weight is not untied.decoder.embedding.weight
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_dropout_drops_in_training_only(kind):
-    model = make_model(kind, "gru", 3)
+def test_units_are_dropped_in_training_only(kind):
+    model, (source, target) = make(kind, layers=3), make_batch()
     model.decoder.dropout.p = 0.5
-    source, target = torch.randint(0, 10, (2, 5)), torch.randint(0, V, (2, T))
 
     assert torch.equal(*(model.eval()(source, LENGTHS, target).logits for _ in range(2)))
     assert not torch.equal(*(model.train()(source, LENGTHS, target).logits for _ in range(2)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "upper"), [("luong", 14), ("luong with input feeding", 14), ("gnmt", 28), ("bahdanau", 14)]
+)
+def test_units_are_dropped_from_embeddings_between_layers_and_before_the_output_layer(kind, upper):
+    model, seen = make(kind, layers=3), []
+    model.decoder.dropout.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].numel()))
+
+    model(make_batch()[0], LENGTHS, make_batch()[1])
+
+    assert sum(seen) == B * T * (11 + 2 * upper + 14)  # with gnmt, an upper layer also reads the context

@@ -1,7 +1,7 @@
 """Written dates in many languages to ISO 8601.
 
-The texts are not invented: every language's month names, weekdays, abbreviations and orders come from the Unicode
-CLDR, by way of Babel. The model is not told the language.
+Month names, weekdays, abbreviations and their order come from the Unicode CLDR, through Babel. The model is not told
+the language.
 """
 
 import random
@@ -14,31 +14,31 @@ from typing import ClassVar
 from babel import Locale, UnknownLocaleError
 from babel.dates import DateTimePattern, get_date_format, parse_pattern
 
-from seq2seq.data.sources.source import Pair, Split, Task
-from seq2seq.data.tokenizer import normalise
+from seq2seq.data.sources.source import DataSource, Pair, Split
 from seq2seq.errors import UserError, check_count
 
 STYLES = ("full", "long", "medium")
-"""CLDR's date styles; its fourth, "short", is all digits, often with half a year, and its order differs by country."""
+"""CLDR's date styles, without "short", which is all digits, often has a two-digit year, and is ambiguous."""
 
 SKELETONS = ("yMMMd", "yMMMEd", "yMMMMd", "yMMMMEEEEd")
-"""CLDR's other ways to write a day, with an abbreviated or a full month, with and without a weekday."""
+"""CLDR's skeletons for a day: with an abbreviated or a full month, with and without a weekday."""
 
 ZEROS = {"arab": "٠", "arabext": "۰", "beng": "০", "deva": "०", "mymr": "၀", "tibt": "༠"}
-"""The digit zero of CLDR's numbering systems; the other nine follow it in Unicode."""
+"""The digit zero of CLDR's numbering systems; in Unicode, the other nine digits follow it."""
 
 DOTLESS = ("tr", "az")
-"""Languages in which the capital of i is not I, so that Python's casing would misspell them."""
+"""Languages in which the capital of i is not I. Python's ``upper`` and ``lower`` would misspell them."""
 
 HELD_OUT = 0.1
-"""Share of all days that is kept for validation, and again for test."""
+"""Share of all days that is kept for validation, and the same for test."""
 
 
 def is_unambiguous(pattern: str) -> bool:
-    """Say whether a date pattern can be read without knowing who wrote it.
+    """Return whether a date pattern has one reading only, whichever the language.
 
-    A month that is spelt out can; ``3/4/2005`` cannot. Numbers can if the year leads, since the month then follows
-    everywhere, or if dots or words stand between them, which only those use who put the day first.
+    A pattern with the month's name is unambiguous, and ``3/4/2005`` is not. A pattern of numbers is unambiguous if the
+    year comes first, because the month always follows it, or if it contains dots or words, because these are used only
+    where the day comes first.
 
     Example:
         >>> [is_unambiguous(pattern) for pattern in ("d MMM y", "y/MM/dd", "dd.MM.y", "dd/MM/y", "d.M.yy")]
@@ -48,13 +48,13 @@ def is_unambiguous(pattern: str) -> bool:
     fields = re.findall(r"y+|[ML]+|d+", re.sub(r"'[^']*'", "", pattern))
     if "yy" in fields or sorted(field[0].replace("L", "M") for field in fields) != ["M", "d", "y"]:
         return False
-    spelt = any(field[0] in "ML" and len(field) > 2 for field in fields)
-    marked = "." in pattern or any(character.isalpha() for character in literals)
-    return spelt or fields[0][0] == "y" or marked
+    has_name = any(field[0] in "ML" and len(field) > 2 for field in fields)
+    day_first = "." in pattern or any(character.isalpha() for character in literals)
+    return has_name or fields[0][0] == "y" or day_first
 
 
 def date_patterns(locale: Locale) -> list[DateTimePattern]:
-    """Return a language's unambiguous ways to write a day, without repetition."""
+    """Return the unambiguous date patterns of a locale, each once."""
     patterns = [get_date_format(style, locale).pattern for style in STYLES]
     skeletons = locale.datetime_skeletons
     patterns += [str(skeletons[name].pattern) for name in SKELETONS if name in skeletons]
@@ -62,19 +62,20 @@ def date_patterns(locale: Locale) -> list[DateTimePattern]:
 
 
 @dataclass(kw_only=True)
-class Dates(Task):
-    """``jeudi 2 janvier 2003`` to ``2003-01-02``; no day stands in two splits.
+class Dates(DataSource):
+    """``jeudi 2 janvier 2003`` to ``2003-01-02``. No day occurs in two splits.
 
     Attributes:
-        train_size: Pairs to train on.
-        val_size: Pairs to validate on.
-        test_size: Pairs to test on; each split holds every locale equally often.
+        train_size: Number of training pairs.
+        val_size: Number of validation pairs.
+        test_size: Number of test pairs. Each split contains every locale equally often.
         locales: Names of CLDR locales.
         first_year: Earliest year.
         last_year: Latest year.
-        seed: Of the days and texts; another seed is another data set.
+        seed: Seed of the days and texts; another seed gives another data set.
     """
 
+    name: ClassVar[str] = "dates"
     group_name: ClassVar[str | None] = "locale"
 
     train_size: int
@@ -106,7 +107,7 @@ class Dates(Task):
             ) from error
 
     def _days(self, split: Split) -> list[date]:
-        """Return the days of a split; they depend on the seed and the years alone."""
+        """Return the days of a split, which depend on the seed and the years only."""
         first, last = date(self.first_year, 1, 1), date(self.last_year, 12, 31)
         days = [first + timedelta(days=number) for number in range((last - first).days + 1)]
         random.Random(self.seed).shuffle(days)
@@ -114,20 +115,20 @@ class Dates(Task):
         return {"val": days[:held_out], "test": days[held_out : 2 * held_out], "train": days[2 * held_out :]}[split]
 
     def pairs(self, split: Split) -> Iterator[Pair]:
-        """Yield the pairs of a split, one locale after another, round and round."""
-        generator = random.Random(f"{self.seed} {split}")  # a string seeds by its bytes, the same everywhere
+        """Yield the pairs of a split; the locales take turns."""
+        generator = random.Random(f"{self.seed} {split}")  # a string gives the same numbers on every platform
         days = self._days(split)
         patterns = [date_patterns(locale) for locale in self._locales]
         size = {"train": self.train_size, "val": self.val_size, "test": self.test_size}[split]
         for number in range(size):
-            place = number % len(self._locales)
+            turn = number % len(self._locales)
             day = generator.choice(days)
-            text = write(day, generator.choice(patterns[place]), self._locales[place], generator)
-            yield Pair(text, day.isoformat(), self.locales[place])
+            text = format_day(day, generator.choice(patterns[turn]), self._locales[turn], generator)
+            yield Pair(text, day.isoformat(), self.locales[turn])
 
 
-def write(day: date, pattern: DateTimePattern, locale: Locale, generator: random.Random) -> str:
-    """Write a day as a person might: in the language's own digits or not, in lower or upper case or neither."""
+def format_day(day: date, pattern: DateTimePattern, locale: Locale, generator: random.Random) -> str:
+    """Return a day as text, at random with the language's own digits and in lower, upper or unchanged case."""
     text = pattern.apply(day, locale)
     zero = ZEROS.get(locale.default_numbering_system)
     if zero and generator.random() < 0.5:
@@ -135,4 +136,4 @@ def write(day: date, pattern: DateTimePattern, locale: Locale, generator: random
     casing = generator.random()
     if locale.language not in DOTLESS:
         text = text.lower() if casing < 0.25 else text.upper() if casing < 0.5 else text
-    return normalise(text)
+    return text

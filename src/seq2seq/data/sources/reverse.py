@@ -1,26 +1,29 @@
-"""Letters and the same letters reversed: a task that is learnt in seconds."""
+"""Letters and the same letters reversed, which a model learns in seconds."""
 
 import random
 import string
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
-from seq2seq.data.sources.source import Pair, Split, Task
+from seq2seq.data.sources.source import DataSource, Pair, Split
 from seq2seq.errors import UserError, check_count
 
 
 @dataclass(kw_only=True)
-class Reverse(Task):
-    """``k c r a`` to ``a r c k``; no source stands in two splits.
+class Reverse(DataSource):
+    """``k c r a`` to ``a r c k``. No source occurs in two splits.
 
     Attributes:
-        train_size: Pairs to train on.
-        val_size: Pairs to validate on.
-        test_size: Pairs to test on.
-        min_letters: Shortest sequence.
-        max_letters: Longest sequence.
-        seed: Of the sequences; another seed is another data set.
+        train_size: Number of training pairs.
+        val_size: Number of validation pairs.
+        test_size: Number of test pairs.
+        min_letters: Length of the shortest sequence.
+        max_letters: Length of the longest sequence.
+        seed: Seed of the sequences; another seed gives another data set.
     """
+
+    name: ClassVar[str] = "reverse"
 
     train_size: int
     val_size: int
@@ -46,7 +49,7 @@ class Reverse(Task):
     def pairs(self, split: Split) -> Iterator[Pair]:
         """Yield the pairs of a split."""
         generator = random.Random(self.seed)
-        seen: dict[str, None] = {}  # a set that keeps the order
+        seen: dict[str, None] = {}  # an ordered set
         total = self.train_size + self.val_size + self.test_size
         while len(seen) < total:
             letters = generator.choices(string.ascii_lowercase, k=generator.randint(self.min_letters, self.max_letters))

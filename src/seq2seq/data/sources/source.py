@@ -1,45 +1,50 @@
-"""What every task is."""
+"""The base class of data sources."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal, NamedTuple
 
-from seq2seq.data.tokenizer import TOKENS
+from seq2seq.data.tokenizer import TOKENIZERS
 from seq2seq.errors import check_choice, check_count
 
 Split = Literal["train", "val", "test"]
 
 
 class Pair(NamedTuple):
-    """A source text, its target, and where it comes from.
+    """A source text and its target.
 
     Attributes:
-        source: Normalised text.
-        target: Normalised text.
-        group: What results are also reported by (a locale, for the dates); empty if there is nothing.
+        source: Text.
+        target: Text.
+        group: What results are also reported by, for example a locale; empty if nothing.
+        place: Where the pair stands, ``file:line``, for errors; empty if in no file.
     """
 
     source: str
     target: str
     group: str = ""
+    place: str = ""
 
 
 @dataclass(kw_only=True)
-class Task(ABC):
-    """Pairs for training, validation and test, and how they are tokenised and batched.
+class DataSource(ABC):
+    """Yields the pairs of each split, and holds the settings for tokenising and batching them.
 
-    The fields are the keys of ``data`` in a config; subclasses add their own.
+    The fields are the keys of ``data`` in a config. A subclass adds its own.
 
     Attributes:
-        source_tokens: ``characters`` or ``spaces``.
-        target_tokens: Likewise.
+        name: The value of ``data.task`` that selects the class.
+        group_name: What `Pair.group` holds; None if nothing.
+        source_tokens: Name of the source tokenizer, ``characters`` or ``spaces``.
+        target_tokens: Name of the target tokenizer, likewise.
         min_count: Symbols that occur less often in the training pairs are unknown, on both sides.
         batch_size: Pairs in a batch.
-        max_epochs: Passes over the training pairs that suit the task; ``trainer.max_epochs`` refers to it.
+        max_epochs: Number of epochs that suits the data; ``trainer.max_epochs`` refers to it.
         num_workers: Processes that prepare batches; 0 prepares them in the training process, which is fastest here.
     """
 
+    name: ClassVar[str]
     group_name: ClassVar[str | None] = None
 
     source_tokens: str
@@ -50,17 +55,33 @@ class Task(ABC):
     num_workers: int
 
     def __post_init__(self) -> None:
-        check_choice("data.source_tokens", self.source_tokens, TOKENS)
-        check_choice("data.target_tokens", self.target_tokens, TOKENS)
+        check_choice("data.source_tokens", self.source_tokens, TOKENIZERS)
+        check_choice("data.target_tokens", self.target_tokens, TOKENIZERS)
         check_count("data.min_count", self.min_count)
         check_count("data.batch_size", self.batch_size)
         check_count("data.max_epochs", self.max_epochs)
         check_count("data.num_workers", self.num_workers, minimum=0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the section ``data`` of a config; `build_source` builds an equal source from it."""
+        return {"task": self.name} | asdict(self)
 
     @abstractmethod
     def pairs(self, split: Split) -> Iterator[Pair]:
         """Yield the pairs of a split, the same ones in the same order every time.
 
         Raises:
-            UserError: If a file cannot be read or holds what it must not.
+            UserError: If a file cannot be read or a line is not as it must be.
+        """
+
+    def check_length(self, side: str, length: int, place: str) -> None:  # noqa: B027 - by default, any length is allowed
+        """Raise if a text has more tokens than the source allows.
+
+        Args:
+            side: ``source`` or ``target``.
+            length: Number of tokens.
+            place: `Pair.place`.
+
+        Raises:
+            UserError: If the text is too long.
         """

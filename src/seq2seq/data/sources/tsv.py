@@ -1,27 +1,29 @@
-"""Pairs from tab-separated files of the user's own."""
+"""Pairs from tab-separated files."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from seq2seq.data.lines import read_lines
-from seq2seq.data.sources.source import Pair, Split, Task
-from seq2seq.data.tokenizer import normalise, split
+from seq2seq.data.sources.source import DataSource, Pair, Split
 from seq2seq.errors import UserError, check_count
 
 
 @dataclass(kw_only=True)
-class TSV(Task):
-    """A pair a line, in two of the columns that tabs separate. UTF-8, without a header or quoting.
+class TSV(DataSource):
+    """One pair per line, in two of the columns that tabs separate; UTF-8, without header and quoting.
 
     Attributes:
-        train: File to train on.
-        val: File to validate on.
-        test: File to test on; may be the same as ``val``.
+        train: Training file.
+        val: Validation file.
+        test: Test file; may be the same as ``val``.
         source_column: Column of the source, counted from 1.
         target_column: Column of the target, counted from 1.
-        max_length: Longest source and longest target that is accepted, in tokens.
+        max_length: Maximum number of tokens of a source and of a target.
     """
+
+    name: ClassVar[str] = "tsv"
 
     train: str | None
     val: str | None
@@ -41,7 +43,7 @@ class TSV(Task):
             )
         for key in ("train", "val", "test"):
             path = getattr(self, key)
-            if path is not None:  # absolute, so that a checkpoint finds its task from any folder
+            if path is not None:  # absolute, so that a checkpoint can be evaluated from any working directory
                 setattr(self, key, str(Path(str(path)).expanduser().absolute()))
 
     def pairs(self, split: Split) -> Iterator[Pair]:
@@ -51,30 +53,34 @@ class TSV(Task):
             raise UserError(f"data.{split} is missing: give a tab-separated file, data.{split}=FILE")
         number = 0
         for number, line in read_lines(path, f"data.{split}"):
-            yield self._pair(line, f"{path}:{number}")
+            columns, place = line.split("\t"), f"{path}:{number}"
+            yield Pair(
+                self._text(columns, "source", place),
+                self._text(columns, "target", place),
+                place=place,
+            )
         if number == 0:
             raise UserError(f"{path}: the file is empty; data.{split} needs at least one line")
 
-    def _pair(self, line: str, place: str) -> Pair:
-        columns = normalise(line).split("\t")
-        return Pair(
-            self._column(columns, "source", self.source_column, self.source_tokens, place),
-            self._column(columns, "target", self.target_column, self.target_tokens, place),
-        )
+    def check_length(self, side: str, length: int, place: str) -> None:
+        """Raise if a text has more than ``max_length`` tokens."""
+        if length > self.max_length:
+            raise UserError(
+                f"{place}: the {side} (column {self._column(side)}) has {length} tokens; "
+                f"data.max_length={self.max_length} allows {self.max_length}"
+            )
 
-    def _column(self, columns: list[str], side: str, number: int, tokens: str, place: str) -> str:
+    def _column(self, side: str) -> int:
+        return self.source_column if side == "source" else self.target_column
+
+    def _text(self, columns: list[str], side: str, place: str) -> str:
+        number = self._column(side)
         if number > len(columns):
             raise UserError(
                 f"{place}: data.{side}_column={number}, but the line has {len(columns)} column"
                 f"{'s' * (len(columns) != 1)}; columns are separated by tabs and counted from 1"
             )
         text = columns[number - 1]
-        length = len(split(text, tokens))
-        if length == 0 or not text.strip():
+        if not text.strip():
             raise UserError(f"{place}: the {side} (column {number}) is empty; it needs at least one token")
-        if length > self.max_length:
-            raise UserError(
-                f"{place}: the {side} (column {number}) has {length} tokens; "
-                f"data.max_length={self.max_length} allows {self.max_length}"
-            )
         return text

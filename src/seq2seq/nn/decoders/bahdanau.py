@@ -1,35 +1,35 @@
-"""Attention first: the state before a step says where to look, and the step reads what was found."""
+"""Attention first: the state before a step queries, and the step reads the context."""
 
 import torch
 from torch import Tensor
 
-from seq2seq.nn.decoders.decoder import Decoder, State
-from seq2seq.nn.fast.packing import Packing
-from seq2seq.nn.fast.steps import Steps, joined
-from seq2seq.nn.memory import Memory, look
+from seq2seq.nn.attention import Memory
+from seq2seq.nn.decoders.decoder import Decoder, DecoderOutput, join_steps
 from seq2seq.nn.state import RNNState
 
 
 class BahdanauDecoder(Decoder):
     """The top layer's previous state queries attention, and the context enters the bottom layer.
 
-    Bahdanau et al. 2015, section 3.1 and appendix A.2.2, where there is one layer and a maxout layer predicts. Steps
-    wait for each other: a loop. What the embeddings do to the bottom layer is computed for all steps at once, and so is
-    the prediction.
+    Bahdanau et al. 2015, section 3.1 and appendix A.2.2; there, the decoder has one layer and predicts by a maxout
+    layer. Each step waits for the last one: a loop over time.
     """
 
-    def decode(
-        self, targets: Tensor, packing: Packing, memory: Memory, state: RNNState
-    ) -> tuple[Tensor, State, Tensor | None]:
-        """Read T tokens; see `Decoder.decode`."""
-        memory = packing.sort(memory)
-        steps = Steps(self.layers, self.embed(packing.pack(targets)), packing.sizes, state, self.dropout)
-        contexts, outputs, all_weights = [], [], []
-        for step, rows in enumerate(packing.sizes):
-            memory = memory.first(rows)
-            context, weights = look(self.attention, steps.top(rows).unsqueeze(1), memory)
-            contexts.append(context.squeeze(1))
-            outputs.append(steps.step(step, contexts[-1]))
-            all_weights.append(weights)
-        combined = self.combined(torch.cat(contexts), torch.cat(outputs))
-        return combined, steps.state(), joined(all_weights, packing)
+    @staticmethod
+    def context_sizes(num_layers: int, context_size: int, attentional_size: int) -> list[int]:  # noqa: ARG004
+        """The bottom layer reads the context."""
+        return [context_size] + [0] * (num_layers - 1)
+
+    def forward(self, targets: Tensor, memory: Memory, state: RNNState) -> DecoderOutput:
+        """Read T tokens and predict the one after each; see `Decoder.forward`."""
+        states = state.layers()
+        contexts, outputs, weights = [], [], []
+        for embedded in self.embed(targets).split(1, dim=1):  # (B, 1, E)
+            query = states[-1].h[0, 0].unsqueeze(1)  # (B, 1, H')
+            context, step_weights = self.attend(query, memory)
+            output, states = self.run_layers(torch.cat([embedded, context], dim=-1), states)
+            contexts.append(context)
+            outputs.append(output)
+            weights.append(step_weights)
+        attentional_states = self.attentional_state(torch.cat(contexts, dim=1), torch.cat(outputs, dim=1))
+        return DecoderOutput(self.predict(attentional_states), RNNState.stack(states), join_steps(weights))

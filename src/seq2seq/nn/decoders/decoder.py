@@ -1,58 +1,52 @@
-"""What all decoders share, and the law that they obey.
+"""What all decoders share, and the contract that they keep.
 
-The law: any number of tokens in one call gives what the same tokens give in several calls, so teacher forcing and
-decoding step by step are the same code.
+The contract: any number of tokens in one call gives the same result as the same tokens in several calls, so teacher
+forcing and decoding step by step are the same code.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from seq2seq.nn.attention import Attention
+from seq2seq.nn.attention import Attention, Memory
 from seq2seq.nn.encoder import EncoderOutput
-from seq2seq.nn.fast.dropout import Dropout
-from seq2seq.nn.fast.packing import Packing, Rows
-from seq2seq.nn.fast.rnn import run
-from seq2seq.nn.memory import Memory, look
-from seq2seq.nn.state import RNNS, RNNState
-
-
-class State(Rows, Protocol):
-    """What a decoder keeps between calls; nobody else looks into it."""
+from seq2seq.nn.rnn import make_dropout, make_rnn, run_rnn
+from seq2seq.nn.state import RNNState
 
 
 class DecoderOutput(NamedTuple):
-    """What a decoder predicts.
+    """What a decoder returns.
 
     Attributes:
-        logits: Unnormalised log-probabilities of the next token, ``(B, T, V)``, or ``(N, V)`` if a packing was given.
-        state: After the last token.
-        weights: Attention over the source, ``(B, T, S)``; None without attention. With a packing, those at padding mean
-            nothing.
+        logits: Unnormalised log-probabilities of the token after each target token, ``(B, T, V)``.
+        state: After the last token; only the decoder itself reads it. It has a method ``select``, like `RNNState`.
+        weights: Attention over the source, ``(B, T, S)``; None without attention.
     """
 
     logits: Tensor
-    state: State
+    state: Any
     weights: Tensor | None
 
 
 class Decoder(nn.Module):
-    """A recurrent decoder with attention; the kinds differ in where the context enters.
+    """A recurrent decoder with attention.
 
-    All predict from ``tanh(W [context; output])`` (Luong et al. 2015, equation 5), where ``output`` is that of the top
-    layer.
+    All kinds predict from the attentional state ``tanh(W [context; output])`` (Luong et al. 2015, equation 5), where
+    ``output`` is that of the top layer.
 
     Args:
         vocabulary_size: Number of target symbols, V.
         embedding_size: E.
         hidden_size: H'.
+        num_layers: L'.
         cell: ``gru`` or ``lstm``.
         attention: Over the encoder's outputs.
-        extra_sizes: What each layer, from the bottom up, reads beside the embedding or the layer below; L' of them.
-        dropout: Probability of dropping a unit of the embedding, between layers and before the prediction.
-        tied: Whether the embeddings are the weights of the prediction, too (Press and Wolf 2017).
+        dropout: Probability of dropping a unit of the embedding, between layers and before the output layer.
+        tied: Whether the output layer uses the embeddings as its weights (Press and Wolf 2017). The attentional state
+            then has their size, E instead of H'.
+        fast: Whether training on a CPU may use `seq2seq.nn.fast`.
     """
 
     def __init__(
@@ -61,93 +55,89 @@ class Decoder(nn.Module):
         vocabulary_size: int,
         embedding_size: int,
         hidden_size: int,
+        num_layers: int,
         cell: str,
         attention: Attention,
-        extra_sizes: Sequence[int],
         dropout: float,
-        tied: bool,
+        tied: bool = False,
+        fast: bool = False,
     ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary_size, embedding_size)
-        self.dropout = Dropout(dropout)
-        sizes = [embedding_size] + [hidden_size] * (len(extra_sizes) - 1)
-        self.layers = nn.ModuleList(
-            RNNS[cell](size + extra, hidden_size, batch_first=True)
-            for size, extra in zip(sizes, extra_sizes, strict=True)
-        )
+        self.dropout = make_dropout(dropout, fast=fast)
         self.attention = attention
-        self.combine = nn.Linear(
-            attention.context_size + hidden_size, embedding_size if tied else hidden_size, bias=False
-        )
-        self.predict = nn.Linear(self.combine.out_features, vocabulary_size)
+        attentional_size = embedding_size if tied else hidden_size
+        self.attentional_layer = nn.Linear(attention.context_size + hidden_size, attentional_size, bias=False)
+        self.output_layer = nn.Linear(attentional_size, vocabulary_size)
         if tied:
-            self.predict.weight = self.embedding.weight
+            self.output_layer.weight = self.embedding.weight
+        sizes = [embedding_size] + [hidden_size] * (num_layers - 1)
+        context_sizes = self.context_sizes(num_layers, attention.context_size, attentional_size)
+        self.layers = nn.ModuleList(
+            make_rnn(cell, size + context_size, hidden_size, fast=fast)
+            for size, context_size in zip(sizes, context_sizes, strict=True)
+        )
 
-    def remember(self, encoded: EncoderOutput) -> Memory:
-        """Compute, once for a source batch, what attention looks back at."""
-        return self.attention.remember(encoded.outputs, encoded.mask)
+    @staticmethod
+    def context_sizes(num_layers: int, context_size: int, attentional_size: int) -> list[int]:
+        """Return how many units each layer, from the bottom up, reads beside the embedding or the layer below."""
+        raise NotImplementedError
 
-    def start(self, state: RNNState) -> State:
-        """Return the state before the first token, of what the bridge hands over, ``(L', 1, B, H')``."""
+    def init_memory(self, encoded: EncoderOutput) -> Memory:
+        """Compute, once per source batch, what attention needs of it."""
+        return self.attention.init_memory(encoded.outputs, encoded.mask)
+
+    def init_state(self, state: RNNState) -> Any:  # noqa: ANN401 - see `DecoderOutput`
+        """Return the state before the first token, given what the bridge returns, ``(L', 1, B, H')``."""
         return state
 
-    def forward(self, targets: Tensor, memory: Memory, state: Any, packing: Packing | None = None) -> DecoderOutput:  # noqa: ANN401 - its own State
+    def forward(self, targets: Tensor, memory: Memory, state: Any) -> DecoderOutput:  # noqa: ANN401 - see `DecoderOutput`
         """Read T tokens and predict the one after each.
 
         Args:
-            targets: Token ids; a row's padding, at its end, changes nothing before it, ``(B, T)``.
-            memory: Of the source batch.
-            state: From `start` at first, then from the last call.
-            packing: Where the real tokens stand. With it, padding stays out of recurrence and prediction; the logits
-                are those of real tokens, in its order, and the state is that after each row's last one. Without it, all
-                are real.
-        """
-        places = packing or Packing.full(*targets.shape)
-        combined, after, weights = self.decode(targets, places, memory, places.sort(state))
-        logits = self.logits(combined)
-        return DecoderOutput(logits if packing else places.pad(logits), places.unsort(after), weights)
-
-    def decode(
-        self,
-        targets: Tensor,
-        packing: Packing,
-        memory: Memory,
-        state: Any,  # noqa: ANN401 - its own State
-    ) -> tuple[Tensor, State, Tensor | None]:
-        """Read T tokens; what the kinds do each in their way.
-
-        Args:
-            targets: As in `forward`, ``(B, T)``.
-            packing: Where the real tokens stand, N of them.
-            memory: As in `forward`.
-            state: As in `forward`, but in the order of the packing.
-
-        Returns:
-            What predicts, by `combined`, packed, ``(N, H')``, or E if tied; the state after each row's last token, in
-            the order of the packing; and the weights, ``(B, T, S)``.
+            targets: Token ids, ``(B, T)``; with K hypotheses for each sequence of the memory, ``(B * K, T)``.
+            memory: Of the source batch, from `init_memory`.
+            state: From `init_state` at first, then from the last call.
         """
         raise NotImplementedError
 
-    def embed(self, tokens: Tensor) -> Tensor:
-        """Return the embeddings of token ids, ``(..., E)``."""
-        return self.dropout(self.embedding(tokens))
+    def embed(self, targets: Tensor) -> Tensor:
+        """Return the embeddings of token ids, ``(B, T, E)``."""
+        return self.dropout(self.embedding(targets))
 
-    def run(self, layer: int, inputs: Tensor, packing: Packing, state: RNNState) -> tuple[Tensor, RNNState]:
-        """Run one layer over all tokens in one call: ``(N, ...)`` to ``(N, H')``, and its state after them."""
-        if layer > 0:
-            inputs = self.dropout(inputs)
-        rnn: Any = self.layers[layer]
-        return run(rnn, inputs, packing, state.layer(layer))
+    def run_layer(self, number: int, inputs: Tensor, state: RNNState) -> tuple[Tensor, RNNState]:
+        """Run one layer over all T steps: its outputs, ``(B, T, H')``, and its state, ``(1, 1, B, H')``."""
+        layer: Any = self.layers[number]
+        return run_rnn(layer, self.dropout(inputs) if number > 0 else inputs, state=state)
 
-    def attend(self, outputs: Tensor, packing: Packing, memory: Memory) -> tuple[Tensor, Tensor | None]:
-        """Attend with the outputs of a layer, packed, ``(N, H')``: contexts, packed likewise, and the weights."""
-        contexts, weights = look(self.attention, packing.pad(outputs), memory)
-        return packing.pack(contexts), weights
+    def run_layers(self, inputs: Tensor, states: Sequence[RNNState]) -> tuple[Tensor, list[RNNState]]:
+        """Run all layers over all T steps: the top outputs, ``(B, T, H')``, and the state of each layer."""
+        after = []
+        for number, state in enumerate(states):
+            inputs, state_after = self.run_layer(number, inputs, state)
+            after.append(state_after)
+        return inputs, after
 
-    def combined(self, contexts: Tensor, outputs: Tensor) -> Tensor:
-        """Join the contexts and the top layer's outputs into what predicts, ``(..., H')``, or E if tied."""
-        return self.combine(torch.cat([contexts, outputs], dim=-1)).tanh()
+    def attend(self, queries: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
+        """Attend with the outputs of a layer: contexts ``(B, T, C)`` and weights ``(B, T, S)``.
 
-    def logits(self, combined: Tensor) -> Tensor:
-        """Predict, ``(..., V)``."""
-        return self.predict(self.dropout(combined))
+        In a beam search, the K hypotheses of a sequence share its memory: their queries, ``(B * K, T, H')``, are
+        attended with as ``(B, K * T, H')``.
+        """
+        batch, steps = queries.shape[:2]
+        contexts, weights = self.attention(queries.reshape(memory.mask.size(0), -1, queries.size(-1)), memory)
+        return contexts.reshape(batch, steps, -1), None if weights is None else weights.reshape(batch, steps, -1)
+
+    def attentional_state(self, contexts: Tensor, outputs: Tensor) -> Tensor:
+        """Join contexts and outputs of the top layer, ``(B, T, H')``, or ``(B, T, E)`` with tied embeddings."""
+        return self.attentional_layer(torch.cat([contexts, outputs], dim=-1)).tanh()
+
+    def predict(self, attentional_state: Tensor) -> Tensor:
+        """Return the logits, ``(B, T, V)``."""
+        return self.output_layer(self.dropout(attentional_state))
+
+
+def join_steps(weights: list[Tensor | None]) -> Tensor | None:
+    """Join the attention weights of all steps, ``(B, 1, S)`` each, to ``(B, T, S)``; None without attention."""
+    steps = [step for step in weights if step is not None]
+    return torch.cat(steps, dim=1) if steps else None

@@ -1,30 +1,34 @@
-"""The bottom layer attends, and all layers above it read what it found."""
+"""The bottom layer attends, and the context feeds all layers above it."""
 
 import torch
 from torch import Tensor
 
-from seq2seq.nn.decoders.decoder import Decoder, State
-from seq2seq.nn.fast.packing import Packing
-from seq2seq.nn.memory import Memory
+from seq2seq.nn.attention import Memory
+from seq2seq.nn.decoders.decoder import Decoder, DecoderOutput
 from seq2seq.nn.state import RNNState
 
 
 class GNMTDecoder(Decoder):
     """The bottom layer's output queries attention, and the context feeds all layers above (Wu et al. 2016, section 3).
 
-    The upper layers so know where the decoder looks, as with input feeding, and still nothing waits for the step
-    before: any number of steps is one call a layer. There the bottom layer also reads the context of the step before,
-    which would bring the waiting back, and layers are joined by residual connections; both are left out.
+    As with input feeding, the upper layers know where the decoder attends, and still no step waits for the one before:
+    each layer runs over all steps in one call. Unlike in the paper, the bottom layer does not read the previous context
+    (that would need a loop over time), and there are no residual connections.
     """
 
-    def decode(
-        self, targets: Tensor, packing: Packing, memory: Memory, state: RNNState
-    ) -> tuple[Tensor, State, Tensor | None]:
-        """Read T tokens; see `Decoder.decode`."""
-        outputs, bottom = self.run(0, self.embed(packing.pack(targets)), packing, state)
-        contexts, weights = self.attend(outputs, packing, memory)
-        after = [bottom]
-        for layer in range(1, len(self.layers)):
-            outputs, one = self.run(layer, torch.cat([outputs, contexts], dim=-1), packing, state)
-            after.append(one)
-        return self.combined(contexts, outputs), RNNState.stack(after), weights
+    @staticmethod
+    def context_sizes(num_layers: int, context_size: int, attentional_size: int) -> list[int]:  # noqa: ARG004
+        """All layers but the bottom one read the context."""
+        return [0] + [context_size] * (num_layers - 1)
+
+    def forward(self, targets: Tensor, memory: Memory, state: RNNState) -> DecoderOutput:
+        """Read T tokens and predict the one after each; see `Decoder.forward`."""
+        bottom, *upper = state.layers()
+        outputs, bottom = self.run_layer(0, self.embed(targets), bottom)
+        contexts, weights = self.attend(outputs, memory)
+        states = [bottom]
+        for number, layer_state in enumerate(upper, start=1):
+            outputs, after = self.run_layer(number, torch.cat([outputs, contexts], dim=-1), layer_state)
+            states.append(after)
+        logits = self.predict(self.attentional_state(contexts, outputs))
+        return DecoderOutput(logits, RNNState.stack(states), weights)

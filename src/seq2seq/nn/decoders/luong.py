@@ -1,85 +1,87 @@
-"""Recurrence first, attention after; with input feeding, what attention found goes back into the recurrence."""
+"""Recurrence first, attention after; with input feeding, the result enters the next step."""
 
 from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
 
-from seq2seq.nn.decoders.decoder import Decoder, State
-from seq2seq.nn.fast.packing import Packing, after_last
-from seq2seq.nn.fast.steps import Steps, first, joined
-from seq2seq.nn.memory import Memory, look
+from seq2seq.nn.attention import Memory
+from seq2seq.nn.decoders.decoder import Decoder, DecoderOutput, join_steps
 from seq2seq.nn.state import RNNState
 
 
 class LuongDecoder(Decoder):
     """Recurrence first, attention after (Luong et al. 2015, section 3.1, global attention).
 
-    The recurrent layers read the target alone, starting from the handed-over state; their outputs then attend. Nothing
-    in the recurrence waits for the attention, so any number of steps is one call a layer, without a loop in Python.
+    The recurrent layers read the target alone, starting from the handed-over state; their outputs then attend. The
+    recurrence does not wait for attention, so each layer runs over all steps in one call.
 
     Example:
         >>> from seq2seq.nn.attention import GeneralAttention
         >>> attention = GeneralAttention(query_size=7, value_size=10)
-        >>> decoder = LuongDecoder(vocabulary_size=9, embedding_size=8, hidden_size=7, cell="gru", extra_sizes=[0, 0],
-        ...                        attention=attention, dropout=0.0, tied=False)  # of two layers
-        >>> memory = attention.remember(torch.randn(2, 3, 10), mask=torch.ones(2, 3, dtype=torch.bool))
+        >>> decoder = LuongDecoder(vocabulary_size=9, embedding_size=8, hidden_size=7, num_layers=2, cell="gru",
+        ...                        attention=attention, dropout=0.0, tied=False)
+        >>> memory = attention.init_memory(torch.randn(2, 3, 10), mask=torch.ones(2, 3, dtype=torch.bool))
         >>> targets, state = torch.ones(2, 4, dtype=torch.long), RNNState(torch.zeros(2, 1, 2, 7))
         >>> decoder(targets, memory, state).logits.shape
         torch.Size([2, 4, 9])
     """
 
-    def decode(
-        self, targets: Tensor, packing: Packing, memory: Memory, state: RNNState
-    ) -> tuple[Tensor, State, Tensor | None]:
-        """Read T tokens; see `Decoder.decode`."""
-        outputs, after = self.embed(packing.pack(targets)), []
-        for layer in range(len(self.layers)):
-            outputs, one = self.run(layer, outputs, packing, state)
-            after.append(one)
-        contexts, weights = self.attend(outputs, packing, memory)
-        return self.combined(contexts, outputs), RNNState.stack(after), weights
+    @staticmethod
+    def context_sizes(num_layers: int, context_size: int, attentional_size: int) -> list[int]:  # noqa: ARG004
+        """No layer reads a context."""
+        return [0] * num_layers
+
+    def forward(self, targets: Tensor, memory: Memory, state: RNNState) -> DecoderOutput:
+        """Read T tokens and predict the one after each; see `Decoder.forward`."""
+        outputs, states = self.run_layers(self.embed(targets), state.layers())
+        contexts, weights = self.attend(outputs, memory)
+        logits = self.predict(self.attentional_state(contexts, outputs))
+        return DecoderOutput(logits, RNNState.stack(states), weights)
 
 
-class FedState(NamedTuple):
-    """The state of a decoder that is fed what it combined last.
+class InputFeedingState(NamedTuple):
+    """The state of an `InputFeedingDecoder`.
 
     Attributes:
         rnn: Of the layers, ``(L', 1, B, H')``.
-        fed: What predicted the last token; zero before the first, ``(B, H')``, or E if tied.
+        prev_attentional_state: Of the last step; zero before the first, ``(B, 1, H')``, or ``(B, 1, E)`` if tied.
     """
 
     rnn: RNNState
-    fed: Tensor
+    prev_attentional_state: Tensor
 
-    def select(self, rows: Tensor) -> Self:
-        """Return the state of the given rows of the batch, ``(B')``."""
-        return self._replace(rnn=self.rnn.select(rows), fed=self.fed[rows])
+    def select(self, indices: Tensor) -> Self:
+        """Return the state of the given sequences of the batch, ``(B')``."""
+        return type(self)(self.rnn.select(indices), self.prev_attentional_state[indices])
 
 
 class InputFeedingDecoder(Decoder):
     """`LuongDecoder` with input feeding (Luong et al. 2015, section 3.3).
 
-    The bottom layer also reads what predicted the token before, so the decoder knows where it has looked, and steps
-    wait for each other: a loop. What the embeddings do to the bottom layer is computed for all steps at once.
+    The bottom layer also reads the previous attentional state, so the decoder knows where it attended before. Each
+    step waits for the last one: a loop over time.
     """
 
-    def start(self, state: RNNState) -> FedState:
-        """Return the handed-over state, and nothing that was combined yet."""
-        return FedState(state, state.h.new_zeros(state.h.size(2), self.combine.out_features))
+    @staticmethod
+    def context_sizes(num_layers: int, context_size: int, attentional_size: int) -> list[int]:  # noqa: ARG004
+        """The bottom layer reads the previous attentional state."""
+        return [attentional_size] + [0] * (num_layers - 1)
 
-    def decode(
-        self, targets: Tensor, packing: Packing, memory: Memory, state: FedState
-    ) -> tuple[Tensor, State, Tensor | None]:
-        """Read T tokens; see `Decoder.decode`."""
-        memory = packing.sort(memory)
-        steps = Steps(self.layers, self.embed(packing.pack(targets)), packing.sizes, state.rnn, self.dropout)
-        fed, all_weights = [state.fed], []
-        for step, rows in enumerate(packing.sizes):
-            memory = memory.first(rows)
-            output = steps.step(step, first(fed[-1], rows))
-            context, weights = look(self.attention, output.unsqueeze(1), memory)
-            fed.append(self.combined(context.squeeze(1), output))
-            all_weights.append(weights)
-        after = FedState(steps.state(), after_last(fed[1:]))
-        return torch.cat(fed[1:]), after, joined(all_weights, packing)
+    def init_state(self, state: RNNState) -> InputFeedingState:
+        """Return the handed-over state and, as nothing was predicted yet, zeros."""
+        return InputFeedingState(state, state.h.new_zeros(state.h.size(2), 1, self.attentional_layer.out_features))
+
+    def forward(self, targets: Tensor, memory: Memory, state: InputFeedingState) -> DecoderOutput:
+        """Read T tokens and predict the one after each; see `Decoder.forward`."""
+        states, attentional_state = state.rnn.layers(), state.prev_attentional_state
+        attentional_states, weights = [], []
+        for embedded in self.embed(targets).split(1, dim=1):  # (B, 1, E)
+            output, states = self.run_layers(torch.cat([embedded, attentional_state], dim=-1), states)
+            context, step_weights = self.attend(output, memory)
+            attentional_state = self.attentional_state(context, output)
+            attentional_states.append(attentional_state)
+            weights.append(step_weights)
+        logits = self.predict(torch.cat(attentional_states, dim=1))
+        after = InputFeedingState(RNNState.stack(states), attentional_state)
+        return DecoderOutput(logits, after, join_steps(weights))

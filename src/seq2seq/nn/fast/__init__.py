@@ -1,1 +1,14 @@
-"""Faster implementations of the layers, for training on a CPU."""
+"""Faster layers for training on a CPU: the same results and parameters as PyTorch's, from hand-written kernels.
+
+Nothing outside `seq2seq.nn.rnn` uses this package; ``fast=false`` does without it.
+"""
+
+from torch import nn
+
+from seq2seq.nn.fast.dropout import Dropout
+from seq2seq.nn.fast.rnn import GRU, LSTM
+
+CELLS: dict[str, type[nn.GRU] | type[nn.LSTM]] = {"gru": GRU, "lstm": LSTM}
+"""The layers of this package: config name to class."""
+
+__all__ = ["CELLS", "GRU", "LSTM", "Dropout"]

@@ -1,18 +1,18 @@
-"""Dropout whose random numbers do not take longer than what it drops from."""
+"""Dropout that draws its random numbers faster on a CPU."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 CHANCES = 2**16
-"""Probabilities are multiples of one in so many."""
+"""Probabilities are rounded to a multiple of 1 / 65536."""
 
 
 class Dropout(nn.Dropout):
     """``nn.Dropout`` (Srivastava et al. 2014), several times as fast on a CPU.
 
-    There, PyTorch draws a number for every unit. Here one of 64 bits serves four units, so the probability is the
-    nearest multiple of 1 / 65536; what is kept is scaled by what that is, so the mean of a unit stays as it was.
+    PyTorch draws one random number for every unit. Here one of 64 bits serves four units, so the probability is rounded
+    to a multiple of 1 / 65536. Kept units are scaled by the rounded probability, so their mean is exact.
 
     Example:
         >>> layer = Dropout(0.5)

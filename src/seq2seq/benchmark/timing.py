@@ -1,0 +1,67 @@
+"""Timing in rounds: each round runs a pass of every case, so that other load on the machine affects all alike."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+TEXTBOOK = "textbook"
+"""Variant that trains the same model with PyTorch's own layers."""
+
+
+class Case(NamedTuple):
+    """What is timed.
+
+    Attributes:
+        name: The settings that it times.
+        run: Runs a pass over all batches. It returns the seconds that count, or None if all do.
+        sequences: Number of pairs in a pass.
+        tokens: Number of target tokens in a pass, the ends included.
+        padding: Share of padding in the source and target tokens of a pass.
+        limit: Seconds that the matrix multiplications of a pass take alone; None if unknown.
+        variant: ``trainer``, ``textbook``, or empty: the model as it is, in a bare loop or a search.
+    """
+
+    name: str
+    run: Callable[[], float | None]
+    sequences: int
+    tokens: int
+    padding: float
+    limit: float | None = None
+    variant: str = ""
+
+    @property
+    def label(self) -> str:
+        """Name and variant."""
+        return f"{self.name}, {self.variant}" if self.variant else self.name
+
+
+def timed(cases: Sequence[Case], rounds: int) -> list[list[float]]:
+    """Return the seconds of each pass of each case, after a round of warm-up."""
+    seconds: list[list[float]] = [[] for _ in cases]
+    for number in range(rounds + 1):
+        for case, passes in zip(cases, seconds, strict=True):
+            start = time.perf_counter()
+            measured = case.run()
+            if number > 0:
+                passes.append(time.perf_counter() - start if measured is None else measured)
+    return seconds
+
+
+def report(cases: Sequence[Case], seconds: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
+    """Return a row of results for each case: medians over rounds, and the spread."""
+    medians = [statistics.median(passes) for passes in seconds]
+    textbook = {case.name: median for case, median in zip(cases, medians, strict=True) if case.variant == TEXTBOOK}
+    rows = []
+    for case, passes, median in zip(cases, seconds, medians, strict=True):
+        compared = case.name in textbook and not case.variant
+        rows.append({
+            "case": case.label,
+            "sequences_per_second": case.sequences / median,
+            "tokens_per_second": case.tokens / median,
+            "spread": (max(passes) - min(passes)) / median,
+            "times_textbook": textbook[case.name] / median if compared else None,
+            "share_of_limit": None if case.limit is None else case.limit / median,
+            "padding": case.padding,
+        })  # fmt: skip
+    return rows

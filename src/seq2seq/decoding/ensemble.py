@@ -1,0 +1,95 @@
+"""Several models with one target vocabulary, called like one model."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+
+from seq2seq.nn import Encoded, Seq2Seq
+
+
+class EnsembleEncoded(NamedTuple):
+    """A source batch, encoded by each model.
+
+    Attributes:
+        members: One for each model.
+    """
+
+    members: tuple[Encoded, ...]
+
+    @property
+    def mask(self) -> Tensor:
+        """True at the real tokens of the source, ``(B, S)``."""
+        return self.members[0].memory.mask
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the log-probabilities: at least single precision, as likely tokens could not be told apart in half."""
+        return torch.promote_types(self.members[0].memory.values.dtype, torch.float32)
+
+    def select(self, indices: Tensor) -> Self:
+        """Return the given sequences of the batch, ``(B')``."""
+        return self._replace(members=tuple(one.select(indices) for one in self.members))
+
+    def select_memory(self, indices: Tensor) -> Self:
+        """Return the memory of the given sequences of the batch, ``(B')``, with the states as they are."""
+        return self._replace(members=tuple(one._replace(memory=one.memory.select(indices)) for one in self.members))
+
+    def select_states(self, indices: Tensor) -> Self:
+        """Return the states of the given hypotheses, in any order and number, with the memory as it is."""
+        return self._replace(members=tuple(one._replace(state=one.state.select(indices)) for one in self.members))
+
+
+class Ensemble(nn.Module):
+    """Predicts by the mean of the models' probabilities; a single model is an ensemble of one.
+
+    Args:
+        models: With the same target vocabulary; cells, sizes and attentions may differ.
+    """
+
+    def __init__(self, models: Sequence[Seq2Seq]) -> None:
+        super().__init__()
+        self.models = nn.ModuleList(models)
+
+    def forward(self, source: Tensor, lengths: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Predict under teacher forcing: see `Seq2Seq.forward` for the arguments, and `decode` for the result."""
+        return self.decode(targets, self.encode(source, lengths))
+
+    def encode(self, source: Tensor, lengths: Tensor) -> EnsembleEncoded:
+        """Encode a padded batch: see `Seq2Seq.encode`."""
+        return EnsembleEncoded(tuple(model.encode(source, lengths) for model in self._models()))
+
+    def decode(self, targets: Tensor, encoded: EnsembleEncoded) -> tuple[Tensor, Tensor | None]:
+        """Read ``targets``, ``(B, T)``, and predict the token after each.
+
+        Returns:
+            The log-probabilities, ``(B, T, V)``, and the mean attention weights of the models that have attention,
+            ``(B, T, S)``; None if none has.
+        """
+        outputs = [model.decoder(targets, *one) for model, one in zip(self._models(), encoded.members, strict=True)]
+        weights = [output.weights for output in outputs if output.weights is not None]
+        log_probs = mean_log_probs([log_softmax(output.logits) for output in outputs])
+        return log_probs, torch.stack(weights).mean(0) if weights else None
+
+    def step(self, tokens: Tensor, encoded: EnsembleEncoded) -> tuple[Tensor, EnsembleEncoded]:
+        """Read one token of each sequence, ``(B,)``: log-probabilities of the next, ``(B, V)``, and the new state."""
+        steps = [model.step(tokens, one) for model, one in zip(self._models(), encoded.members, strict=True)]
+        log_probs = mean_log_probs([log_softmax(logits) for logits, _ in steps])
+        return log_probs, EnsembleEncoded(tuple(one for _, one in steps))
+
+    def _models(self) -> Sequence[Any]:  # each a Seq2Seq
+        return list(self.models)
+
+
+def log_softmax(logits: Tensor) -> Tensor:
+    """Return log-probabilities in at least single precision; see `EnsembleEncoded.dtype`."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+
+
+def mean_log_probs(log_probs: Sequence[Tensor]) -> Tensor:
+    """Return the logarithm of the models' mean probability."""
+    if len(log_probs) == 1:
+        return log_probs[0]
+    return torch.stack(list(log_probs)).logsumexp(0) - math.log(len(log_probs))

@@ -1,0 +1,34 @@
+"""The inference loop of evaluation, prediction and scoring."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+import torch
+
+from seq2seq.data.batch import Batch
+from seq2seq.decoding.ensemble import Ensemble, EnsembleEncoded
+
+Result = TypeVar("Result")
+
+
+@torch.inference_mode()
+def infer(
+    ensemble: Ensemble,
+    batches: Iterable[Batch],
+    device: torch.device,
+    compute: Callable[[Batch, EnsembleEncoded], Result],
+) -> Iterator[tuple[Batch, Result]]:
+    """Encode batches and compute something from each, without gradients.
+
+    Args:
+        ensemble: In evaluation mode, on ``device``.
+        batches: On any device.
+        device: Where to compute.
+        compute: Takes a batch, moved to the device, and the same encoded: a search, say, or `Ensemble.decode`.
+
+    Yields:
+        Each batch, moved, and what was computed.
+    """
+    for batch in batches:
+        moved = batch.to(device)
+        yield moved, compute(moved, ensemble.encode(moved.source, moved.source_lengths))

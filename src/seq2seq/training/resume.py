@@ -1,0 +1,67 @@
+"""Resuming a run: whether a checkpoint fits, and what the log keeps."""
+
+import csv
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import CSVLogger, Logger
+
+from seq2seq.errors import UserError
+from seq2seq.runs.directory import flatten_keys
+from seq2seq.training.checkpoints import HYPERPARAMETERS
+
+log = logging.getLogger(__name__)
+
+
+def check_resumable(hparams: Mapping[str, Any], saved: Mapping[str, Any], resume: str, *, averaging: bool) -> None:
+    """Raise if a checkpoint belongs to another run, and log what else has changed since.
+
+    Args:
+        hparams: Of the module that resumes.
+        saved: The whole checkpoint.
+        resume: Its path.
+        averaging: Whether the weights are averaged from here on.
+
+    Raises:
+        UserError: If its model, optimizer or vocabularies differ.
+    """
+    before = saved[HYPERPARAMETERS]
+    for side in ("source", "target"):
+        if hparams[f"{side}_tokenizer"] != before[f"{side}_tokenizer"]:
+            raise UserError(
+                f"data: the {side} vocabulary differs from that of resume={resume}; "
+                "give the training data of that run again"
+            )
+    if averaging is not ("averaging_state" in saved):
+        was = "with" if "averaging_state" in saved else "without"
+        raise UserError(f"weight_averaging: resume={resume} was trained {was} it; give the overrides of that run again")
+    then = dict(flatten_keys(before))
+    for key, now in flatten_keys(hparams):
+        if now == then.get(key):
+            continue
+        if key.startswith(("model.", "optimizer.", "handoff")):
+            raise UserError(
+                f"{key}={now} differs from the {then.get(key)} that resume={resume} was trained with; "
+                "give the overrides of that run again"
+            )
+        log.warning("%s=%s from here on; it was %s", key, now, then.get(key))
+
+
+def keep_logged_rows(loggers: Sequence[Logger], output_dir: Path, steps: int) -> None:
+    """Keep the rows of ``metrics.csv`` of the steps that are done, if a run resumes in its own directory.
+
+    Lightning's logger would start the file anew.
+    """
+    path = output_dir / "metrics.csv"
+    if steps == 0 or not path.exists():
+        return
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if int(row["step"]) < steps]
+    for logger in loggers:
+        if isinstance(logger, CSVLogger):
+            for row in rows:
+                numbers = {name: float(value) for name, value in row.items() if value and name != "step"}
+                logger.experiment.log_metrics(numbers | {"epoch": int(row["epoch"])}, int(row["step"]))
+            logger.save()
