@@ -22,7 +22,7 @@ train: install
 	$(BIN)/python scripts/train.py $(ARGS)
 
 test: install
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=worksteal $(ARGS)
 
 mutants: install
 	$(BIN)/python tests/mutants.py

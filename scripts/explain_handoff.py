@@ -1,4 +1,4 @@
-"""Show and prove how a model hands its state over; see configs/explain_handoff.yaml."""
+"""Show and verify how a model hands its state over; see configs/explain_handoff.yaml."""
 
 import hydra
 from hydra.core.hydra_config import HydraConfig

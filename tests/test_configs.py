@@ -66,7 +66,7 @@ def test_every_model_takes_exactly_its_keys(compose, name):
     check_model(settings)
 
 
-def test_a_word_makes_an_lstm_of_both_sides(compose):
+def test_one_override_makes_lstms_of_both_sides(compose):
     model = compose("train", "model=lstm").model
 
     assert (model.encoder.cell, model.decoder.cell) == ("lstm", "lstm")
@@ -86,7 +86,7 @@ def test_every_experiment_runs(compose, tmp_path, monkeypatch, name):
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_an_experiment_has_the_last_word(compose, name):
+def test_an_experiment_overrides_the_groups(compose, name):
     delta = OmegaConf.load(CONFIGS / "experiment" / f"{name}.yaml")
     del delta["defaults"]
     if "hydra" in delta:

@@ -904,6 +904,6 @@ def test_a_mistake_that_this_encoder_cannot_make_is_refused(name, cell, layers, 
         assert torch.equal(handed.state.h, encoder(random_source(), LENGTHS).state.h)
 
 
-def test_a_mistake_that_nobody_knows_is_refused():
+def test_an_unknown_mistake_is_refused():
     with pytest.raises(UserError, match="handoff=wrong_rows must be one of right, wrong_first_rows, "):
         WrongEncoder(make_encoder(), "wrong_rows")

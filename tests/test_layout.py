@@ -1,4 +1,4 @@
-"""Rules of the layout: which package may import which, and what stands in one place only."""
+"""Rules of the layout: which package may import which, and what is in one place only."""
 
 import ast
 import sys
@@ -126,10 +126,10 @@ def test_one_module_instantiates():
     assert users == {"training.build"}
 
 
-def test_no_package_is_a_drawer_for_the_rest():
-    drawers = {"utils", "helpers", "common", "base", "misc"}
+def test_every_package_has_a_subject():
+    vague = {"utils", "helpers", "common", "base", "misc"}
 
-    assert not [module_name(path) for path in MODULES if set(module_name(path).split(".")) & drawers]
+    assert not [module_name(path) for path in MODULES if set(module_name(path).split(".")) & vague]
 
 
 def test_scripts_are_thin():

@@ -108,8 +108,8 @@ def test_a_sweep_goes_on_after_a_failure_and_ends_with_a_summary(tmp_path):
 
     assert code == 1
     assert stderr == (
-        "error: hydra.sweep.dir=sweep already holds runs; choose another directory, or skip_finished=true to go on "
-        "with them\n"
+        "error: hydra.sweep.dir=sweep already holds runs; choose another directory, or skip_finished=true to "
+        "continue them\n"
     )
 
 

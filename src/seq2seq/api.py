@@ -36,8 +36,8 @@ class Predictor:
 
     Args:
         modules: Trained models; several with the same vocabularies are an ensemble.
-        device: Where to compute: ``cpu``, ``cuda``, ... or ``auto``.
-        search: How; greedy by default.
+        device: ``cpu``, ``cuda``, ... or ``auto``.
+        search: The search; greedy by default.
 
     Raises:
         UserError: If the device is unknown or absent, or the vocabularies differ.
@@ -58,7 +58,7 @@ class Predictor:
 
         Args:
             texts: An empty one gives N empty predictions.
-            batch_size: At most so many texts at once.
+            batch_size: Maximum number of texts at a time.
         """
         encoded = [self.source_tokenizer.encode(text) if text.strip() else [] for text in texts]
         positions = [position for position, ids in enumerate(encoded) if ids]
@@ -86,15 +86,15 @@ class Predictor:
 
     @torch.inference_mode()
     def align(self, text: str, prediction: Hypothesis) -> Alignment | None:
-        """Return where the decoder attended while it predicted; None without attention.
+        """Return the attention weights of a prediction; None without attention.
 
         Args:
             text: The source; not empty.
-            prediction: One for it.
+            prediction: A prediction for it.
         """
         ids = self.source_tokenizer.encode(text)
         batch = PairDataset(FlatSequences([ids]), FlatSequences([prediction.ids]))[[0]].to(self.device)
-        # Reading the whole prediction in one call gives the weights that each step had.
+        # Reading the whole prediction in one call gives the same weights as step by step.
         _, weights = self.ensemble(batch.source, batch.source_lengths, batch.inputs)
         if weights is None:
             return None
@@ -104,10 +104,10 @@ class Predictor:
 
 
 def make_ensemble(modules: Sequence[Seq2SeqModule], device: torch.device) -> Ensemble:
-    """Return the models of trained modules as one, on a device and in evaluation mode.
+    """Return the models of trained modules as an ensemble, on a device and in evaluation mode.
 
     Raises:
-        UserError: If they do not read and predict the same symbols.
+        UserError: If their vocabularies differ.
     """
     for number, module in enumerate(modules[1:], start=2):
         for side in ("source", "target"):
@@ -120,7 +120,7 @@ def make_ensemble(modules: Sequence[Seq2SeqModule], device: torch.device) -> Ens
 
 
 def load_modules(checkpoint: object) -> list[Seq2SeqModule]:
-    """Load what ``checkpoint`` in a config names: a path, or a list of paths.
+    """Load the checkpoint or the list of checkpoints that ``checkpoint`` in a config names.
 
     Raises:
         UserError: If one is not a checkpoint of this project.
@@ -147,7 +147,7 @@ def find_device(name: object) -> torch.device:
         return found or torch.device("cpu")
     try:
         device = torch.device(str(name))
-        torch.zeros(1, device=device).item()  # fails on a device without memory of its own
+        torch.zeros(1, device=device).item()  # fails on a device that is not there
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(f"device={name} is not available here; use auto or cpu") from error
     return device

@@ -1,4 +1,4 @@
-"""The one error that is the user's to mend, and the checks that raise it."""
+"""The error for mistakes of the user, and checks that raise it."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -7,8 +7,8 @@ from typing import Any
 class UserError(ValueError):
     """A mistake in a setting or a file: the scripts print it as one line and exit with code 1.
 
-    The message says what is wrong, the value that was found, and what is allowed. Anything else that is raised is a
-    bug of ours and keeps its traceback.
+    The message says what is wrong, gives the value, and says what is allowed. Any other exception is a bug and keeps
+    its traceback.
     """
 
 
@@ -42,18 +42,18 @@ def check_choice(key: str, value: object, choices: Collection[str]) -> str:
 
 
 def check_mapping(section: str, given: object, content: str) -> None:
-    """Refuse a section of the config that holds no keys; ``content`` says what it must hold."""
+    """Raise if a section of the config is not a mapping; ``content`` says what it must hold."""
     if not isinstance(given, Mapping):
         raise UserError(f"{section}={given} must hold {content}")
 
 
 def check_keys(section: str, given: Mapping[str, Any], known: Collection[str]) -> None:
-    """Refuse a section of the config that lacks one of the ``known`` keys or has another one.
+    """Raise if a section of the config lacks one of the ``known`` keys or has an unknown one.
 
     Args:
         section: Its dotted key; empty for the whole config.
-        given: What stands there.
-        known: The keys that are read.
+        given: Its content.
+        known: All keys.
     """
     names = ", ".join(sorted(known))
     check_mapping(section, given, f"the keys {names}")

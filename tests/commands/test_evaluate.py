@@ -69,7 +69,7 @@ def test_a_file_of_ones_own_is_tested(compose, tiny_checkpoint, tmp_path, caplog
     rows = (tmp_path / "predictions.tsv").read_text(encoding="utf-8").splitlines()[1:]
     assert [row.split("\t")[0] for row in rows] == ["a b", "c"]
     assert content["test"]["exact_match"] <= 0.5  # é is in no vocabulary, so its row is a miss whatever is predicted
-    assert "% of the target tokens are unknown to the checkpoint" in caplog.text
+    assert "% of the target tokens are not in the vocabulary of the checkpoint" in caplog.text
     assert "source tokens" not in caplog.text
 
 
@@ -83,7 +83,7 @@ def test_a_directory_that_holds_a_run_is_refused(compose, tiny_run):
 
 
 @pytest.mark.parametrize("beam_size", [1, 3])
-def test_half_precision_judges_alike(compose, tiny_checkpoint, tmp_path, beam_size):
+def test_half_precision_gives_the_same_predictions(compose, tiny_checkpoint, tmp_path, beam_size):
     def loss(precision):
         (tmp_path / precision).mkdir()
         given = [f"search.beam_size={beam_size}", f"precision={precision}", "device=cpu"]
@@ -127,7 +127,7 @@ def test_zeroed_is_zero_and_shuffled_gives_every_row_the_state_of_another(cell):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("search.n_best=1e1", r"search\.n_best=10\.0 must be 1 here: the best one is evaluated"),
+        ("search.n_best=1e1", r"search\.n_best=10\.0 must be 1 here: only the best prediction is evaluated"),
         ("state=gone", "state=gone must be one of kept, zeroed, shuffled"),
         ("search.max_length=abc", r"search\.max_length=abc must be a whole number"),
         ("search.max_length=0", r"search\.max_length=0 must be a whole number of at least 1"),
@@ -136,7 +136,7 @@ def test_zeroed_is_zero_and_shuffled_gives_every_row_the_state_of_another(cell):
         ("+foo=1", r"foo is unknown; the keys are checkpoint, data, device, precision, search, state"),
     ],
 )
-def test_what_cannot_be_is_refused(compose, tiny_checkpoint, tmp_path, override, message):
+def test_a_setting_that_is_not_allowed_is_refused(compose, tiny_checkpoint, tmp_path, override, message):
     with pytest.raises(UserError, match=message):
         evaluate(compose("evaluate", f"checkpoint={tiny_checkpoint}", override), tmp_path)
 

@@ -48,17 +48,17 @@ def test_the_tables_say_what_stands_where_and_what_reaches_what(compose, tmp_pat
     assert reaching == [[True] * 4 + [False] * 2, [True] * 2 + [False] * 2 + [True] * 2]  # layer 1, layer 0
 
 
-def test_a_checkpoint_is_proved_on_the_text_given(compose, tmp_path, tiny_checkpoint, capsys):
+def test_a_checkpoint_is_verified_on_a_given_text(compose, tmp_path, tiny_checkpoint, capsys):
     run(compose, tmp_path, f"checkpoint={tiny_checkpoint}", "text=[a b c,'d é']")
 
     printed = capsys.readouterr().out
     assert "Verified on this batch" in printed
     assert "│ d <unk>" in printed
-    assert "row 1: unknown to the checkpoint, and read as <unk>: é" in printed
-    assert "row 2 is there to be longer than the others, so that they are padded" in printed
+    assert "Sequence 1: not in the vocabulary, read as <unk>: é" in printed
+    assert "Sequence 2 was added to be longer than the others, so that they are padded." in printed
 
 
-def test_a_checkpoint_is_proved_without_a_text_too(compose, tmp_path, tiny_checkpoint, capsys):
+def test_a_checkpoint_is_verified_without_a_text(compose, tmp_path, tiny_checkpoint, capsys):
     run(compose, tmp_path, f"checkpoint={tiny_checkpoint}")
 
     assert "Verified on this batch" in capsys.readouterr().out
@@ -79,7 +79,7 @@ def test_a_wrong_checkpoint_is_named_as_such_everywhere(compose, tmp_path, capsy
 
     printed = capsys.readouterr().out
     assert "handoff=wrong_halves, wrong on purpose" in printed
-    assert "layer 1 forward, row 0: h_n differs from output[0, " in printed
+    assert "layer 1 forward, sequence 0: h_n differs from output[0, " in printed
 
 
 def test_a_handoff_that_is_wrong_by_mistake_ends_with_an_error(compose, tmp_path, monkeypatch, capsys):
@@ -90,7 +90,7 @@ def test_a_handoff_that_is_wrong_by_mistake_ends_with_an_error(compose, tmp_path
 
     monkeypatch.setattr("seq2seq.commands.explain_handoff.model_from_config", broken)
 
-    with pytest.raises(UserError, match=r"wrong in \d+ ways; the first: layer 1 forward, row 0: h_n differs"):
+    with pytest.raises(UserError, match=r"wrong in \d+ places; the first: layer 1 forward, sequence 0: h_n differs"):
         run(compose, tmp_path)
     assert "more" in capsys.readouterr().out.splitlines()[-1]  # the list is cut
 
@@ -98,22 +98,25 @@ def test_a_handoff_that_is_wrong_by_mistake_ends_with_an_error(compose, tmp_path
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["text=abc"], "text=abc needs a trained model: give checkpoint=FILE, too"),
-        (["checkpoint=CHECKPOINT", "model=lstm"], "model=lstm cannot be given with checkpoint: it says what the model"),
+        (["text=abc"], "text=abc needs a trained model: give checkpoint=FILE as well"),
+        (
+            ["checkpoint=CHECKPOINT", "model=lstm"],
+            "model=lstm cannot be given with checkpoint, which defines the model",
+        ),
         (["checkpoint=CHECKPOINT", "model.bridge=zeros"], r"model\.bridge=zeros cannot be given with checkpoint"),
         (["checkpoint=CHECKPOINT", "handoff=right"], "handoff=right cannot be given with checkpoint"),
         (["checkpoint=CHECKPOINT", "~model.dropout"], r"~model\.dropout cannot be given with checkpoint"),
-        (["checkpoint=CHECKPOINT", "text=[]"], r"text=\[\] must hold at least one text"),
-        (["checkpoint=CHECKPOINT", "text=12.10"], r"text=12\.1 is not read as a text; quote it twice, as in text="),
-        (["checkpoint=CHECKPOINT", "text=[a,true]"], r"text=True is not read as a text; quote it twice"),
-        (["checkpoint=CHECKPOINT", "text=''"], "text= has 0 tokens; it must have at least 1 and at most 60"),
-        (["checkpoint=CHECKPOINT", f"text={'a ' * 61}"], "has 61 tokens; it must have at least 1 and at most 60"),
+        (["checkpoint=CHECKPOINT", "text=[]"], r"text=\[\] must contain at least one text"),
+        (["checkpoint=CHECKPOINT", "text=12.10"], r"text=12\.1 is not a string; quote it twice, as in text="),
+        (["checkpoint=CHECKPOINT", "text=[a,true]"], r"text=True is not a string; quote it twice"),
+        (["checkpoint=CHECKPOINT", "text=''"], "text= has 0 tokens; it must have 1 to 60"),
+        (["checkpoint=CHECKPOINT", f"text={'a ' * 61}"], "has 61 tokens; it must have 1 to 60"),
         (["checkpoint=none.ckpt"], r"checkpoint=none\.ckpt cannot be read: No such file"),
         (["handoff=wrong_cell"], r"handoff=wrong_cell needs model\.encoder\.cell=lstm"),
         (["+foo=1"], "foo is unknown; the keys are checkpoint, handoff, model, output, text"),
     ],
 )
-def test_what_cannot_be_is_refused(compose, tmp_path, tiny_checkpoint, overrides, message):
+def test_a_setting_that_is_not_allowed_is_refused(compose, tmp_path, tiny_checkpoint, overrides, message):
     given = [override.replace("CHECKPOINT", str(tiny_checkpoint)) for override in overrides]
 
     with pytest.raises(UserError, match=message):
@@ -129,7 +132,7 @@ def test_a_refusal_leaves_no_folder(compose, tmp_path):
 
 @pytest.mark.parametrize("name", ["null", "''", "7"])
 def test_the_picture_must_have_a_name(compose, name):
-    with pytest.raises(UserError, match=r"output=.* must be the name of a file"):
+    with pytest.raises(UserError, match=r"output=.* must be a file name"):
         explain(compose("explain_handoff", f"output={name}"))
 
 
@@ -175,7 +178,10 @@ def test_the_steps_at_which_the_directions_end_are_filled(compose, monkeypatch, 
     ("overrides", "label"),
     [
         (["handoff=wrong_halves"], "wrong_halves, on purpose; bridge: linear"),
-        (["handoff=wrong_last_output"], "wrong_last_output, on purpose; bridge: linear, which gets output for h_n"),
+        (
+            ["handoff=wrong_last_output"],
+            "wrong_last_output, on purpose; bridge: linear, which gets output instead of h_n",
+        ),
         (["model.bridge=zeros"], "bridge: zeros, nothing is handed over"),
         (["model.encoder.cell=lstm"], "bridge: linear; c_n is left behind"),
         (["model.decoder.cell=lstm"], "bridge: linear; the cell is made from h_n"),

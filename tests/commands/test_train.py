@@ -228,7 +228,7 @@ def test_validating_every_other_epoch_is_fine(compose, tmp_path):
     assert epoch_of(tmp_path / "best.ckpt") == 1
 
 
-def test_long_items_are_not_drawn(compose, tmp_path, monkeypatch):
+def test_long_pairs_are_not_drawn(compose, tmp_path, monkeypatch):
     monkeypatch.setattr("seq2seq.commands.train.HEATMAP_LIMIT", 0)
 
     train(compose("train", *TINY), tmp_path)
@@ -371,15 +371,15 @@ def test_a_mistake_is_one_line_before_any_training(compose, tmp_path, overrides,
         (["model.encoder.hidden_size=5"], "model.encoder.hidden_size=5 differs from the 6 that resume="),
         (["optimizer.lr=1"], "optimizer.lr=1 differs from the 0.003 that resume="),
         (["data.min_letters=3", "data.train_size=5"], "data: the source vocabulary differs from that of resume="),
-        ([], "trainer.max_epochs=1 must be above the 1 epochs that are done already"),
+        ([], "trainer.max_epochs=1 must be above the 1 epochs that are already done"),
     ],
 )
-def test_what_a_checkpoint_cannot_go_on_with_is_refused(compose, tmp_path, tiny_run, overrides, message):
+def test_a_run_does_not_resume_with_settings_that_must_not_change(compose, tmp_path, tiny_run, overrides, message):
     with pytest.raises(UserError, match="^" + re.escape(message)):
         train(compose("train", *TINY, f"resume={tiny_run / 'last.ckpt'}", *overrides), tmp_path)
 
 
-def test_the_average_of_the_weights_is_what_is_judged_and_kept(compose, tmp_path):
+def test_averaged_weights_are_evaluated_and_kept(compose, tmp_path):
     train(compose("train", *TINY, "weight_averaging=0.9"), tmp_path)
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
 

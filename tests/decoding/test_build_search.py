@@ -29,7 +29,7 @@ def test_a_maximum_length_takes_the_place_of_the_default(settings):
     assert build(settings, max_length=5).max_length == 5
 
 
-def test_a_beam_may_hold_all_tokens_that_a_text_is_written_with_and_the_end():
+def test_a_beam_is_at_most_as_wide_as_all_ordinary_tokens_and_the_end():
     assert build(BEAM, beam_size=7).beam_size == 7  # of 10 symbols, three are never chosen
 
     with pytest.raises(UserError, match=r"search\.beam_size=8 must be a whole number of at least 1 and at most 7"):

@@ -86,7 +86,7 @@ def test_a_sequence_that_ends_at_once_is_empty(model):
 
 
 @pytest.mark.parametrize("symbol", [PAD, BOS, UNK])
-def test_a_symbol_that_no_text_is_written_with_is_never_chosen(model, symbol):
+def test_special_tokens_are_never_chosen(model, symbol):
     with torch.no_grad():
         model.decoder.output_layer.bias[symbol] = 1e3
 

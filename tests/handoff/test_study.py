@@ -12,7 +12,7 @@ from test_scripts import run
 
 from seq2seq.commands.train import train
 from seq2seq.errors import UserError
-from seq2seq.handoff.study import Run, interval, markdown, picture, read_run, shown
+from seq2seq.handoff.study import Run, format_interval, interval, markdown, picture, read_run
 from seq2seq.reporting.plots import BLUE, ORANGE
 from seq2seq.runs.directory import lock_run_dir
 
@@ -165,7 +165,7 @@ def test_the_interval_is_students():
 
     assert mean == 3
     assert half == pytest.approx(2.776 * (2.5 / 5) ** 0.5)
-    assert shown([]) == ""
+    assert format_interval([]) == ""
 
 
 def test_the_picture_has_a_panel_for_each_group_and_attention():

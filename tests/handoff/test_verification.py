@@ -78,7 +78,7 @@ def test_from_gru_to_lstm_the_cell_is_reached_by_the_hidden_state():
     assert reached(measured(cells=("gru", "lstm")), "c", "h") == [[[1, 1], [0, 0]], [[0, 0], [1, 1]]]
 
 
-def test_the_model_is_left_as_it_is():
+def test_the_model_is_not_changed():
     model = make_model().train()
 
     measured(model)
@@ -99,14 +99,14 @@ def test_a_right_handoff_has_no_faults(cell, layers, bidirectional):
 
 
 FAULTS = {
-    "wrong_first_rows": "layer 1 backward, row 0: h_n differs from output[0, 0] by",
-    "wrong_joined_view": "a row's initial state in the decoder depends on other rows of the batch",
-    "wrong_halves": "layer 1 forward, row 1: h_n differs from output[1, 4] by",
-    "wrong_last_output": "layer 1 forward, row 0: h_n differs from output[0, 2] by",
-    "wrong_unpacked": "layer 0 backward, row 2: h_n alone and in the batch differ by",
-    "wrong_unmasked": "row 0: the mask is not True at its 3 real tokens and False at padding",
-    "wrong_cell": "c_n stands in output, as h_n does: it is not the cell",
-    "wrong_across_layers": "a row's initial state in the decoder depends on other rows of the batch",
+    "wrong_first_rows": "layer 1 backward, sequence 0: h_n differs from output[0, 0] by",
+    "wrong_joined_view": "a sequence's initial decoder state depends on other sequences of the batch",
+    "wrong_halves": "layer 1 forward, sequence 1: h_n differs from output[1, 4] by",
+    "wrong_last_output": "layer 1 forward, sequence 0: h_n differs from output[0, 2] by",
+    "wrong_unpacked": "layer 0 backward, sequence 2: h_n alone and in the batch differ by",
+    "wrong_unmasked": "sequence 0: the mask is not True at its 3 real tokens and False at padding",
+    "wrong_cell": "c_n occurs in output, as h_n does: it is not the cell",
+    "wrong_across_layers": "a sequence's initial decoder state depends on other sequences of the batch",
 }
 
 
@@ -135,11 +135,11 @@ class ReadsPadding(nn.Module):
         return encoded._replace(state=encoded.state._replace(h=h))
 
 
-def test_a_fork_is_told_layer_direction_and_row():
+def test_a_wrong_encoder_is_reported_by_layer_direction_and_sequence():
     model = make_model()
     model.encoder = ReadsPadding(model.encoder)
 
-    assert measured(model).faults == ["layer 0 backward, row 2: h_n alone and in the batch differ by 1e-06"]
+    assert measured(model).faults == ["layer 0 backward, sequence 2: h_n alone and in the batch differ by 1e-06"]
     assert not measured(model).compared  # it has no network under the name that ours has
 
 
@@ -160,17 +160,20 @@ class Rearranged(nn.Module):
     [
         (
             lambda state: state._replace(h=torch.cat([state.h[:1].flip(1), state.h[1:]])),
-            "layer 0 forward, row 0: h_n is",
+            "layer 0 forward, sequence 0: h_n is",
         ),
-        (lambda state: RNNState(*(part[[1, 0, 2]] for part in state)), "layer 0 forward, row 0: h_n is not what"),
-        (lambda state: state._replace(c=state.c.flip(0, 1)), "layer 0 forward, row 0: c_n is not what PyTorch returns"),
+        (lambda state: RNNState(*(part[[1, 0, 2]] for part in state)), "layer 0 forward, sequence 0: h_n is not what"),
+        (
+            lambda state: state._replace(c=state.c.flip(0, 1)),
+            "layer 0 forward, sequence 0: c_n is not what PyTorch returns",
+        ),
         (
             lambda state: state._replace(c=2 * state.c),
-            "layer 2 backward, row 2: c_n is not what PyTorch returns for it",
+            "layer 2 backward, sequence 2: c_n is not what PyTorch returns for it",
         ),
     ],
 )
-def test_a_fork_that_rearranges_what_output_does_not_show_is_told_so(change, fault):
+def test_states_that_output_does_not_show_are_checked_too(change, fault):
     model = make_model(layers=3, cells=("lstm", "lstm"))
     model.encoder = Rearranged(model.encoder, change)
 
@@ -186,7 +189,7 @@ def test_outputs_that_depend_on_the_batch_are_found():
     model = make_model()
     model.encoder = Loud(model.encoder)
 
-    assert "layer 1, row 0: output alone and in the batch differs by 0.002" in measured(model).faults
+    assert "layer 1, sequence 0: output alone and in the batch differs by 0.002" in measured(model).faults
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def loss_of(module, batch):
 
 
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
-def test_eight_pairs_can_be_learnt_by_heart(cell):
+def test_eight_pairs_can_be_learned_by_heart(cell):
     module = make_module(cell)
     batch = make_batch(module)
     optimizer = torch.optim.Adam(module.parameters(), lr=1e-2)
@@ -124,7 +124,7 @@ def test_without_warm_up_the_first_step_is_the_highest():
         ("weight_decay", "x", r"optimizer\.weight_decay=x must be a number"),
     ],
 )
-def test_an_optimiser_setting_that_cannot_be_is_refused(key, value, message):
+def test_an_optimizer_setting_that_is_not_allowed_is_refused(key, value, message):
     with pytest.raises(UserError, match=message):
         make_module(**{key: value})
 
@@ -165,7 +165,7 @@ def test_scheduled_sampling_is_a_probability(value):
         make_module(scheduled_sampling=value)
 
 
-def test_label_smoothing_that_cannot_be_is_refused():
+def test_label_smoothing_that_is_not_allowed_is_refused():
     with pytest.raises(UserError, match=r"label_smoothing=1\.0 must be a number of at least 0 and below 1"):
         make_module(label_smoothing=1.0)
 

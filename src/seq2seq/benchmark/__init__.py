@@ -1,1 +1,1 @@
-"""The benchmark: what is timed, how, and compared with what. Only `seq2seq.commands.benchmark` uses it."""
+"""The benchmark. Only `seq2seq.commands.benchmark` imports it."""

@@ -1,4 +1,4 @@
-"""What is timed: training in a bare loop, with Lightning's trainer and with PyTorch's own layers; and search."""
+"""The timed cases: training in a bare loop, with Lightning's trainer and with PyTorch's own layers; and search."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -96,7 +96,7 @@ def make_module(
 
 
 def bare_loop(model: Seq2Seq, batches: Sequence[Batch], precision: str) -> Callable[[], None]:
-    """Return a pass of training without a trainer: forward, backward, clip, step."""
+    """Return a function that trains for a pass without a trainer: forward, backward, clip, step."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
 
     def run() -> None:
@@ -116,7 +116,7 @@ def bare_loop(model: Seq2Seq, batches: Sequence[Batch], precision: str) -> Calla
 def trainer_loop(
     module: Seq2SeqModule, batches: Sequence[Batch], precision: str, output_dir: Path
 ) -> Callable[[], float]:
-    """Return an epoch of Lightning's trainer over the batches, with what every step of a run has."""
+    """Return a function that trains for a pass with Lightning's trainer, configured like that of a run."""
     loader = DataLoader(list(batches), batch_size=None)  # pyright: ignore[reportArgumentType]
 
     def run() -> float:
@@ -141,7 +141,7 @@ def search_cases(settings: dict[str, Any], count: int) -> list[Case]:
         count: Number of batches in a pass.
 
     Raises:
-        UserError: If the checkpoint or a setting is not as it must be.
+        UserError: If the checkpoint or a setting is not valid.
     """
     check_choice("search.kind", settings["search"].get("kind"), ["beam"])
     size = check_count("search_batch_size", settings["search_batch_size"])

@@ -1,7 +1,7 @@
-"""The matrix multiplications of a training step, and how long the machine takes for them alone.
+"""The roofline of a training step: how long its matrix multiplications take by themselves.
 
-That is the limit of a step: the time it would take if everything else were free. PyTorch counts the multiplications
-while the model runs forward and backward, so a new attention or decoder is counted, too.
+That is what a step would take if everything else were free. PyTorch counts the multiplications while the model runs
+forward and backward, so a new attention or decoder needs no code here.
 """
 
 import copy

@@ -1,4 +1,4 @@
-"""The speed of training and search, beside the textbook model and the limit of the machine."""
+"""Time training and search, compared with the textbook model and with the limit of the machine."""
 
 import sys
 import tempfile
@@ -22,7 +22,7 @@ KEYS = ["data", "model", "batch_sizes", "kinds", "cells", "precisions", "rounds"
 
 
 def benchmark(config: DictConfig) -> dict[str, Any]:
-    """Time what the config names, print the tables, write them as JSON and return their content.
+    """Time the configured cases, print tables, write them as JSON and return their content.
 
     Raises:
         UserError: If a setting is not allowed.
@@ -33,7 +33,7 @@ def benchmark(config: DictConfig) -> dict[str, Any]:
     rounds, count = check_count("rounds", settings["rounds"]), check_count("batches", settings["batches"])
     precision = check_choice("matmul_precision", settings["matmul_precision"], MATMUL_PRECISIONS)
     output = Path(str(settings["output"])).expanduser()
-    try:  # before the time is spent
+    try:  # before any time is spent
         output.parent.mkdir(parents=True, exist_ok=True)
         output.open("a").close()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Test a checkpoint: metrics and predictions on a split."""
+"""Evaluate a checkpoint: metrics and predictions on the test split."""
 
 import logging
 from collections.abc import Sequence
@@ -34,17 +34,17 @@ from seq2seq.training.module import Seq2SeqModule
 log = logging.getLogger(__name__)
 
 OVERRIDABLE = ("test", "source_column", "target_column", "batch_size")
-"""Settings of the data that the command line may give; the checkpoint fixes the others with its vocabularies."""
+"""Keys of ``data`` that may be given on the command line; the checkpoint fixes the others."""
 
 PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-"""Names of precisions, as in Lightning, and the type in which matrices are multiplied; None for that of the weights."""
+"""Names of precisions, as in Lightning, to the type in which matrices are multiplied; None for that of the weights."""
 
 
 def evaluate(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Test a checkpoint, print the results and write them to ``output_dir``.
 
     Raises:
-        UserError: If the checkpoint, a file or a setting is not as it must be.
+        UserError: If the checkpoint, a file or a setting is not valid.
     """
     settings = resolve_config(config)
     check_keys("", {"data": None} | settings, ["checkpoint", "data", "search", "state", "device", "precision"])
@@ -54,7 +54,9 @@ def evaluate(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()
     device = find_device(settings["device"])
     modules = load_modules(settings["checkpoint"])
     if settings["search"].get("n_best") != 1:
-        raise UserError(f"search.n_best={settings['search'].get('n_best')} must be 1 here: the best one is evaluated")
+        raise UserError(
+            f"search.n_best={settings['search'].get('n_best')} must be 1 here: only the best prediction is evaluated"
+        )
     module = modules[0]
     search = build_search(settings["search"], module.max_length, len(module.target_tokenizer.vocabulary))
     ensemble = make_ensemble(modules, device)
@@ -85,7 +87,7 @@ def evaluate(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()
 
 
 def alter_state(model: Seq2Seq, state: str) -> Seq2Seq:
-    """Return the model with a bridge that takes the handed-over state away."""
+    """Return the model with an `AlteredBridge`."""
     return Seq2Seq(model.encoder, AlteredBridge(model.bridge, state), model.decoder)
 
 
@@ -119,11 +121,11 @@ def data_of_checkpoint(
 
     Args:
         module: The trained model.
-        given: ``data`` of the composed config; None to take that of the checkpoint.
-        overrides: Of the command line.
+        given: ``data`` of the composed config; None for that of the checkpoint.
+        overrides: Overrides of the command line.
 
     Raises:
-        UserError: If a setting or a file is not as it must be.
+        UserError: If a setting or a file is not valid.
     """
     data = PairsDataModule(
         merge_data(module.hparams["data"], given, overrides),
@@ -139,12 +141,13 @@ def merge_data(trained: dict[str, Any], given: dict[str, Any] | None, overrides:
     """Return the settings of the data to evaluate on.
 
     Args:
-        trained: Those of the checkpoint.
+        trained: ``data`` of the checkpoint.
         given: ``data`` of the composed config; None without ``data=``.
-        overrides: Of the command line; if the task is the checkpoint's own, only what they name replaces it.
+        overrides: Overrides of the command line. With the task of the checkpoint, only the keys that they name are
+            replaced.
 
     Raises:
-        UserError: If they name something that the checkpoint fixes.
+        UserError: If they name a key that the checkpoint fixes.
     """
     if given is None:
         return trained
@@ -166,8 +169,8 @@ def merge_data(trained: dict[str, Any], given: dict[str, Any] | None, overrides:
 
 
 def warn_of_unknown(dataset: PairDataset) -> None:
-    """Log how many tokens the checkpoint does not know, if there are any."""
+    """Log the share of tokens that are not in the vocabulary, if there are any."""
     for side, sequences in (("source", dataset.sources), ("target", dataset.targets)):
         share = float((sequences.ids == UNK).float().mean())
         if share > 0:
-            log.warning("%.1f %% of the %s tokens are unknown to the checkpoint", 100 * share, side)
+            log.warning("%.1f %% of the %s tokens are not in the vocabulary of the checkpoint", 100 * share, side)

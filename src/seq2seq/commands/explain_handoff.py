@@ -14,7 +14,7 @@ from torch import Tensor
 from seq2seq.data import SPECIALS, UNK, FlatSequences, Tokenizer, normalise
 from seq2seq.errors import UserError, check_keys
 from seq2seq.handoff.mistakes import RIGHT
-from seq2seq.handoff.picture import MOST_STEPS, handoff_picture
+from seq2seq.handoff.picture import MAX_STEPS, handoff_picture
 from seq2seq.handoff.verification import DIRECTIONS, EXACT, Verification, verify
 from seq2seq.nn import Seq2Seq
 from seq2seq.nn.state import h_n_rows
@@ -25,47 +25,47 @@ from seq2seq.training.checkpoints import load_module
 TINY_VOCABULARY = 9
 
 SHOWN_FAULTS = 12
-"""Maximum number of faults that are listed; one fault shows in many rows."""
+"""Maximum number of faults that are listed; one mistake shows in many sequences."""
 
 NAMES = {"h": "h_n", "c": "c_n"}
 
 
 class Example(NamedTuple):
-    """What is explained on what.
+    """A model and a batch on which its handoff is shown.
 
     Attributes:
-        model: To explain.
-        settings: Its config.
+        model: The model.
+        settings: The section ``model`` of its config.
         handoff: ``right``, or the mistake that it makes on purpose.
-        rows: The tokens of each row of the batch; the first is drawn.
+        sequences: The tokens of each sequence of the batch; the first is drawn.
         source: Their ids, ``(B, S)``.
-        lengths: ``(B,)``.
-        notes: What the reader must know of the rows.
+        lengths: Their lengths, ``(B,)``.
+        notes: Remarks on the sequences, printed below them.
     """
 
     model: Seq2Seq
     settings: dict[str, Any]
     handoff: str
-    rows: list[list[str]]
+    sequences: list[list[str]]
     source: Tensor
     lengths: Tensor
     notes: list[str]
 
 
 def explain(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
-    """Measure a model's handoff on a padded batch, print and draw it, and return the picture's path.
+    """Verify a model's handoff on a padded batch, print and draw it, and return the picture's path.
 
     Args:
         config: Composed from ``configs/explain_handoff.yaml``.
         overrides: Of the command line.
 
     Raises:
-        UserError: If a setting is not as it must be, or the handoff is wrong and not on purpose.
+        UserError: If a setting is not allowed, or the handoff is wrong and not on purpose.
     """
     settings = resolve_config(config)
     check_keys("", settings, ["model", "checkpoint", "text", "handoff", "output"])
     if not isinstance(settings["output"], str) or not settings["output"]:
-        raise UserError(f"output={settings['output']} must be the name of a file")
+        raise UserError(f"output={settings['output']} must be a file name")
     output = Path(settings["output"]).expanduser()
     example = trained(settings, overrides) if settings["checkpoint"] is not None else untrained(settings)
     measured = verify(example.model, example.source, example.lengths)
@@ -75,16 +75,16 @@ def explain(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"output={output} cannot be written: {error.strerror}") from error
-    save(handoff_picture(measured, example.settings, example.handoff, example.rows[0]), output, "output")
+    save(handoff_picture(measured, example.settings, example.handoff, example.sequences[0]), output, "output")
     if measured.faults and example.handoff == RIGHT:
-        raise UserError(f"the handoff is wrong in {len(measured.faults)} ways; the first: {measured.faults[0]}")
+        raise UserError(f"the handoff is wrong in {len(measured.faults)} places; the first: {measured.faults[0]}")
     return output
 
 
 def untrained(settings: dict[str, Any]) -> Example:
     """Build a model of the configured shape, and a small padded batch of made-up ids."""
     if settings["text"] is not None:
-        raise UserError(f"text={settings['text']} needs a trained model: give checkpoint=FILE, too")
+        raise UserError(f"text={settings['text']} needs a trained model: give checkpoint=FILE as well")
     check_model(settings["model"])
     torch.manual_seed(0)
     model = model_from_config(
@@ -92,37 +92,37 @@ def untrained(settings: dict[str, Any]) -> Example:
     )
     lengths = torch.tensor([3, 5, 1])
     source = torch.randint(0, TINY_VOCABULARY, (3, 5))
-    rows = [[f"t={step}" for step in range(length)] for length in lengths.tolist()]
-    return Example(model, settings["model"], settings["handoff"], rows, source, lengths, [])
+    sequences = [[f"t={step}" for step in range(length)] for length in lengths.tolist()]
+    return Example(model, settings["model"], settings["handoff"], sequences, source, lengths, [])
 
 
 def trained(settings: dict[str, Any], overrides: Sequence[str]) -> Example:
-    """Load a checkpoint, and encode the given texts with a longer companion, so that they are padded."""
+    """Load a checkpoint and encode the given texts, and a longer sequence so that they are padded."""
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0]
         if key == "handoff" or key.split(".")[0] == "model":
-            raise UserError(f"{override} cannot be given with checkpoint: it says what the model is")
+            raise UserError(f"{override} cannot be given with checkpoint, which defines the model")
     module = load_module(str(settings["checkpoint"]))
     tokenizer = module.source_tokenizer
     texts = given_texts(settings["text"], tokenizer)
     ids = [tokenizer.encode(text) for text in texts]
-    for text, row in zip(texts, ids, strict=True):
-        if not row or not text.strip() or len(row) > MOST_STEPS:
-            raise UserError(f"text={text} has {len(row)} tokens; it must have at least 1 and at most {MOST_STEPS}")
+    for text, sequence in zip(texts, ids, strict=True):
+        if not sequence or not text.strip() or len(sequence) > MAX_STEPS:
+            raise UserError(f"text={text} has {len(sequence)} tokens; it must have 1 to {MAX_STEPS}")
     longest = max(ids, key=len)
     ids.append(longest + (2 * longest)[:2])
-    notes = [f"row {len(texts)} is there to be longer than the others, so that they are padded"]
-    for row, text in enumerate(texts):
+    notes = [f"Sequence {len(texts)} was added to be longer than the others, so that they are padded."]
+    for number, text in enumerate(texts):
         tokens = tokenizer.tokenize(normalise(text))
-        unknown = [token for token, number in zip(tokens, ids[row], strict=True) if number == UNK]
+        unknown = [token for token, id_ in zip(tokens, ids[number], strict=True) if id_ == UNK]
         if unknown:
-            notes.append(f"row {row}: unknown to the checkpoint, and read as {SPECIALS[UNK]}: {' '.join(unknown)}")
+            notes.append(f"Sequence {number}: not in the vocabulary, read as {SPECIALS[UNK]}: {' '.join(unknown)}")
     sequences = FlatSequences(ids)
     return Example(
         module.model,
         module.hparams["model"],
         module.hparams["handoff"],
-        [tokenizer.vocabulary.tokens(row) for row in ids],
+        [tokenizer.vocabulary.tokens(sequence) for sequence in ids],
         sequences.padded(torch.arange(len(ids))),
         sequences.lengths,
         notes,
@@ -130,22 +130,22 @@ def trained(settings: dict[str, Any], overrides: Sequence[str]) -> Example:
 
 
 def given_texts(given: object, tokenizer: Tokenizer) -> list[str]:
-    """Return the texts to explain; without any, two made of the symbols that the checkpoint knows."""
+    """Return the given texts; if there are none, two of the first symbols of the vocabulary."""
     if given is None:
         symbols = range(len(SPECIALS), len(tokenizer.vocabulary))
         return [tokenizer.decode(symbols[:size]) for size in (5, 3)]
     texts = []
     for text in given if isinstance(given, list) else [given]:
-        if not isinstance(text, str):  # Hydra has read a number or a flag, and its letters are gone
-            raise UserError(f"text={text} is not read as a text; quote it twice, as in text=\"'{text}'\"")
+        if not isinstance(text, str):  # Hydra has parsed it as a number or a flag
+            raise UserError(f"text={text} is not a string; quote it twice, as in text=\"'{text}'\"")
         texts.append(text)
     if not texts:
-        raise UserError("text=[] must hold at least one text")
+        raise UserError("text=[] must contain at least one text")
     return texts
 
 
 def show(console: Console, example: Example, measured: Verification) -> None:
-    """Print the batch, where its final states stand in ``output``, which of them reach the decoder, and the proof."""
+    """Print the batch, where its final states occur in ``output``, which of them reach the decoder, and the verdict."""
     encoder, decoder = example.settings["encoder"], example.settings["decoder"]
     shapes = [
         f"{part['num_layers']}-layer {kind}{part['cell'].upper()}"
@@ -160,28 +160,28 @@ def show(console: Console, example: Example, measured: Verification) -> None:
         show_places(console, NAMES[name], measured, places.steps, places.gaps)
     for (to, of), sizes in measured.reach.items():
         show_reach(console, f"Reach of {NAMES[of]} into the decoder's initial {to}", NAMES[of], sizes)
-    show_proof(console, measured)
+    show_verdict(console, measured)
 
 
 def show_batch(console: Console, example: Example) -> None:
-    """Print the tokens of each row."""
+    """Print the tokens of each sequence."""
     table = Table(title=f"The batch, padded to S = {example.source.size(1)}")
-    for column in ("row", "length", "tokens"):
+    for column in ("sequence", "length", "tokens"):
         table.add_column(column, overflow="fold")
-    for number, row in enumerate(example.rows):
-        tokens = Text(" ").join(Text(token, style="red" if token == SPECIALS[UNK] else "") for token in row)
-        table.add_row(str(number), str(len(row)), tokens)
+    for number, sequence in enumerate(example.sequences):
+        tokens = Text(" ").join(Text(token, style="red" if token == SPECIALS[UNK] else "") for token in sequence)
+        table.add_row(str(number), str(len(sequence)), tokens)
     console.print(table)
     for note in example.notes:
         console.print(Text(note), soft_wrap=True)
 
 
 def show_places(console: Console, name: str, measured: Verification, steps: Tensor, gaps: Tensor) -> None:
-    """Print each packed row of ``h_n`` or ``c_n``: what it is, and where it stands in ``output`` or how far it is."""
-    layers, directions, rows_of_batch = steps.shape
-    shape = (layers * directions, rows_of_batch, measured.hidden_size)
-    table = Table(title=f"{name}, as PyTorch packs it: (L * D, B, H) = {shape}")
-    for column in (name, "layer", "direction", "state", "stands in output at", "difference"):
+    """Print the layer and direction of each row of ``h_n`` or ``c_n``, and where it is in ``output``, if anywhere."""
+    layers, directions, batch = steps.shape
+    shape = (layers * directions, batch, measured.hidden_size)
+    table = Table(title=f"{name}, as PyTorch returns it: (L * D, B, H) = {shape}")
+    for column in (name, "layer", "direction", "state", "is in output at", "difference"):
         table.add_column(column)
     for layer, rows in enumerate(h_n_rows(layers, directions).tolist()):
         for direction, row in enumerate(rows):
@@ -189,9 +189,9 @@ def show_places(console: Console, name: str, measured: Verification, steps: Tens
             place, difference = "nowhere", f"at least {here.min():.1g}"
             if found.all():
                 place, difference = where(steps[layer, direction], measured, direction), f"{here.max():.1g}"
-            elif found.any():  # of a fork that is wrong in some rows
+            elif found.any():  # an encoder that is wrong for some sequences
                 missing = ", ".join(map(str, (~found).nonzero().flatten().tolist()))
-                place, difference = f"row {missing}: nowhere", f"up to {here.max():.1g}"
+                place, difference = f"sequence {missing}: nowhere", f"up to {here.max():.1g}"
             state = f"{name[0]}[{layer}, {direction}]"
             cells = (f"{name}[{row}]", str(layer), DIRECTIONS[direction], state, place, difference)
             table.add_row(*map(Text, cells))  # as text, or the brackets would be markup
@@ -199,7 +199,7 @@ def show_places(console: Console, name: str, measured: Verification, steps: Tens
 
 
 def where(steps: Tensor, measured: Verification, direction: int) -> str:
-    """Say at which step, and in which slice, the rows of the batch stand in ``output``."""
+    """Return at which step and in which slice of ``output`` the final states of the sequences are."""
     size = measured.hidden_size
     units = f"{size}:" if direction else f":{size}"
     if torch.equal(steps, measured.lengths - 1) and not torch.equal(steps, torch.zeros_like(steps)):
@@ -210,11 +210,11 @@ def where(steps: Tensor, measured: Verification, direction: int) -> str:
 
 
 def show_reach(console: Console, title: str, name: str, sizes: Tensor) -> None:
-    """Print how far each packed row reaches into each decoder layer; a dot where it does not at all."""
+    """Print the mean absolute gradient of each decoder layer with respect to each row of ``h_n``; a dot for none."""
     if not sizes.any():
         console.print(f"{title}: none.")
         return
-    table = Table(title=f"{title}: mean size of the gradient")
+    table = Table(title=f"{title}: mean absolute gradient")
     table.add_column("")
     for layer, rows in enumerate(h_n_rows(*sizes.shape[1:]).tolist()):
         for direction, row in enumerate(rows):
@@ -225,18 +225,18 @@ def show_reach(console: Console, title: str, name: str, sizes: Tensor) -> None:
     console.print(table)
 
 
-def show_proof(console: Console, measured: Verification) -> None:
-    """Print what holds, or what does not."""
+def show_verdict(console: Console, measured: Verification) -> None:
+    """Print what was verified, or what is wrong."""
     if not measured.faults:
         console.print("Verified on this batch, in float64:")
-        console.print("  the top layer's final states stand in output at each row's own ends;")
-        console.print("  every row alone gives what it gives in the batch, state and output;")
+        console.print("  the top layer's final states are in output, at the ends of each sequence;")
+        console.print("  each sequence alone gives the same state and output as in the batch;")
         if measured.compared:
-            console.print("  every layer and direction of h_n and c_n is what PyTorch's own network returns for it;")
-        console.print("  the mask is True at real tokens only, and no row reaches another's state;")
-        console.print("  every decoder layer starts from its encoder layer, as the bridge says.")
+            console.print("  every layer and direction of h_n and c_n is what nn.GRU or nn.LSTM returns for it;")
+        console.print("  the mask is True at real tokens only, and no sequence reaches another's state;")
+        console.print("  every decoder layer starts from the encoder layer that the bridge assigns to it.")
         return
-    console.print(Text(f"Wrong, {len(measured.faults)} times:", style="bold red"))
+    console.print(Text(f"Wrong in {len(measured.faults)} places:", style="bold red"))
     for fault in measured.faults[:SHOWN_FAULTS]:
         console.print(Text(f"  {fault}", style="red"), soft_wrap=True)
     if len(measured.faults) > SHOWN_FAULTS:

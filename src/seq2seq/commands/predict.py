@@ -24,7 +24,7 @@ from seq2seq.runs.files import check_different, output_file
 from seq2seq.training.build import resolve_config
 
 CHUNK = 100
-"""Number of batches of lines that are read, sorted by length and predicted at once, so that memory stays bounded."""
+"""Number of batches of lines that are read, sorted by length and predicted at a time, to limit memory."""
 
 JSON_LINES = ".jsonl"
 
@@ -35,7 +35,7 @@ def predict(config: DictConfig) -> None:
     """Predict line by line, from ``input`` or stdin to ``output`` or stdout.
 
     Raises:
-        UserError: If the checkpoint, a file or a line is not as it must be.
+        UserError: If the checkpoint, a file or a line is not valid.
     """
     settings = resolve_config(config)
     check_keys("", settings, KEYS)
@@ -50,7 +50,7 @@ def predict(config: DictConfig) -> None:
     with open_input(given) as source, attention_writer(settings["attention"], predictor) as write_attention:
         lines = decode_lines(source, "<stdin>" if given is None else str(given))
         chunk = CHUNK * batch_size
-        if given is None and sys.stdin.isatty():  # someone who types wants each answer at once
+        if given is None and sys.stdin.isatty():  # in a terminal, answer each line at once
             chunk = 1
             Console(stderr=True).print("one text per line; Ctrl-D ends")
         if output is None:
@@ -70,7 +70,7 @@ def open_input(given: object) -> BinaryIO:
 
 
 def utf8_stdout() -> IO[str]:
-    """Return stdout, writing UTF-8 whatever the terminal's settings are."""
+    """Return stdout, set to UTF-8 regardless of the terminal's settings."""
     if sys.stdout is None:
         raise UserError("output is missing: stdout is closed, so give output=FILE")
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -79,7 +79,7 @@ def utf8_stdout() -> IO[str]:
 
 
 def write_lines(output: IO[str], lines: Iterable[str]) -> None:
-    """Write lines and flush, as their reader may be waiting.
+    """Write lines and flush, as a reader may be waiting.
 
     Raises:
         UserError: If they cannot be written.
@@ -87,7 +87,7 @@ def write_lines(output: IO[str], lines: Iterable[str]) -> None:
     try:
         output.writelines(lines)
         output.flush()
-    except BrokenPipeError:  # the reader has left, as `head` does
+    except BrokenPipeError:  # the reader has closed the pipe, as `head` does
         raise
     except OSError as error:
         raise UserError(f"output cannot be written: {error.strerror or error}") from error
@@ -96,12 +96,12 @@ def write_lines(output: IO[str], lines: Iterable[str]) -> None:
 Lines = Iterator[tuple[int, str]]
 
 AttentionWriter = Callable[[int, str, Hypothesis], None]
-"""Takes the number of a line, from 1, its text, and the best prediction for it."""
+"""Takes the number of a line, counted from 1, its text, and the best prediction for it."""
 
 
 @contextmanager
 def progress(source: BinaryIO, name: str) -> Iterator[Callable[[Lines], Lines]]:
-    """Show on stderr, if it is a terminal, how much of an open file has been read; without a size, how many lines."""
+    """Show on stderr, if it is a terminal, how much of an open file has been read."""
     size = os.fstat(source.fileno()).st_size if source.seekable() else 0
     columns = (TextColumn(name), BarColumn(), TextColumn("{task.fields[lines]} lines"), TimeElapsedColumn())
     console = Console(stderr=True)
@@ -122,8 +122,8 @@ def attention_writer(wanted: object, predictor: Predictor) -> Iterator[Attention
     """Provide a function that writes the attention of each line.
 
     Args:
-        wanted: False or None for nothing; a file that ends in ``.jsonl`` for one line of JSON each, with tokens and
-            weights; a folder for one heatmap each; True for a folder named ``attention``.
+        wanted: False or None writes nothing; a file that ends in ``.jsonl`` gets tokens and weights as JSON, line by
+            line; a folder gets a heatmap for each line; True stands for a folder named ``attention``.
         predictor: The predictor whose attention is written.
 
     Raises:
@@ -156,7 +156,7 @@ def align(predictor: Predictor, text: str, prediction: Hypothesis) -> Alignment 
 
 
 def write_alignment(file: IO[str], predictor: Predictor, text: str, prediction: Hypothesis) -> None:
-    """Write a line of JSON: the source tokens, the predicted tokens with their end, and a row of weights for each."""
+    """Write a line of JSON: source tokens, predicted tokens with the end, and the weights of each predicted token."""
     alignment = align(predictor, text, prediction)
     content = {"source": [], "prediction": [], "weights": []}
     if alignment is not None:
@@ -188,7 +188,7 @@ def predict_lines(
     scores: bool,
     write_attention: AttentionWriter,
 ) -> None:
-    """Write N lines for each line, in order, the best first."""
+    """Write the N best predictions for each line, one per line, in order."""
     while read := list(islice(lines, chunk)):
         predictions = predictor.n_best([line for _, line in read], batch_size)
         best = (hypothesis for hypotheses in predictions for hypothesis in hypotheses)

@@ -18,13 +18,13 @@ from seq2seq.training.build import resolve_config
 
 
 def score(config: DictConfig, overrides: Sequence[str] = ()) -> None:
-    """Write a line for each test pair: the log-probability of its target, the mean of its tokens, and each, in nats.
+    """Write a line per test pair: log-probabilities of the target, of a token on average and of each token, in nats.
 
-    The end of the target counts as its last token. A token that the checkpoint does not know is scored as the unknown
+    The end of the target counts as its last token. A token that is not in the vocabulary is scored as the unknown
     symbol.
 
     Raises:
-        UserError: If the checkpoint, a file or a setting is not as it must be.
+        UserError: If the checkpoint, a file or a setting is not valid.
     """
     settings = resolve_config(config)
     check_keys("", {"data": None} | settings, ["checkpoint", "data", "output", "device"])

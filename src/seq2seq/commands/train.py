@@ -1,4 +1,4 @@
-"""Train a model: from a composed config to the files that a run leaves behind."""
+"""Train a model: from a composed config to the files of a run."""
 
 import logging
 import math
@@ -47,10 +47,10 @@ SECTIONS = {
     "early_stopping": ["patience"],
     "search": ["max_length"],
 }  # fmt: skip
-"""The keys of a training config; those of its other sections are checked by what reads them."""
+"""The keys of a training config. The keys of other sections are checked where they are read."""
 
 HEATMAPS = 4
-"""Test items whose attention is drawn."""
+"""Number of test pairs whose attention is drawn."""
 
 
 def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -59,13 +59,13 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
     Args:
         config: Composed from ``configs/train.yaml``.
         output_dir: The run's directory; it must not hold a run, unless this one resumes it.
-        overrides: Of the command line, kept beside the config.
+        overrides: Overrides of the command line, kept beside the config.
 
     Returns:
         The content of ``metrics.json``.
 
     Raises:
-        UserError: If a setting or a file is not as it must be; nothing has been trained or written then.
+        UserError: If a setting or a file is not valid; nothing has been trained or written then.
         SystemExit: With code 130 if the user interrupts.
     """
     silence_expected_warnings()
@@ -113,7 +113,7 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
 
 
 def check_settings(settings: dict[str, Any]) -> None:
-    """Check the keys of the config."""
+    """Raise if the config has unknown keys or lacks one."""
     for section, keys in SECTIONS.items():
         check_keys(section, settings[section] if section else settings, keys)
     check_model(settings["model"])
@@ -142,9 +142,9 @@ def check_end(trainer: dict[str, Any], done: int, batches: int) -> None:
     """Raise if training never stops, or stops before the first checkpoint.
 
     Args:
-        trainer: Its arguments.
-        done: Epochs that are done already.
-        batches: Of an epoch.
+        trainer: The section ``trainer`` of the config.
+        done: Number of epochs that are already done.
+        batches: Number of batches in an epoch.
 
     Raises:
         UserError: In either case.
@@ -167,11 +167,11 @@ def check_end(trainer: dict[str, Any], done: int, batches: int) -> None:
     if epochs == 0:
         raise UserError("trainer.max_epochs=0 must be at least 1, or -1 with trainer.max_steps")
     if 0 < epochs <= done:
-        raise UserError(f"trainer.max_epochs={epochs} must be above the {done} epochs that are done already")
+        raise UserError(f"trainer.max_epochs={epochs} must be above the {done} epochs that are already done")
 
 
 def describe(module: Seq2SeqModule, data: PairsDataModule) -> str:
-    """Return one line on what is trained on what."""
+    """Return one line about data and model."""
     symbols = (len(tokenizer.vocabulary) for tokenizer in (module.source_tokenizer, module.target_tokenizer))
     pairs = len(data.dataset("train"))
     return "{} training pairs, {} source and {} target symbols, {} parameters".format(
@@ -180,7 +180,7 @@ def describe(module: Seq2SeqModule, data: PairsDataModule) -> str:
 
 
 def count_parameters(module: Seq2SeqModule) -> int:
-    """Return the number of trained numbers."""
+    """Return the number of trained parameters."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
@@ -195,9 +195,9 @@ def checkpoints_named_on_interrupt(output_dir: Path) -> Iterator[None]:
             raise
         kept = [str(path) for path in (output_dir / "best.ckpt", output_dir / "last.ckpt") if path.exists()]
         if kept:
-            log.error("interrupted; kept: %s; go on with resume=%s", ", ".join(kept), kept[-1])
+            log.error("interrupted; kept: %s; continue with resume=%s", ", ".join(kept), kept[-1])
         else:
-            (output_dir / CONFIG).unlink(missing_ok=True)  # the directory is free again
+            (output_dir / CONFIG).unlink(missing_ok=True)  # the directory may be used again
             log.error("interrupted; kept: no checkpoint, as no epoch was complete")
         raise SystemExit(130) from None
 
@@ -205,7 +205,7 @@ def checkpoints_named_on_interrupt(output_dir: Path) -> Iterator[None]:
 def finish(
     output_dir: Path, trainer: pl.Trainer, module: Seq2SeqModule, data: PairsDataModule, seconds: float
 ) -> dict[str, Any]:
-    """Evaluate the best checkpoint, write the results, print and draw them, and return what ``metrics.json`` holds."""
+    """Evaluate the best checkpoint; write, print and draw the results; return the content of ``metrics.json``."""
     device, search = trainer.strategy.root_device, Greedy(module.max_length)
     module.model = trainer.precision_plugin.convert_module(module.model)  # pyright: ignore[reportAttributeAccessIssue]
     ensemble = make_ensemble([module], device)
@@ -233,19 +233,22 @@ def finish(
 
 
 def draw(output_dir: Path, module: Seq2SeqModule, test: Result) -> None:
-    """Draw the learning curves, and the attention of the first few test items that are not too long, misses first."""
+    """Draw the learning curves, and the attention for a few test pairs that are not too long, misses first."""
     metrics = output_dir / "metrics.csv"
     if metrics.exists():
         save(learning_curves(metrics), output_dir / "learning_curves.png")
     predictor = Predictor([module])
     drawn = 0
-    for row in test.misses_first():
+    for pair in test.misses_first():
         if drawn == HEATMAPS:
             return
-        source, target = module.source_tokenizer.tokenize(row.source), module.target_tokenizer.tokenize(row.prediction)
+        source, target = (
+            module.source_tokenizer.tokenize(pair.source),
+            module.target_tokenizer.tokenize(pair.prediction),
+        )
         if max(len(source), len(target)) > HEATMAP_LIMIT:
             continue
-        alignment = predictor.align(row.source, predictor.n_best([row.source])[0][0])
+        alignment = predictor.align(pair.source, predictor.n_best([pair.source])[0][0])
         if alignment is None:
             log.info("model.attention=none: there are no attention weights to draw")
             return

@@ -34,7 +34,7 @@ class PairsDataModule(LightningDataModule):
             but workers read ahead of it.
 
     Raises:
-        UserError: If a setting is not allowed, or later, if a file is not as it must be.
+        UserError: If a setting is not allowed, or later, if a file is not valid.
 
     Example:
         >>> sizes = {"train_size": 5, "val_size": 3, "test_size": 2, "min_letters": 2, "max_letters": 4}

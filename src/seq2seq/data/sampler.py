@@ -8,13 +8,13 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 POOL = 100
-"""Number of batches that are drawn at random before they are sorted by length: more means less padding, less mixing."""
+"""Number of batches in a pool that is sorted by length. Larger pools mean less padding and less random batches."""
 
 
 class BucketSampler(Sampler[list[int]]):
     """Yields the indices of one batch after another; the pairs of a batch have similar lengths.
 
-    In training, the pairs are shuffled and divided into pools of ``100 * batch_size``. Each pool is sorted by length
+    In training, the pairs are shuffled and divided into pools of ``POOL * batch_size``. Each pool is sorted by length
     and divided into batches, and finally the batches are shuffled. The order depends on the seed and the epoch only.
     Pools are sorted by target first, because every padded target token costs time, while sources are packed.
 

@@ -21,8 +21,8 @@ class _Beams(NamedTuple):
         tokens: The last token of each live hypothesis, ``(W, K)``.
         history: All its tokens, ``(W, K, max_length)``.
         totals: Its log-probability; minus infinity where there is none, ``(W, K)``.
-        finished: The N best that have ended.
-        ended: How many have ended, ``(W,)``.
+        finished: The N best finished hypotheses.
+        ended: Number of finished hypotheses, ``(W,)``.
     """
 
     indices: Tensor
@@ -43,18 +43,18 @@ class _Beams(NamedTuple):
 class Beam:
     """Keep the most probable hypotheses at every step (Sutskever et al. 2014, section 3.2).
 
-    A hypothesis that ends keeps its place in the beam, so the beam of the others narrows; a beam of 1 is greedy search.
-    A sequence is done when no place is left, or when no live hypothesis can still become one of the ``n_best``: a
-    log-probability only falls, and at best is divided by the divisor of ``max_length``.
+    A finished hypothesis keeps its place in the beam, so fewer live ones remain; a beam of 1 is greedy search. A
+    sequence is done when no place is left, or when no live hypothesis can still become one of the ``n_best``:
+    log-probabilities only fall, and the divisor of ``max_length`` is the largest.
 
     Attributes:
-        max_length: At most so many tokens, without the end; what has not ended by then is cut, and competes as it is.
-        beam_size: Hypotheses of a sequence, K.
-        n_best: How many of them are returned, N.
-        normalisation: What the log-probabilities of finished hypotheses are divided by, so that long ones are not at a
+        max_length: Maximum number of tokens, without the end; longer hypotheses are cut and compete as they are.
+        beam_size: Number of hypotheses of a sequence, K.
+        n_best: Number of hypotheses that are returned, N.
+        normalisation: Divisor of the log-probabilities of finished hypotheses, so that long ones are not at a
             disadvantage: ``gnmt``, ``((5 + length) / 6) ** alpha`` (Wu et al. 2016, equation 14); ``average``, the
             length; or ``none``.
-        alpha: Of ``gnmt``.
+        alpha: Exponent of ``gnmt``.
         stop_early: Whether sequences leave the batch when they are done, which does not change the result.
 
     Example:
@@ -77,7 +77,7 @@ class Beam:
             log_probs, encoded = ensemble.step(beams.tokens.flatten(), encoded)
             beams, parents = self._advance(beams, mask_special_tokens(log_probs), step)
             active = self._active(beams)
-            if 2 * int(active.sum()) <= len(active):  # enough to be worth moving the others
+            if 2 * int(active.sum()) <= len(active):  # enough for moving the others to pay
                 done.append(beams.select(~active))
                 beams, parents, kept = beams.select(active), parents[active], active.nonzero().squeeze(1)
                 encoded = encoded.select_memory(kept)
@@ -93,11 +93,11 @@ class Beam:
         return SearchOutput(tokens[:, :, :length], log_probs, scores)
 
     def divisor(self, length: int) -> float:
-        """Return the divisor of hypotheses of this length, in tokens, the end included. It grows with the length."""
+        """Return the divisor for hypotheses of ``length`` tokens, the end included. It grows with the length."""
         return {"gnmt": ((5 + length) / 6) ** self.alpha, "average": float(length), "none": 1.0}[self.normalisation]
 
     def _start(self, encoded: EnsembleEncoded) -> _Beams:
-        """Begin each sequence of a batch with one hypothesis, as K would all be the same."""
+        """Start each sequence with one hypothesis, as K would all be the same."""
         batch, device = encoded.mask.size(0), encoded.mask.device
         nothing = torch.full((batch, self.n_best), -torch.inf, dtype=encoded.dtype, device=device)
         return _Beams(
@@ -112,12 +112,12 @@ class Beam:
         )
 
     def _advance(self, beams: _Beams, log_probs: Tensor, step: int) -> tuple[_Beams, Tensor]:
-        """Of all hypotheses that are one token longer, keep the K best of each sequence.
+        """Extend all hypotheses by one token and keep the K best of each sequence.
 
         Args:
-            beams: Before this step.
-            log_probs: Of the next token of each live hypothesis, ``(W * K, V)``.
-            step: Counted from 0; at the last one, what has not ended is cut.
+            beams: The beams before this step.
+            log_probs: Log-probabilities of the next token of each live hypothesis, ``(W * K, V)``.
+            step: Number of the step, from 0; at the last one, unfinished hypotheses are cut.
 
         Returns:
             The beams, and the hypothesis before this step that each comes from, of all ``W * K``, ``(W, K)``.
@@ -142,7 +142,7 @@ class Beam:
     def _finish(
         self, finished: SearchOutput, ends: Tensor, history: Tensor, totals: Tensor, divisor: float
     ) -> SearchOutput:
-        """Return the N best of the finished hypotheses and of those that ``ends``, ``(W, K)``, says end now."""
+        """Return the N best of the finished hypotheses and of those that end now, marked in ``ends``, ``(W, K)``."""
         log_probs = totals.masked_fill(~ends, -torch.inf)
         tokens = torch.cat([finished.tokens, history.masked_fill(~ends.unsqueeze(-1), PAD)], dim=1)
         scores, best = torch.cat([finished.scores, log_probs / divisor], dim=1).topk(self.n_best)
@@ -154,10 +154,10 @@ class Beam:
         live = beams.totals.amax(1)
         if not self.stop_early:
             return live > -torch.inf
-        # Both are negative; a hypothesis scores highest if all that is left of it is certain and as long as can be.
+        # Both are negative; the best that can follow is certain tokens up to the maximum length.
         return (live > -torch.inf) & (live / self.divisor(self.max_length) > beams.finished.scores[:, -1])
 
 
-def take(tokens: Tensor, places: Tensor) -> Tensor:
-    """Return the hypotheses at the given places of each sequence: ``(W, K, T)`` and ``(W, N)`` to ``(W, N, T)``."""
-    return tokens.gather(1, places.unsqueeze(-1).expand(-1, -1, tokens.size(-1)))
+def take(tokens: Tensor, indices: Tensor) -> Tensor:
+    """Return the given hypotheses of each sequence: ``(W, K, T)`` and ``(W, N)`` to ``(W, N, T)``."""
+    return tokens.gather(1, indices.unsqueeze(-1).expand(-1, -1, tokens.size(-1)))

@@ -1,4 +1,4 @@
-"""A search from the keys of ``search`` in a config."""
+"""Build a search from the section ``search`` of a config."""
 
 import math
 from collections.abc import Mapping
@@ -19,12 +19,12 @@ KEYS = {
 
 
 def build_search(settings: Mapping[str, Any], max_length: int, vocabulary_size: int) -> Search:
-    """Build a search; a beam of one hypothesis is `Greedy`.
+    """Build a search; a beam of 1 is `Greedy`.
 
     Args:
-        settings: The keys of ``search``.
-        max_length: The default of ``search.max_length``.
-        vocabulary_size: Of the target, V.
+        settings: The section ``search``.
+        max_length: Used if ``search.max_length`` is null.
+        vocabulary_size: Number of target symbols, V.
 
     Raises:
         UserError: If a value is not allowed.
@@ -36,7 +36,7 @@ def build_search(settings: Mapping[str, Any], max_length: int, vocabulary_size: 
     n_best = check_count("search.n_best", settings["n_best"])
     if kind == "sample":
         return _sampling(settings, max_length, n_best)
-    choices = vocabulary_size - len(SPECIALS) + 1  # all tokens that a text is written with, and the end
+    choices = vocabulary_size - len(SPECIALS) + 1  # all ordinary tokens, and the end
     beam_size = check_count("search.beam_size", settings["beam_size"], maximum=choices)
     if n_best > beam_size:
         raise UserError(f"search.n_best={n_best} must be at most search.beam_size={beam_size}")

@@ -1,4 +1,4 @@
-"""Several models with one target vocabulary, called like one model."""
+"""Several models with the same target vocabulary, called like one model."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ class EnsembleEncoded(NamedTuple):
     """A source batch, encoded by each model.
 
     Attributes:
-        members: One for each model.
+        members: The batch as each model encodes it.
     """
 
     members: tuple[Encoded, ...]
@@ -26,7 +26,7 @@ class EnsembleEncoded(NamedTuple):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the log-probabilities: at least single precision, as likely tokens could not be told apart in half."""
+        """Type of the log-probabilities: at least single precision; half cannot tell likely tokens apart."""
         return torch.promote_types(self.members[0].memory.values.dtype, torch.float32)
 
     def select(self, indices: Tensor) -> Self:

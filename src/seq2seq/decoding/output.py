@@ -1,4 +1,4 @@
-"""What every search takes and returns."""
+"""Input and output of all searches."""
 
 from typing import NamedTuple, Protocol
 
@@ -10,13 +10,13 @@ from seq2seq.decoding.ensemble import Ensemble, EnsembleEncoded
 
 
 class SearchOutput(NamedTuple):
-    """What a search has found: N hypotheses for each source, the best first.
+    """The result of a search: N hypotheses for each source, the best first.
 
     Attributes:
         tokens: Ids without begin and end, padded at the right with ``PAD``, ``(B, N, T)``.
         log_probs: Of each whole hypothesis, its end included unless it was cut, in nats, ``(B, N)``; minus infinity
             where there are fewer than N hypotheses.
-        scores: What they are ordered by, ``(B, N)``; the log-probabilities, normalised by length in a beam search.
+        scores: What hypotheses are ordered by: log-probabilities, normalised by length in a beam search, ``(B, N)``.
     """
 
     tokens: Tensor
@@ -28,8 +28,8 @@ class Search(Protocol):
     """A search with its options.
 
     Attributes:
-        max_length: At most so many tokens in a hypothesis, without the end.
-        n_best: Hypotheses for each source, N.
+        max_length: Maximum number of tokens in a hypothesis, without the end.
+        n_best: Number of hypotheses for each source, N.
     """
 
     @property
@@ -39,17 +39,17 @@ class Search(Protocol):
     def n_best(self) -> int: ...  # noqa: D102
 
     def __call__(self, ensemble: Ensemble, encoded: EnsembleEncoded) -> SearchOutput:
-        """Search for a batch; the ensemble must be in evaluation mode, or dropout takes part."""
+        """Search for a batch; the ensemble must be in evaluation mode."""
         ...
 
 
 class Alignment(NamedTuple):
-    """Where the decoder attended while it predicted.
+    """The attention of a prediction.
 
     Attributes:
         source: Source tokens, S of them.
         target: Predicted tokens and, unless the prediction was cut, the end; T of them.
-        weights: Attention, ``(T, S)``.
+        weights: Attention weights, ``(T, S)``.
     """
 
     source: list[str]
@@ -58,7 +58,7 @@ class Alignment(NamedTuple):
 
 
 SPECIAL_TOKENS = (PAD, BOS, UNK)
-"""Tokens that no text is written with; a search never chooses them."""
+"""Tokens that a search never chooses."""
 
 
 def mask_special_tokens(log_probs: Tensor) -> Tensor:
@@ -69,4 +69,4 @@ def mask_special_tokens(log_probs: Tensor) -> Tensor:
 
 def to_lists(tokens: Tensor) -> list[list[int]]:
     """Return the ids of each hypothesis without padding, given ``(N, T)``."""
-    return [[token for token in row if token != PAD] for row in tokens.tolist()]
+    return [[token for token in ids if token != PAD] for ids in tokens.tolist()]

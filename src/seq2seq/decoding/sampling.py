@@ -1,4 +1,4 @@
-"""Sampling: draw each token by its probability."""
+"""Sampling: draw tokens from the predicted distribution."""
 
 from dataclasses import dataclass, field
 
@@ -14,15 +14,15 @@ from seq2seq.decoding.output import SearchOutput
 class Sampling:
     """Draw every token from the distribution that the model predicts.
 
-    Unlike in the other searches, a sequence's result depends on the rest of the batch, as all share one generator.
+    Unlike in the other searches, a result depends on the rest of the batch, as all sequences share a generator.
 
     Attributes:
-        max_length: At most so many tokens, without the end.
-        n_best: Hypotheses drawn for each source, in the order in which they are drawn.
-        temperature: Log-probabilities are divided by it: below 1, likely tokens become likelier.
-        top_k: Draw from this many of the most probable tokens only; 0: from all (Fan et al. 2018).
-        top_p: Draw from the fewest tokens that have this probability together; 1: from all (Holtzman et al. 2020).
-        seed: Of the generator, which goes on from batch to batch.
+        max_length: Maximum number of tokens, without the end.
+        n_best: Number of hypotheses for each source, in the order in which they are drawn.
+        temperature: Divisor of the log-probabilities; below 1, likely tokens become likelier.
+        top_k: Draw from the ``top_k`` most probable tokens only; 0 draws from all (Fan et al. 2018).
+        top_p: Draw from the smallest set of tokens that has this probability; 1 draws from all (Holtzman et al. 2020).
+        seed: Seed of the generator, which is not reset between batches.
 
     Example:
         >>> log_probs = torch.tensor([[0.1, 0.6, 0.3]]).log()
@@ -48,7 +48,7 @@ class Sampling:
         return SearchOutput(tokens.view(batch, self.n_best, tokens.size(1)), log_probs, log_probs)
 
     def draw(self, log_probs: Tensor) -> Tensor:
-        """Draw one token of each row of ``(B, V)``."""
+        """Draw a token for each sequence, ``(B,)``, given log-probabilities ``(B, V)``."""
         if self._generator is None:
             self._generator = torch.Generator(log_probs.device).manual_seed(self.seed)
         best = log_probs.amax(-1, keepdim=True)  # subtracted first, or a low temperature would overflow
@@ -58,5 +58,5 @@ class Sampling:
         ordered = ordered.masked_fill(before >= self.top_p, 0)
         if self.top_k:
             ordered[:, self.top_k :] = 0
-        places = torch.multinomial(ordered, 1, generator=self._generator)
-        return tokens.gather(-1, places).squeeze(-1)
+        chosen = torch.multinomial(ordered, 1, generator=self._generator)
+        return tokens.gather(-1, chosen).squeeze(-1)

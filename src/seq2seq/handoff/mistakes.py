@@ -1,8 +1,8 @@
-"""The handoff, broken on purpose: popular mistakes, as data.
+"""Popular mistakes in the handoff, to be made on purpose.
 
 Each mistake wraps the encoder's call and returns an `EncoderOutput` of the same shapes, so every bridge fits it and the
-network knows nothing of it. Training with one shows what it costs (``experiment=handoff_study``); its name begins with
-``wrong_``, so whatever shows the settings of such a run shows that, too.
+network is not changed. Training with one shows what it costs (``experiment=handoff_study``). All names begin with
+``wrong_``, so that nobody overlooks the settings of such a run.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ from seq2seq.nn.encoder import EncoderOutput
 from seq2seq.nn.state import RNNState
 
 RIGHT = "right"
-"""The word for the handoff as it should be (``handoff`` in a config)."""
+"""The value of ``handoff`` in a config for no mistake."""
 
 Encode = Callable[[Tensor, Tensor], EncoderOutput]
 """An encoder's call: source ``(B, S)`` and lengths ``(B,)`` to its output."""
@@ -29,12 +29,12 @@ class Mistake(NamedTuple):
     """A popular way to get the handoff wrong.
 
     Attributes:
-        code: How it is written, where ``h_n`` is ``(L * D, B, H)`` and ``output`` is ``(B, S, D * H)``.
-        seen: Where, in projects as of the commits that were read.
+        code: The wrong expression, where ``h_n`` is ``(L * D, B, H)`` and ``output`` is ``(B, S, D * H)``.
+        seen: Projects that contain it, with the commit that was read.
         effect: What is handed over instead, and to which layer.
-        apply: Does it.
-        needs: What the encoder's settings must be, or there is nothing to get wrong.
-        fits: Whether they are, of an `Encoder`.
+        apply: Encodes a batch with the mistake.
+        needs: Settings of the encoder without which there is nothing to get wrong.
+        fits: Whether an `Encoder` has these settings.
     """
 
     code: str
@@ -46,12 +46,12 @@ class Mistake(NamedTuple):
 
 
 def _first_rows(h_n: Tensor, shape: Shape) -> Tensor:
-    return h_n[: shape[0]].unsqueeze(1).expand(shape)  # one row a layer, in the place of both directions
+    return h_n[: shape[0]].unsqueeze(1).expand(shape)  # one row per layer, in place of both directions
 
 
 def _joined_view(h_n: Tensor, shape: Shape) -> Tensor:
-    layers, directions, rows, size = shape
-    return h_n.view(layers, rows, directions * size).unflatten(-1, (directions, size)).transpose(1, 2)
+    layers, directions, batch, size = shape
+    return h_n.view(layers, batch, directions * size).unflatten(-1, (directions, size)).transpose(1, 2)
 
 
 def _halves(h_n: Tensor, shape: Shape) -> Tensor:
@@ -59,19 +59,19 @@ def _halves(h_n: Tensor, shape: Shape) -> Tensor:
 
 
 def _across_layers(h_n: Tensor, shape: Shape) -> Tensor:
-    layers, directions, rows, size = shape
-    return h_n.view(rows, layers, directions, size).permute(1, 2, 0, 3)
+    layers, directions, batch, size = shape
+    return h_n.view(batch, layers, directions, size).permute(1, 2, 0, 3)
 
 
 def _of_the_state(rearrange: Callable[[Tensor, Shape], Tensor]) -> Callable[[Encode, Tensor, Tensor], EncoderOutput]:
-    """Make a mistake of what is done to ``h_n`` and, with an LSTM, to ``c_n`` alike."""
+    """Return the mistake that rearranges ``h_n`` and, with an LSTM, ``c_n`` in the same way."""
 
     def apply(right: Encode, source: Tensor, lengths: Tensor) -> EncoderOutput:
         encoded = right(source, lengths)
-        packed = encoded.state.to_torch()
-        layers, directions, rows, size = encoded.state.h.shape
-        parts = (packed,) if isinstance(packed, Tensor) else packed
-        return encoded._replace(state=RNNState(*(rearrange(part, (layers, directions, rows, size)) for part in parts)))
+        final = encoded.state.to_torch()
+        layers, directions, batch, size = encoded.state.h.shape
+        parts = (final,) if isinstance(final, Tensor) else final
+        return encoded._replace(state=RNNState(*(rearrange(part, (layers, directions, batch, size)) for part in parts)))
 
     return apply
 
@@ -102,7 +102,7 @@ MISTAKES = {
     "wrong_first_rows": Mistake(
         code="h_n[:num_layers]",
         seen="keon/seq2seq@0e124a7 model.py:101; the chatbot tutorial of pytorch/tutorials@03b2773",
-        effect="for layer l, row l of h_n, in the place of both directions: with two layers, layer 0 forward for "
+        effect="for layer l, row l of h_n, in place of both directions: with two layers, layer 0 forward for "
         "layer 0, layer 0 backward for layer 1, and nothing of the top layer",
         apply=_of_the_state(_first_rows),
         needs="model.encoder.bidirectional=true",
@@ -110,7 +110,7 @@ MISTAKES = {
     ),
     "wrong_joined_view": Mistake(
         code="h_n.view(num_layers, batch, 2 * hidden)",
-        seen="public code that throws the result of h.permute(0, 2, 1, 3) away before the view",
+        seen="public code that discards the result of h.permute(0, 2, 1, 3) before the view",
         effect="for sequence b of layer l, neighbours in the batch instead of directions: places 2b and 2b + 1 of its "
         "forward and then its backward rows; right only with a batch of one",
         apply=_of_the_state(_joined_view),
@@ -129,8 +129,8 @@ MISTAKES = {
     "wrong_last_output": Mistake(
         code="output[:, -1]",
         seen="yunjey/pytorch-tutorial@4896cef bidirectional_recurrent_neural_network/main.py:54-58 (#149)",
-        effect="for h of every layer, the top layer at the last padded step: zero for a shorter row; for the longest "
-        "the backward half has read one token",
+        effect="for h of every layer, the top layer at the last padded step: zero for a shorter sequence; for the "
+        "longest, the backward half has read one token",
         apply=_last_output,
     ),
     "wrong_unpacked": Mistake(
@@ -158,21 +158,21 @@ MISTAKES = {
         code="h_n.view(batch, num_layers, directions * hidden)",
         seen="h_n.view(batch, -1) in public classifiers; a relative is the bridge of OpenNMT-py@97111d9 "
         "(rnn_encoder.py:91-118), which turns the axes first and then cuts rows of L * H, across layers if L is odd",
-        effect="for row b, what stands at its place in memory: other rows of the batch, of other layers; with a batch "
-        "of one, what is right",
+        effect="for sequence b, what lies at its place in memory: other sequences of the batch, of other layers; right "
+        "only with a batch of one",
         apply=_of_the_state(_across_layers),
         needs="model.encoder.bidirectional=true or model.encoder.num_layers=2 or more",
         fits=lambda encoder: encoder.directions * encoder.num_layers > 1,
     ),
 }
-"""The gallery."""
+"""The gallery: config name to mistake."""
 
 
 def check_effect(name: str, model: Mapping[str, Any]) -> None:
-    """Refuse a mistake in what the rest of a model does not read; ``model`` holds its settings.
+    """Raise if a mistake concerns something that the rest of the model, of settings ``model``, does not read.
 
     Raises:
-        UserError: If it does not.
+        UserError: If it does.
     """
     if name == "wrong_cell" and model["decoder"]["cell"] != "lstm":
         raise UserError(f"handoff={name} needs model.decoder.cell=lstm: otherwise nothing reads the cell")
@@ -181,13 +181,13 @@ def check_effect(name: str, model: Mapping[str, Any]) -> None:
 
 
 class WrongEncoder(nn.Module):
-    """An encoder whose call makes a mistake of the gallery.
+    """An encoder that makes a mistake of the gallery.
 
-    Its parameters are named ``inner.*``, so a right model refuses them.
+    Its parameters are named ``inner.*``, so that a correct model refuses to load them.
 
     Args:
         encoder: An `Encoder`.
-        name: Of the mistake.
+        name: A key of `MISTAKES`.
 
     Raises:
         UserError: If there is no such mistake, or the encoder's shape leaves nothing to get wrong.

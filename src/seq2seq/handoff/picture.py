@@ -17,8 +17,8 @@ from seq2seq.reporting.plots import new_figure, printable
 LAYER_COLOURS = ("#4c78a8", "#e08a3c", "#59a14f", "#b07aa1", "#9c755f")
 INK, PALE, RED = "#222222", "#e4e4e4", "#c0392b"
 
-MOST_STEPS = 60
-"""Most tokens of the row that is drawn; more could not be read."""
+MAX_STEPS = 60
+"""Maximum number of tokens of the sequence that is drawn; more would be unreadable."""
 
 STATE_WIDTH, DECODER_WIDTH = 3.5, 2.6
 HEIGHT = 0.84  # of a row's box, where rows are one apart
@@ -35,7 +35,7 @@ def shortened(token: str) -> str:
 
 
 class _Drawing:
-    """The parts of the picture, in units of its axes: rows of ``h_n`` are one apart, the lowest at 0."""
+    """The parts of the picture. In the units of its axes, rows of ``h_n`` are one apart and the lowest is at 0."""
 
     def __init__(self, axes: Axes, measured: Verification, tokens: Sequence[str]) -> None:
         self.axes = axes
@@ -43,19 +43,19 @@ class _Drawing:
         self.steps = measured.steps
         self.layers, self.directions = measured.places["h"].steps.shape[:2]
         self.rows = self.layers * self.directions
-        self.packed = h_n_rows(self.layers, self.directions).tolist()
+        self.h_n_rows = h_n_rows(self.layers, self.directions).tolist()
         letters = all(len(token) <= 2 for token in self.tokens)
         self.cell = 0.62 if letters and self.steps > 6 else 1.0  # width of a step
         self.state_x = self.steps * self.cell + 2.2
         self.decoder_x = self.state_x + STATE_WIDTH + 2.9
-        # Which states of the encoder have a say in which of the decoder's layers, h and c together.
+        # Which states of the encoder reach which decoder layers, h and c together.
         self.reach = torch.stack(list(measured.reach.values())).any(0)  # (L', L, D)
         places = measured.places["h"]
         self.ends = torch.where(places.gaps[-1, :, 0] <= EXACT, places.steps[-1, :, 0], -1).tolist()
 
     def encoder(self, cell: str) -> None:
         """Draw the steps of every layer and direction, and the rows of ``h_n`` that they end in."""
-        for layer, rows in enumerate(self.packed):
+        for layer, rows in enumerate(self.h_n_rows):
             colour = LAYER_COLOURS[layer % len(LAYER_COLOURS)]
             for direction, row in enumerate(rows):
                 self.row_of_steps(row, layer, direction, colour)
@@ -68,8 +68,8 @@ class _Drawing:
         self.text(self.steps * self.cell + 0.1, low + 0.12, "output", ha="left", size=9, style="italic")
 
     def row_of_steps(self, row: int, layer: int, direction: int, colour: str) -> None:
-        """Draw the steps of one layer and direction, the one that is its final state filled."""
-        end = self.ends[direction]  # lower layers end where the top one does, but output does not show it
+        """Draw the steps of one layer and direction; that of its final state is filled."""
+        end = self.ends[direction]  # lower layers end where the top one does, but are not in output
         arrow = "← backward" if direction else "forward →"
         self.text(-0.15, row + HEIGHT / 2, f"layer {layer} {arrow}", ha="right", size=9)
         for step in range(self.steps):
@@ -88,7 +88,7 @@ class _Drawing:
             self.arrow(start, (self.state_x, row + HEIGHT / 2), colour, bend=-0.3 / self.steps if direction else 0.0)
 
     def decoder(self) -> None:
-        """Draw the decoder's layers, and an arrow from every row that reaches one."""
+        """Draw the decoder's layers, and an arrow from every row of ``h_n`` that reaches one."""
         for layer in range(len(self.reach)):
             y = self.decoder_y(layer)
             sources = self.reach[layer].any(-1).nonzero().flatten().tolist()
@@ -96,7 +96,7 @@ class _Drawing:
             self.box(self.decoder_x, y, DECODER_WIDTH, 1, "white", colour, linewidth=2.2)
             self.text(self.decoder_x + DECODER_WIDTH / 2, y + 0.5, f"layer {layer}", size=10)
             for source, direction in self.reach[layer].nonzero().tolist():
-                start = (self.state_x + STATE_WIDTH, self.packed[source][direction] + HEIGHT / 2)
+                start = (self.state_x + STATE_WIDTH, self.h_n_rows[source][direction] + HEIGHT / 2)
                 self.arrow(start, (self.decoder_x, y + 0.5), LAYER_COLOURS[source % len(LAYER_COLOURS)])
 
     def decoder_y(self, layer: int) -> float:
@@ -106,13 +106,13 @@ class _Drawing:
 
     def box(self, x: float, y: float, width: float, height: float, face: str, edge: str, **style: Any) -> None:  # noqa: ANN401
         """Draw a rectangle."""
-        look: dict[str, Any] = {"facecolor": face, "edgecolor": edge, "linewidth": 1.6} | style
-        self.axes.add_patch(Rectangle((x, y), width, height, **look))
+        options: dict[str, Any] = {"facecolor": face, "edgecolor": edge, "linewidth": 1.6} | style
+        self.axes.add_patch(Rectangle((x, y), width, height, **options))
 
     def text(self, x: float, y: float, text: str, size: float, ha: str = "center", **style: Any) -> None:  # noqa: ANN401
         """Write text around a point."""
-        look: dict[str, Any] = {"fontsize": size, "ha": ha, "va": "center", "color": INK} | style
-        self.axes.text(x, y, text, **look)
+        options: dict[str, Any] = {"fontsize": size, "ha": ha, "va": "center", "color": INK} | style
+        self.axes.text(x, y, text, **options)
 
     def arrow(self, start: tuple[float, float], end: tuple[float, float], colour: str, bend: float = 0.0) -> None:
         """Draw an arrow."""
@@ -124,13 +124,13 @@ class _Drawing:
 
 
 def handoff_picture(measured: Verification, settings: Mapping[str, Any], handoff: str, tokens: Sequence[str]) -> Figure:
-    """Draw the first row of a padded batch on its way from encoder to decoder.
+    """Draw the first sequence of a padded batch on its way from encoder to decoder.
 
     Args:
-        measured: Positions and arrows are drawn from it, not from what they should be.
-        settings: Of the model.
+        measured: What positions and arrows are drawn from.
+        settings: The section ``model`` of its config.
         handoff: ``right``, or the mistake that is made on purpose.
-        tokens: Of the row.
+        tokens: The tokens of the sequence.
     """
     cells = (settings["encoder"]["cell"], settings["decoder"]["cell"])
     figure = new_figure(1, 1)
@@ -146,7 +146,7 @@ def handoff_picture(measured: Verification, settings: Mapping[str, Any], handoff
     middle = (drawing.state_x + STATE_WIDTH + drawing.decoder_x) / 2
     drawing.text(middle, bottom + 0.4, label, size=10.5, style="italic", color=colour)
     for x, title in (
-        (drawing.steps * drawing.cell / 2, f"encoder ({cells[0].upper()}), one row of {len(tokens)} tokens"),
+        (drawing.steps * drawing.cell / 2, f"encoder ({cells[0].upper()}), one sequence of {len(tokens)} tokens"),
         (drawing.state_x + STATE_WIDTH / 2, "h_n and c_n" if cells[0] == "lstm" else "h_n"),
         (drawing.decoder_x + DECODER_WIDTH / 2, f"decoder ({cells[1].upper()}) starts from"),
     ):
@@ -159,10 +159,10 @@ def handoff_picture(measured: Verification, settings: Mapping[str, Any], handoff
 
 
 def _label(measured: Verification, cells: tuple[str, str], bridge: str) -> str:
-    """Name the bridge, and say what becomes of an LSTM's cell that only one side has."""
+    """Name the bridge, and say what happens to an LSTM's cell that only one side has."""
     label = f"bridge: {bridge}"
     if measured.of_output:
-        label += ", which gets output for h_n"
+        label += ", which gets output instead of h_n"
     elif not any(sizes.any() for sizes in measured.reach.values()):
         label += ", nothing is handed over"
     if cells == ("lstm", "gru"):

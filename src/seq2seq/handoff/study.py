@@ -1,4 +1,4 @@
-"""The report of a study of the handoff: what each way to hand the state over is worth, with and without attention."""
+"""The report of the handoff study: accuracy with each bridge and each mistake, with and without attention."""
 
 import csv
 import json
@@ -29,19 +29,19 @@ T_95 = (
 """The 97.5 % quantile of Student's t for 1, 2, ... degrees of freedom; for more, the last is a little too wide."""
 
 VARIANTS = [*BRIDGES, *MISTAKES]
-"""The order of the rows: bridges first, then mistakes through the linear bridge; whatever else there is comes last."""
+"""Order of the table: bridges, then mistakes with the linear bridge; all others come last."""
 
 
 class Run(NamedTuple):
     """A finished run of a study.
 
     Attributes:
-        group: The task and the cell.
+        group: Data and cell.
         variant: The bridge, or the mistake.
-        attention: Its word.
-        seed: Of the run.
+        attention: Name of the attention.
+        seed: Seed of the run.
         exact_match: On the test set, in %.
-        first: On the validation set after the first epoch, in %: whether it was learned sooner.
+        first: On the validation set after the first epoch, in %, which shows who learns sooner.
     """
 
     group: str
@@ -75,7 +75,7 @@ def read_run(directory: Path) -> Run | None:
 
 
 def first_exact_match(metrics_file: Path) -> float:
-    """Return the exact match of the first validation; not a number if no logger kept it."""
+    """Return the exact match of the first validation; NaN if it was not logged."""
     if not metrics_file.exists():
         return math.nan
     with metrics_file.open(encoding="utf-8", newline="") as file:
@@ -83,7 +83,7 @@ def first_exact_match(metrics_file: Path) -> float:
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Return the mean and the half-width of its 95 % interval by Student's t; not a number for a single value.
+    """Return the mean and the half-width of its 95 % interval by Student's t, NaN for a single value.
 
     Example:
         >>> mean, half = interval([1.0, 2.0, 3.0])
@@ -96,8 +96,8 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return mean, T_95[min(len(values) - 1, len(T_95)) - 1] * statistics.stdev(values) / math.sqrt(len(values))
 
 
-def shown(values: Sequence[float]) -> str:
-    """Return a cell of the table."""
+def format_interval(values: Sequence[float]) -> str:
+    """Return mean and interval as text."""
     if not values:
         return ""
     mean, half = interval(values)
@@ -118,7 +118,7 @@ def values_of(group: Sequence[Run], variant: str, attention: str, field: str) ->
     return [getattr(run, field) for run in group if (run.variant, run.attention) == (variant, attention)]
 
 
-def grouped(found: Sequence[Run]) -> dict[str, list[Run]]:
+def group_runs(found: Sequence[Run]) -> dict[str, list[Run]]:
     """Return the runs by group, in the order of the groups' names."""
     return {name: [run for run in found if run.group == name] for name in sorted({run.group for run in found})}
 
@@ -130,23 +130,23 @@ def variants_of(group: Sequence[Run]) -> list[str]:
 
 
 def markdown(found: Sequence[Run]) -> str:
-    """Write a table for each group: the mean exact match in %, with its 95 % interval over seeds."""
+    """Return a table for each group: the mean exact match in %, with its 95 % interval over seeds."""
     lines = []
-    for name, group in grouped(found).items():
+    for name, group in group_runs(found).items():
         fields = columns(group)
         lines += [f"**{name}**", "", "| handed over | seeds |" + "".join(f" {title} |" for title, *_ in fields)]
         lines.append("|---|---|" + "---|" * len(fields))
         for variant in variants_of(group):
             cells = [values_of(group, variant, attention, field) for _, attention, field in fields]
             seeds = {run.seed for run in group if run.variant == variant}
-            lines.append(f"| {variant} | {len(seeds)} | {' | '.join(map(shown, cells))} |")
+            lines.append(f"| {variant} | {len(seeds)} | {' | '.join(map(format_interval, cells))} |")
         lines.append("")
     return "\n".join(lines)
 
 
 def picture(found: Sequence[Run]) -> Figure:
-    """Draw every run as a dot, and the mean with its interval, by group and attention."""
-    groups = grouped(found)
+    """Draw each run as a dot and each mean with its interval, in a panel for each group and attention."""
+    groups = group_runs(found)
     fields = {name: [field for field in columns(group) if field[2] == "exact_match"] for name, group in groups.items()}
     heights = [len(variants_of(group)) + 1.5 for group in groups.values()]
     figure = new_figure(9, 0.3 * sum(heights))
@@ -175,10 +175,10 @@ def picture(found: Sequence[Run]) -> Figure:
 
 
 class StudyReport(SweepSummary):
-    """Ends a sweep with a table and a picture over its seeds, ``table.md`` and ``study.png``."""
+    """Ends a sweep with a table and a picture over seeds, ``table.md`` and ``study.png``."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Report on all runs that are finished, those of earlier sweeps in the directory included."""
+        """Report on all finished runs in the directory, including those of earlier sweeps."""
         sweep_dir = Path(config.hydra.sweep.dir)
         found = [run for directory in runs(sweep_dir) if (run := read_run(directory))]
         try:

@@ -1,7 +1,7 @@
-"""The handoff, measured and proved: where the final states stand, where they go, and what is wrong with them.
+"""Verify the handoff of a model: where its final states occur in ``output``, and which decoder layers they reach.
 
-Nothing here believes what the encoder says of itself: positions are searched for, arrows are gradients, and a row is
-encoded once more without its batch.
+Nothing here trusts the encoder's own account: positions are searched for, influence is measured by gradients, and each
+sequence is encoded again without its batch.
 """
 
 import copy
@@ -18,17 +18,17 @@ from seq2seq.nn.seq2seq import Seq2Seq
 from seq2seq.nn.state import RNNState
 
 EXACT = 1e-9
-"""Largest difference, in float64, between numbers that are the same."""
+"""Maximum difference between equal numbers, in float64."""
 
 DIRECTIONS = ("forward", "backward")
 
 
 class Places(NamedTuple):
-    """Where each final state stands in ``output``, in the half of its own direction.
+    """Where each final state occurs in ``output``, in the half of its own direction.
 
     Attributes:
         steps: The step whose output is nearest, ``(L, D, B)``.
-        gaps: The largest difference from it, ``(L, D, B)``; 0 if the state stands there, otherwise it stands nowhere.
+        gaps: The largest difference from it, ``(L, D, B)``; above `EXACT`, the state occurs nowhere.
     """
 
     steps: Tensor
@@ -39,15 +39,15 @@ class Verification(NamedTuple):
     """What was measured on a padded batch.
 
     Attributes:
-        lengths: Real tokens of each row, ``(B,)``.
-        steps: Of the padded batch, S.
+        lengths: Number of real tokens of each sequence, ``(B,)``.
+        steps: Source steps of the padded batch, S.
         hidden_size: H.
-        places: By state, ``h`` and, of an LSTM, ``c``; of a mistake that is made on purpose, before it rearranges them.
-        reach: By the decoder's state and the encoder's, such as ``("c", "h")``: the mean size of the gradient of each
-            decoder layer's initial state with respect to each row of ``h_n`` or ``c_n``, ``(L', L, D)``.
+        places: By part of the state, ``h`` and, with an LSTM, ``c``; before a deliberate mistake rearranges it.
+        reach: By part of the decoder's state and of the encoder's, such as ``("c", "h")``: the mean absolute gradient
+            of each decoder layer's initial state with respect to each row of ``h_n`` or ``c_n``, ``(L', L, D)``.
         of_output: Whether ``output`` reaches the decoder's initial state.
-        compared: Whether the encoder has a network of PyTorch's, ``rnn``, that its state could be compared with.
-        faults: What is not as it must be, a sentence each; empty for a right handoff.
+        compared: Whether the encoder has an ``nn.GRU`` or ``nn.LSTM`` that its state could be compared with.
+        faults: What is wrong, one sentence each; empty for a correct handoff.
     """
 
     lengths: Tensor
@@ -61,11 +61,11 @@ class Verification(NamedTuple):
 
 
 def verify(model: Seq2Seq, source: Tensor, lengths: Tensor) -> Verification:
-    """Encode a batch, in float64, and look at what becomes of its final states.
+    """Encode a batch in float64 and check what becomes of its final states.
 
     Args:
-        model: It is left as it is.
-        source: Token ids, ``(B, S)``; the rows should differ in length, or nothing is shown about padding.
+        model: Not changed; a copy is used.
+        source: Token ids, ``(B, S)``; the sequences should differ in length, or padding is not tested.
         lengths: On the CPU, ``(B,)``.
     """
     model = copy.deepcopy(model).double().eval()
@@ -74,11 +74,11 @@ def verify(model: Seq2Seq, source: Tensor, lengths: Tensor) -> Verification:
         faults = [*check_final_positions(encoded, lengths), *check_padding_leak(model, encoded, source, lengths)]
         faults += check_against_pytorch(model.encoder, encoded, source, lengths)
     if encoded.state.c is not None and bool((find(encoded.state.c, encoded.outputs).gaps <= EXACT).any()):
-        faults.append("c_n stands in output, as h_n does: it is not the cell")
+        faults.append("c_n occurs in output, as h_n does: it is not the cell")
     before, started = encode_with_gradients(model.encoder, source, lengths)
     gradients, crossing, of_output = reach(before, model.bridge(started.state))
     if crossing:
-        faults.append("a row's initial state in the decoder depends on other rows of the batch")
+        faults.append("a sequence's initial decoder state depends on other sequences of the batch")
     faults += check_routing(model.bridge, gradients)
     places = {name: find(part.detach(), before.outputs.detach()) for name, part in parts(before.state)}
     size, compared = before.state.h.size(-1), comparable(model.encoder)
@@ -86,7 +86,7 @@ def verify(model: Seq2Seq, source: Tensor, lengths: Tensor) -> Verification:
 
 
 def parts(state: RNNState) -> Iterator[tuple[str, Tensor]]:
-    """Yield the name and the tensor of a state's parts, ``h`` and, of an LSTM, ``c``."""
+    """Yield name and tensor of each part of a state, ``h`` and, with an LSTM, ``c``."""
     yield "h", state.h
     if state.c is not None:
         yield "c", state.c
@@ -100,75 +100,75 @@ def find(final: Tensor, outputs: Tensor) -> Places:
 
 
 def ends(lengths: Tensor, directions: int) -> Tensor:
-    """Return the step at which each direction ends: a row's last real token, and its first, ``(D, B)``."""
+    """Return the step at which each direction ends: the last real token, and the first, ``(D, B)``."""
     return torch.stack([lengths - 1, torch.zeros_like(lengths)][:directions])
 
 
 def check_final_positions(encoded: EncoderOutput, lengths: Tensor) -> Iterator[str]:
-    """Yield what is wrong with the top layer's final states, which must stand in ``output`` at each row's own ends."""
-    _, directions, rows, size = encoded.state.h.shape
+    """Yield what is wrong with the top layer's final states, which must be in ``output`` at each sequence's ends."""
+    _, directions, batch, size = encoded.state.h.shape
     halves = encoded.outputs.unflatten(-1, (directions, size))  # (B, S, D, H)
     top = len(encoded.state.h) - 1
     for direction, steps in enumerate(ends(lengths, directions)):
-        gaps = (encoded.state.h[-1, direction] - halves[torch.arange(rows), steps, direction]).abs().amax(-1)
-        for row in (gaps > EXACT).nonzero().flatten().tolist():
-            place = f"output[{row}, {steps[row]}]"
-            yield f"layer {top} {DIRECTIONS[direction]}, row {row}: h_n differs from {place} by {gaps[row]:.1g}"
+        gaps = (encoded.state.h[-1, direction] - halves[torch.arange(batch), steps, direction]).abs().amax(-1)
+        for b in (gaps > EXACT).nonzero().flatten().tolist():
+            place = f"output[{b}, {steps[b]}]"
+            yield f"layer {top} {DIRECTIONS[direction]}, sequence {b}: h_n differs from {place} by {gaps[b]:.1g}"
 
 
 def check_padding_leak(model: Seq2Seq, encoded: EncoderOutput, source: Tensor, lengths: Tensor) -> Iterator[str]:
-    """Yield what changes when a row is encoded alone, without padding, and where the mask is wrong."""
-    for row, length in enumerate(lengths.tolist()):
-        alone: EncoderOutput = model.encoder(source[row : row + 1, :length], lengths[row : row + 1])
+    """Yield what changes when a sequence is encoded alone, without padding, and where the mask is wrong."""
+    for b, length in enumerate(lengths.tolist()):
+        alone: EncoderOutput = model.encoder(source[b : b + 1, :length], lengths[b : b + 1])
         for (name, together), (_, single) in zip(parts(encoded.state), parts(alone.state), strict=True):
-            gaps = (together[:, :, row] - single[:, :, 0]).abs().amax(-1)  # (L, D)
+            gaps = (together[:, :, b] - single[:, :, 0]).abs().amax(-1)  # (L, D)
             for layer, direction in (gaps > EXACT).nonzero().tolist():
-                place = f"layer {layer} {DIRECTIONS[direction]}, row {row}"
+                place = f"layer {layer} {DIRECTIONS[direction]}, sequence {b}"
                 yield f"{place}: {name}_n alone and in the batch differ by {gaps[layer, direction]:.1g}"
-        gap = (encoded.outputs[row, :length] - alone.outputs[0]).abs().max()
+        gap = (encoded.outputs[b, :length] - alone.outputs[0]).abs().max()
         if gap > EXACT:
-            yield f"layer {len(encoded.state.h) - 1}, row {row}: output alone and in the batch differs by {gap:.1g}"
-        if not torch.equal(encoded.mask[row].cpu(), torch.arange(source.size(1)) < length):
-            yield f"row {row}: the mask is not True at its {length} real tokens and False at padding"
+            yield f"layer {len(encoded.state.h) - 1}, sequence {b}: output alone and in the batch differs by {gap:.1g}"
+        if not torch.equal(encoded.mask[b].cpu(), torch.arange(source.size(1)) < length):
+            yield f"sequence {b}: the mask is not True at its {length} real tokens and False at padding"
 
 
 def without_mistake(encoder: nn.Module) -> nn.Module:
-    """Return the encoder that a mistake is made with on purpose, or the encoder itself."""
+    """Return the encoder inside a `WrongEncoder`, or the encoder itself."""
     return encoder.inner if isinstance(encoder, WrongEncoder) else encoder
 
 
 def comparable(encoder: nn.Module) -> bool:
-    """Say whether an encoder has an ``embedding`` and a network of PyTorch's under the name ``rnn``."""
+    """Return whether an encoder has an ``embedding`` and an ``nn.GRU`` or ``nn.LSTM`` named ``rnn``."""
     encoder = without_mistake(encoder)
     return isinstance(getattr(encoder, "rnn", None), nn.RNNBase) and hasattr(encoder, "embedding")
 
 
 def check_against_pytorch(encoder: nn.Module, encoded: EncoderOutput, source: Tensor, lengths: Tensor) -> Iterator[str]:
-    """Yield which states are not those that PyTorch's own network returns for a row alone.
+    """Yield which states differ from those that ``nn.GRU`` or ``nn.LSTM`` returns for a sequence alone.
 
-    An encoder that is not `comparable` is passed over.
+    An encoder that is not `comparable` is skipped.
     """
     if not comparable(encoder):
         return
     inner: Any = without_mistake(encoder)
     layers, directions = encoded.state.h.shape[:2]
-    for row, length in enumerate(lengths.tolist()):
-        _, final = inner.rnn(inner.embedding(source[row : row + 1, :length]))
+    for b, length in enumerate(lengths.tolist()):
+        _, final = inner.rnn(inner.embedding(source[b : b + 1, :length]))
         alone = RNNState.from_torch(final, directions)
         for (name, part), (_, own) in zip(parts(encoded.state), parts(alone), strict=True):
             for layer in range(layers):
                 for direction in range(directions):
-                    gap = (part[layer, direction, row] - own[layer, direction, 0]).abs().max()
+                    gap = (part[layer, direction, b] - own[layer, direction, 0]).abs().max()
                     if gap > EXACT:
-                        place = f"layer {layer} {DIRECTIONS[direction]}, row {row}"
+                        place = f"layer {layer} {DIRECTIONS[direction]}, sequence {b}"
                         yield f"{place}: {name}_n is not what PyTorch returns for it; they differ by {gap:.1g}"
 
 
 def encode_with_gradients(encoder: nn.Module, source: Tensor, lengths: Tensor) -> tuple[EncoderOutput, EncoderOutput]:
-    """Encode a batch as the encoder does, and as it would be without the mistake that it makes on purpose, if it does.
+    """Encode a batch with and without the deliberate mistake, if there is one.
 
     Returns:
-        The output of the right encoder, whose tensors are leaves that require gradients, and what is made of it.
+        The correct output, whose tensors are leaves that require gradients, and the output with the mistake.
     """
     kept = []
 
@@ -186,15 +186,15 @@ def encode_with_gradients(encoder: nn.Module, source: Tensor, lengths: Tensor) -
 
 
 def reach(encoded: EncoderOutput, handed: RNNState) -> tuple[dict[tuple[str, str], Tensor], bool, bool]:
-    """Measure how far each final state reaches into the decoder, by gradients.
+    """Measure by gradients which final states reach the decoder's initial state.
 
     Args:
         encoded: A batch; its tensors are leaves.
-        handed: What the bridge has made of it, ``(L', 1, B, H')``.
+        handed: What the bridge returns for it, ``(L', 1, B, H')``.
 
     Returns:
-        For each of the decoder's states and each of the encoder's the mean size of the gradient, ``(L', L, D)``;
-        whether anything reaches from one row of the batch to another; and whether ``output`` reaches the decoder.
+        For each part of the decoder's state and of the encoder's, the mean absolute gradient, ``(L', L, D)``; whether
+        anything reaches from one sequence of the batch to another; and whether ``output`` reaches the decoder.
     """
     found, crossing, of_output = {}, False, False
     for to, initial in parts(handed):
@@ -209,27 +209,28 @@ def reach(encoded: EncoderOutput, handed: RNNState) -> tuple[dict[tuple[str, str
 
 
 def check_routing(bridge: nn.Module, gradients: Mapping[tuple[str, str], Tensor]) -> Iterator[str]:
-    """Yield which layers and states of the encoder reach a layer of the decoder that is not theirs.
+    """Yield which states of the encoder reach the wrong decoder layer, or do not reach the right one.
 
-    The tops are aligned, h reaches h, and c reaches c. A bridge that is not ours is not judged.
+    The tops are aligned, h reaches h, and c reaches c. A bridge that is not a `Bridge` is not checked.
     """
     if not isinstance(bridge, Bridge) or bridge.name in ("learned", "zeros"):
         return
-    made_of_h = ("c", "c") not in gradients  # a cell for which the encoder has none
+    cell_from_h = ("c", "c") not in gradients  # the encoder has no cell
     for (to, of), sizes in gradients.items():
-        for layer, row in enumerate((sizes.sum(-1) > 0).tolist()):
-            source = len(row) - 1 if bridge.name == "top" else max(0, layer + len(row) - len(sizes))
-            straight = to == of or (to == "c" and made_of_h and bridge.cell is not None)
-            expected = [straight and layer_of == source for layer_of in range(len(row))]
-            for layer_of, (reached, right) in enumerate(zip(row, expected, strict=True)):
+        for layer, reached_by in enumerate((sizes.sum(-1) > 0).tolist()):
+            layers = len(reached_by)
+            source = layers - 1 if bridge.name == "top" else max(0, layer + layers - len(sizes))
+            same_part = to == of or (to == "c" and cell_from_h and bridge.cell is not None)
+            expected = [same_part and layer_of == source for layer_of in range(layers)]
+            for layer_of, (reached, right) in enumerate(zip(reached_by, expected, strict=True)):
                 if reached is not right:
-                    says = "reaches" if reached else "does not reach"
-                    yield f"{of}_n of encoder layer {layer_of} {says} the initial {to} of decoder layer {layer}"
+                    verb = "reaches" if reached else "does not reach"
+                    yield f"{of}_n of encoder layer {layer_of} {verb} the initial {to} of decoder layer {layer}"
 
 
 def _gradient_sizes(initial: Tensor, leaf: Tensor) -> Tensor:
-    """Return the mean size of the gradient of each row of ``(B, H')`` by all states ``(L, D, B, H)``: (B, L, D, B)."""
+    """Return the mean absolute gradient of ``(B, H')`` with respect to ``(L, D, B, H)``, as ``(B, L, D, B)``."""
     if not initial.requires_grad:  # a bridge that reads nothing
         return leaf.new_zeros(len(initial), *leaf.shape[:3])
-    rows = [torch.autograd.grad(row.sum(), leaf, retain_graph=True, allow_unused=True)[0] for row in initial]
-    return torch.stack([torch.zeros_like(leaf) if row is None else row for row in rows]).abs().mean(-1)
+    gradients = [torch.autograd.grad(one.sum(), leaf, retain_graph=True, allow_unused=True)[0] for one in initial]
+    return torch.stack([torch.zeros_like(leaf) if one is None else one for one in gradients]).abs().mean(-1)

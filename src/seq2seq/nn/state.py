@@ -79,7 +79,7 @@ class RNNState(NamedTuple):
 
 
 def h_n_rows(layers: int, directions: int) -> Tensor:
-    """Return which row of ``h_n`` each layer and direction stands in, ``(L, D)``, for those who show it.
+    """Return the row of ``h_n`` that holds each layer and direction, ``(L, D)``, for display.
 
     Example:
         >>> h_n_rows(3, 2).tolist()

@@ -1,4 +1,4 @@
-"""Pictures: learning curves and attention heatmaps."""
+"""Plots: learning curves and attention heatmaps."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ BLUE, ORANGE, GREY = "#1f5fa8", "#d9822b", "#666666"
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure, in inches, that needs no screen and no global state."""
+    """Return an empty figure of a size in inches that needs neither a display nor pyplot's global state."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
@@ -32,7 +32,7 @@ def save(figure: Figure, path: Path, key: str = "picture") -> None:
 
 
 def curve(rows: Sequence[Mapping[str, str]], column: str) -> tuple[list[int], list[float]]:
-    """Return the steps and the values of a column of Lightning's ``metrics.csv``, without its gaps."""
+    """Return the steps and values of a column of Lightning's ``metrics.csv``, without empty cells."""
     filled = [row for row in rows if row.get(column)]
     return [int(row["step"]) for row in filled], [float(row[column]) for row in filled]
 
@@ -62,7 +62,7 @@ def learning_curves(metrics_file: Path) -> Figure:
 
 
 def attention_heatmap(alignment: Alignment) -> Figure:
-    """Draw where the decoder attended: a row for each predicted token, a column for each source token."""
+    """Draw attention weights: a row for each predicted token, a column for each source token."""
     rows, columns = alignment.weights.shape
     figure = new_figure(1.6 + 0.28 * columns, 1.4 + 0.28 * rows)
     axes = figure.subplots()
@@ -83,7 +83,7 @@ FONT = FT2Font(font_manager.findfont("DejaVu Sans"))
 
 
 def printable(token: str) -> str:
-    """Return a token as the font can draw it: a space as ␣, and a letter that the font lacks as its code point.
+    """Return a token as the font can draw it: a space as ␣, a character that the font lacks as its code point.
 
     Example:
         >>> [printable(token) for token in ("a", " ", "月")]

@@ -1,4 +1,4 @@
-"""Tables of metrics and predictions, printed and written."""
+"""Tables of metrics and predictions, on the console and in files."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from rich.text import Text
 from seq2seq.runs.files import write_file
 
 SHOWN = 8
-"""Rows of source, prediction and reference in a table, and groups in a table of groups."""
+"""Number of predictions, and of groups, that are printed."""
 
 
 class Prediction(NamedTuple):
@@ -23,7 +23,7 @@ class Prediction(NamedTuple):
         prediction: Text.
         reference: Text.
         correct: Whether the tokens of the prediction are those of the reference.
-        group: Of the pair; empty if the data have none.
+        group: Group of the pair; empty if the data have none.
     """
 
     source: str
@@ -39,7 +39,7 @@ class Result(NamedTuple):
     Attributes:
         metrics: See `CorpusMetrics`.
         predictions: In the order of the data.
-        group_name: What the groups are, such as ``locale``; None if there are none.
+        group_name: What groups stand for, such as ``locale``; None if there are none.
     """
 
     metrics: dict[str, float]
@@ -78,7 +78,7 @@ def show_groups(console: Console, result: Result) -> None:
     if result.group_name is None:
         return
     worst = sorted(result.by_group().items(), key=lambda item: item[1])[:SHOWN]
-    table = Table(title=f"Exact match by {result.group_name}, the lowest {len(worst)}")
+    table = Table(title=f"Exact match by {result.group_name}: the {len(worst)} lowest")
     table.add_column(result.group_name)
     table.add_column("exact_match", justify="right")
     for group, rate in worst:
@@ -88,7 +88,7 @@ def show_groups(console: Console, result: Result) -> None:
 
 def show_predictions(console: Console, result: Result) -> None:
     """Print a few predictions, misses first."""
-    table = Table(title="Some of the test rows, misses first")
+    table = Table(title="Some of the test pairs, misses first")
     for column in ("source", "prediction", "reference"):
         table.add_column(column, overflow="fold")
     for row in result.misses_first()[:SHOWN]:

@@ -1,1 +1,1 @@
-"""Run directories, files, errors and sweeps; loads no torch."""
+"""Run directories, files, error messages and sweeps. Loads no torch."""

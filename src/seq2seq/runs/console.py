@@ -16,7 +16,7 @@ from seq2seq.runs.files import write_file, write_yaml
 
 
 def remove_if_empty(output_dir: Path, log_file: Path) -> None:
-    """Remove the directory that Hydra made for a refused run, unless more than that run's empty log stands in it."""
+    """Remove the directory that Hydra made for a refused run, unless it holds more than an empty log."""
     if [*output_dir.iterdir()] == [log_file] and log_file.stat().st_size == 0:
         log_file.unlink()
         output_dir.rmdir()
@@ -24,13 +24,13 @@ def remove_if_empty(output_dir: Path, log_file: Path) -> None:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn a mistake of the user's into one line on stderr and exit code 1."""
+    """Turn a `UserError` into one line on stderr and exit code 1."""
     try:
         yield
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
-    except BrokenPipeError:  # the reader of our output has left, as `head` does
+    except BrokenPipeError:  # the reader of our output has closed it, as `head` does
         sys.stdout = None
         raise SystemExit(1) from None
     except KeyboardInterrupt:
@@ -42,10 +42,10 @@ def run_job(job: Callable[..., object], config: DictConfig, *, in_sweeps: bool =
     """Run a job in the directory that Hydra made for it.
 
     Args:
-        job: Takes the config, the directory and the overrides.
-        config: Composed.
-        in_sweeps: Whether a failure in a sweep ends this run only: it is printed, and kept in the run's directory for
-            the summary. Otherwise it ends the sweep.
+        job: Called with the config, the directory and the overrides.
+        config: The composed config.
+        in_sweeps: Whether a sweep continues after a failure, which is printed and kept in the run's directory for the
+            summary. Otherwise a failure ends the sweep.
     """
     hydra = HydraConfig.get()
     output_dir = Path(hydra.runtime.output_dir)
@@ -65,6 +65,6 @@ def run_job(job: Callable[..., object], config: DictConfig, *, in_sweeps: bool =
             traceback.print_exc()
         print(f"error: {' '.join(overrides)}: {reason}", file=sys.stderr)
         write_file(output_dir / FAILURE, lambda file: file.write(reason + "\n"))
-        if not (output_dir / CONFIG).exists():  # or they are those of the run that the directory holds
+        if not (output_dir / CONFIG).exists():  # otherwise the overrides are those of an earlier run
             write_yaml(output_dir / OVERRIDES, overrides)
         return None

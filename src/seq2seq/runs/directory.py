@@ -1,4 +1,4 @@
-"""A run's directory: whether it is free, and its settings."""
+"""The directory of a run: whether it is free, its lock, and its settings."""
 
 import fcntl
 import json
@@ -17,22 +17,22 @@ from seq2seq.runs.files import write_yaml
 log = logging.getLogger(__name__)
 
 CONFIG = "config.yaml"
-"""The resolved config; its presence means that the directory is taken."""
+"""The resolved config; if it exists, the directory is taken."""
 
 OVERRIDES = "overrides.yaml"
-"""What the command line of the run said."""
+"""The overrides of the run's command line."""
 
 METRICS = "metrics.json"
-"""The results; its presence means that the run is finished."""
+"""The results; if it exists, the run is finished."""
 
 FAILURE = "error.txt"
-"""Where a failed run of a sweep leaves its reason."""
+"""The reason why a run of a sweep failed."""
 
-WITHOUT_EFFECT = ("resume", "skip_finished", "logger.", "trainer.enable_", "trainer.log_every_n_steps")
-"""Settings that do not change the results, or the beginnings of their keys."""
+IRRELEVANT = ("resume", "skip_finished", "logger.", "trainer.enable_", "trainer.log_every_n_steps")
+"""Keys, or prefixes of keys, that do not change the results."""
 
 RUN_FILES = (CONFIG, "best.ckpt", "last.ckpt", METRICS, "predictions.tsv")
-"""Files by which a directory is known to hold a run."""
+"""Files that show that a directory holds a run."""
 
 
 def refuse_used(output_dir: Path, resume: str | None = None) -> None:
@@ -45,7 +45,7 @@ def refuse_used(output_dir: Path, resume: str | None = None) -> None:
     if resumed_here or not any((output_dir / name).exists() for name in RUN_FILES):
         return
     last = output_dir / "last.ckpt"
-    go_on = f", or go on with resume={last}" if last.exists() else ""
+    go_on = f", or continue with resume={last}" if last.exists() else ""
     raise UserError(f"hydra.run.dir={output_dir} already holds a run; choose another directory{go_on}")
 
 
@@ -53,21 +53,21 @@ def finished(output_dir: Path, settings: Mapping[str, Any]) -> dict[str, Any] | 
     """Return the ``metrics.json`` of the finished run that a directory holds; None if there is none.
 
     Raises:
-        UserError: If the directory holds a run, finished or not, whose settings were others.
+        UserError: If the directory holds a run with other settings, finished or not.
     """
     if not (output_dir / CONFIG).exists():
         return None
     before = dict(flatten_keys(yaml.safe_load((output_dir / CONFIG).read_text(encoding="utf-8")) or {}))
     now = dict(flatten_keys(settings))
     for key in sorted(before.keys() | now.keys()):
-        if before and before.get(key) != now.get(key) and not key.startswith(WITHOUT_EFFECT):
+        if before and before.get(key) != now.get(key) and not key.startswith(IRRELEVANT):
             raise UserError(
                 f"{output_dir} holds a run with {key}={before.get(key)}, and this one has {now.get(key)}; "
                 "choose another hydra.sweep.dir, or remove it"
             )
     if not (output_dir / METRICS).exists():
         return None
-    (output_dir / FAILURE).unlink(missing_ok=True)  # of an attempt with other settings
+    (output_dir / FAILURE).unlink(missing_ok=True)  # left by an attempt with other settings
     return json.loads((output_dir / METRICS).read_text(encoding="utf-8"))
 
 
@@ -79,27 +79,27 @@ def lock_run_dir(
 
     Args:
         output_dir: The directory.
-        settings: Of the run.
-        overrides: Of its command line.
-        resume: The checkpoint from which the run goes on.
-        anew: Whether the files of a run that did not finish may be removed.
+        settings: The settings of the run.
+        overrides: The overrides of its command line.
+        resume: The checkpoint from which the run continues.
+        anew: Whether the files of an unfinished run may be removed.
 
     Raises:
-        UserError: If another run uses the directory, or was faster, as two may start in the same second.
+        UserError: If another run uses the directory; two runs may start in the same second.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
     handle = os.open(output_dir, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, however that ends
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends, however it ends
         except BlockingIOError:
             raise UserError(f"hydra.run.dir={output_dir} is in use by another run; choose another directory") from None
         if anew and resume is None and (output_dir / CONFIG).exists():
-            log.warning("%s holds a run that did not finish; it starts anew", output_dir)
+            log.warning("%s holds an unfinished run; it starts again from the beginning", output_dir)
             for name in RUN_FILES:
                 (output_dir / name).unlink(missing_ok=True)
         refuse_used(output_dir, resume)
-        # Results of an earlier part of the run do not belong to the next checkpoints.
+        # Earlier results do not belong to the checkpoints that follow.
         pictures = ("learning_curves.png", *(path.name for path in output_dir.glob("attention_*.png")))
         for stale in (METRICS, "predictions.tsv", FAILURE, *pictures):
             (output_dir / stale).unlink(missing_ok=True)
@@ -111,7 +111,7 @@ def lock_run_dir(
 
 
 def flatten_keys(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the dotted keys of nested dicts, sorted, and their values."""
+    """Yield the dotted keys of nested mappings, sorted, with their values."""
     for key in sorted(tree):
         value = tree[key]
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Files that are complete or absent."""
+"""Writing files that are complete or absent."""
 
 import json
 import math
@@ -15,18 +15,18 @@ from seq2seq.errors import UserError
 
 @contextmanager
 def atomic_write(path: Path, key: str) -> Iterator[Path]:
-    """Provide a temporary path beside ``path``, and rename it to ``path`` if nothing goes wrong.
+    """Provide a temporary path beside ``path``, and rename it to ``path`` on success.
 
     Args:
-        path: The file to write; an older one stays as it is until the new one is complete.
+        path: The file to write; an existing one is kept until the new one is complete.
         key: The setting that named it, for the error.
 
     Raises:
         UserError: If the file cannot be written.
     """
-    target = Path(os.path.realpath(path))  # a link stays, and what it points to is replaced
+    target = Path(os.path.realpath(path))  # a link is kept, and its target replaced
     special = target.exists() and not target.is_file()  # a pipe or a device cannot be renamed onto
-    # A suffix after the name would hide the format from those who go by it, such as matplotlib.
+    # The name keeps its suffix, from which matplotlib tells the format.
     temporary = target if special else target.with_name(f".{os.getpid()}.{target.name}")
     try:
         yield temporary
@@ -47,23 +47,23 @@ def output_file(path: Path, key: str) -> Iterator[IO[str]]:
 
 
 def write_file(path: Path, write: Callable[[IO[str]], object]) -> None:
-    """Let ``write`` fill a new UTF-8 file, which then replaces ``path``."""
+    """Call ``write`` with a new UTF-8 file, which then replaces ``path``."""
     with output_file(path, "file") as file:
         write(file)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write numbers, strings, lists and dicts as JSON."""
-    text = json.dumps(without_infinity(content), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(finite_or_none(content), indent=2, ensure_ascii=False, allow_nan=False)
     write_file(path, lambda file: file.write(text + "\n"))
 
 
-def without_infinity(value: Any) -> Any:  # noqa: ANN401 - any JSON
-    """Return the value with None for what JSON has no number for, such as the perplexity of a model that diverged."""
+def finite_or_none(value: Any) -> Any:  # noqa: ANN401 - any JSON
+    """Return the value with None for infinity and NaN, which JSON lacks, such as the perplexity of a diverged model."""
     if isinstance(value, Mapping):
-        return {key: without_infinity(entry) for key, entry in value.items()}
+        return {key: finite_or_none(entry) for key, entry in value.items()}
     if isinstance(value, list):
-        return [without_infinity(entry) for entry in value]
+        return [finite_or_none(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -74,7 +74,7 @@ def write_yaml(path: Path, content: object) -> None:
 
 
 def check_different(**paths: object) -> None:
-    """Raise if two files of a command are the same; the names are the keys, and None is no file.
+    """Raise if two files of a command are the same. Names are config keys; None stands for no file.
 
     Raises:
         UserError: If one file would overwrite the other.
@@ -83,7 +83,7 @@ def check_different(**paths: object) -> None:
     for key, path in paths.items():
         if path is None:
             continue
-        place = Path(str(path)).expanduser().resolve()
-        if place in seen:
-            raise UserError(f"{key}={path} is the {seen[place]}, which would be lost; give another file")
-        seen[place] = key
+        resolved = Path(str(path)).expanduser().resolve()
+        if resolved in seen:
+            raise UserError(f"{key}={path} is the {seen[resolved]}, which would be lost; give another file")
+        seen[resolved] = key

@@ -1,4 +1,4 @@
-"""The summary of a sweep (``-m``): a row for each run, failed ones included."""
+"""The summary of a sweep (``-m``): a row for each run, including failed ones."""
 
 import json
 import sys
@@ -29,11 +29,11 @@ class Row(NamedTuple):
     """A run in the summary.
 
     Attributes:
-        name: Of its directory.
-        overrides: Of its command line.
-        numbers: As `COLUMNS`; empty if it failed.
-        failure: Why; empty if it did not.
-        failed_at: When, in seconds since the epoch; 0 if it did not, or nothing says when.
+        name: Name of its directory.
+        overrides: Overrides of its command line.
+        numbers: The values of `COLUMNS`; empty if it failed.
+        failure: Why it failed; empty if it did not.
+        failed_at: When it failed, in seconds since 1970; 0 if it did not, or if that is unknown.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Row(NamedTuple):
 def summary_row(run: Path) -> Row:
     """Read what a run left in its directory."""
     overrides = [str(override) for override in OmegaConf.load(run / OVERRIDES)]
-    failure = run / FAILURE  # of the last attempt, even where an earlier one with other settings finished
+    failure = run / FAILURE  # of the last attempt, even if an earlier one with other settings finished
     if failure.exists():
         return Row(run.name, overrides, [], failure.read_text(encoding="utf-8").strip(), failure.stat().st_mtime)
     if not (run / METRICS).exists():
@@ -58,7 +58,7 @@ def summary_row(run: Path) -> Row:
 
 
 def show_summary(console: Console, rows: Sequence[Row]) -> None:
-    """Print a row for each run with the overrides in which it differs from another, and below why some failed."""
+    """Print a row for each run with the overrides that not all runs share, and below it why runs failed."""
     shared = set.intersection(*(set(row.overrides) for row in rows)) if len(rows) > 1 else set()
     table = Table(title="Summary", caption=Text(" ".join(sorted(shared))))
     for column in ("run", "overrides", *COLUMNS):
@@ -92,13 +92,13 @@ class SweepSummary(Callback):
         self.start = 0.0
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Refuse a directory that already holds a sweep, unless this one goes on with it."""
+        """Refuse a directory that already holds a sweep, unless this one continues it."""
         sweep_dir = Path(config.hydra.sweep.dir)
-        self.start = time.time() - 1  # file systems round
+        self.start = time.time() - 1  # file systems round times
         if runs(sweep_dir) and config.get("skip_finished") is not True:
             print(
                 f"error: hydra.sweep.dir={sweep_dir} already holds runs; choose another directory, or "
-                "skip_finished=true to go on with them",
+                "skip_finished=true to continue them",
                 file=sys.stderr,
             )
             raise SystemExit(1)
@@ -109,5 +109,5 @@ class SweepSummary(Callback):
         rows = [summary_row(run) for run in runs(sweep_dir)]
         show_summary(Console(), rows)
         write_summary(sweep_dir / "summary.tsv", rows)
-        if any(row.failed_at >= self.start for row in rows):  # those of earlier sweeps are shown, no more
+        if any(row.failed_at >= self.start for row in rows):  # failures of earlier sweeps are shown, but do not count
             raise SystemExit(1)

@@ -1,4 +1,4 @@
-"""From a composed config to objects; the only place that instantiates."""
+"""From a composed config to objects; the only module that uses Hydra's ``instantiate``."""
 
 import logging
 import re
@@ -31,7 +31,7 @@ def resolve_config(config: DictConfig) -> dict[str, Any]:
     """Return a config as numbers, strings, lists and dicts, with every interpolation resolved.
 
     Raises:
-        UserError: If a mandatory value is missing or an interpolation leads nowhere.
+        UserError: If a mandatory value is missing or an interpolation cannot be resolved.
     """
     try:
         return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # pyright: ignore[reportReturnType]
@@ -95,7 +95,7 @@ def model_from_config(
     use_fast = check_fast(fast)
     try:
         model = build_model(source_size=source_size, target_size=target_size, fast=use_fast, **settings)
-    except ValueError as error:  # it names arguments of `build_model`, and queries are states of the decoder
+    except ValueError as error:  # it names arguments of `build_model`; queries are states of the decoder
         message = str(error).replace("query_size=", "decoder.hidden_size=")
         raise UserError(re.sub(r"\b([a-z_]+(?:\.[a-z_]+)?)=", r"model.\1=", message)) from error
     if handoff == RIGHT:
@@ -120,10 +120,10 @@ def check_fast(fast: object) -> bool:
 TRAINER_CONTENT = "the arguments of Lightning's Trainer"
 
 PARTIAL = ("limit_val_batches", "limit_test_batches", "fast_dev_run", "overfit_batches")
-"""Arguments of the trainer that would evaluate a model on part of the data."""
+"""Arguments of the trainer that would evaluate on part of the data."""
 
 MATMUL_PRECISIONS = ("highest", "high", "medium")
-"""Those of ``torch.set_float32_matmul_precision``."""
+"""The values of ``torch.set_float32_matmul_precision``."""
 
 
 def build_trainer(
@@ -139,7 +139,7 @@ def build_trainer(
     for key in ("devices", "num_nodes"):
         if node.get(key, 1) != 1:
             raise UserError(f"trainer.{key}={node[key]} must be 1: a run uses one device")
-    # A live bar in a terminal, a line per epoch in a file.
+    # A live bar in a terminal, a line per epoch elsewhere.
     bar = bool(node.get("enable_progress_bar", True)) and sys.stdout.isatty()
     progress = RichProgressBar(leave=True) if bar else EpochLines()
     return build(
@@ -154,7 +154,7 @@ def build_trainer(
 
 @contextmanager
 def matmul_precision(precision: str) -> Iterator[None]:
-    """Multiply 32-bit matrices in a precision of ``torch.set_float32_matmul_precision`` meanwhile."""
+    """Set ``torch.set_float32_matmul_precision`` for a block."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(precision)
     try:
@@ -170,16 +170,16 @@ def build_loggers(node: DictConfig, output_dir: Path) -> list[Logger]:
 
 
 def silence_expected_warnings() -> None:
-    """Silence Lightning's messages about itself, and its warnings about what is so on purpose."""
+    """Silence Lightning's messages about itself, and warnings about what is intended here."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    # Batches are made in the training process, where flat storage makes them faster than workers would.
+    # With flat storage, batches are made faster in the training process than by workers.
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    # A run that ends before its first validation is answered with an error.
+    # A run that ends before its first validation raises an error of ours.
     warnings.filterwarnings("ignore", "Early stopping conditioned on metric")
     warnings.filterwarnings("ignore", "`ModelCheckpoint.monitor=.* could not find the monitored key")
     # The run's directory holds our config before the logger and the checkpoints arrive.
     warnings.filterwarnings("ignore", "Experiment logs directory .* exists and is not empty")
-    # Few batches are no mistake; every epoch is logged anyway.
+    # Small data sets are fine; every epoch is logged anyway.
     warnings.filterwarnings("ignore", "The number of training batches .* is smaller than the logging interval")
     warnings.filterwarnings("ignore", "You have overridden `transfer_batch_to_device`")  # lengths stay on the CPU
     warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")  # between Lightning and the newest PyTorch

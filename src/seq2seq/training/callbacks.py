@@ -19,14 +19,14 @@ log = logging.getLogger(__name__)
 class RunCheckpoint(ModelCheckpoint):
     """Keeps one checkpoint in the run's directory, always under the same name.
 
-    Two of them keep the best and the last; Lightning's ``save_last`` writes only if the epoch was among the best. A run
-    that resumes in another directory copies the checkpoint there. Lightning's own callback would forget its score and
-    take whatever comes next for better.
+    A run has two, for the best and the last epoch, as Lightning's ``save_last`` only writes epochs that are among the
+    best. A run that resumes in another directory copies the checkpoint there; Lightning's own callback would forget its
+    score and replace it by whatever comes next.
 
     Args:
         output_dir: The run's directory.
-        name: Of the file, without its suffix.
-        monitor: The metric that selects the best, higher is better; None keeps the last one.
+        name: File name, without suffix.
+        monitor: The metric that selects the best epoch, higher is better; None keeps the last.
         resumed_from: The directory of the checkpoint from which the run resumes.
     """
 
@@ -43,13 +43,13 @@ class RunCheckpoint(ModelCheckpoint):
         self.resumed_from = resumed_from
 
     def check_monitor_top_k(self, trainer: pl.Trainer, current: torch.Tensor | None = None) -> bool:
-        """Return whether this epoch is the best: of equal ones the later, which has trained longer."""
+        """Return whether this epoch is the best; of equal epochs, the later is."""
         best = self.best_k_models.get(self.kth_best_model_path)
         equal = current is not None and best is not None and bool(current == best)
         return equal or super().check_monitor_top_k(trainer, current)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the state in a checkpoint, even if its run's directory has moved."""
+        """Restore the state, even if the run's directory has moved."""
         beside = self.resumed_from / self.path.name if self.resumed_from else self.path
         kept = beside if beside.exists() else Path(state_dict["best_model_path"])
         if not kept.is_file():
@@ -67,7 +67,7 @@ class RunCheckpoint(ModelCheckpoint):
 class ExactMatchStopping(EarlyStopping):
     """Stops after ``patience`` epochs without a better exact match, counted from the first match.
 
-    Before the first match, exact match is 0 for a model that learns, too. A run that resumes may change the patience.
+    Before that, exact match stays 0 even if the model learns. A run that resumes may change the patience.
     """
 
     def __init__(self, patience: int) -> None:
@@ -84,7 +84,7 @@ class ExactMatchStopping(EarlyStopping):
             super().on_train_epoch_end(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log if this is why training ended."""
+        """Log if this ended training."""
         if self.stopped_epoch:
             log.info(
                 "stopped early after epoch %d: no better exact match in %d epochs (early_stopping.patience=%d)",
@@ -94,7 +94,7 @@ class ExactMatchStopping(EarlyStopping):
             )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the state in a checkpoint, except for the patience."""
+        """Restore the state, except for the patience."""
         super().load_state_dict(state_dict | {"patience": self.patience})
 
 
@@ -102,7 +102,7 @@ class BatchSeed(pl.Callback):
     """Seeds dropout by the number of the batch, so that a resumed run draws the same numbers as an uninterrupted one.
 
     Args:
-        seed: Of the run.
+        seed: Seed of the run.
     """
 
     def __init__(self, seed: int) -> None:

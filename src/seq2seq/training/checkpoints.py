@@ -9,7 +9,7 @@ from seq2seq.errors import UserError
 from seq2seq.training.module import CHECKPOINT_FORMAT, Seq2SeqModule
 
 HYPERPARAMETERS = "hyper_parameters"
-"""Where Lightning keeps the arguments of the module's constructor."""
+"""Key under which Lightning keeps the arguments of the module's constructor."""
 
 
 def read_checkpoint(path: str, key: str) -> dict[str, Any]:

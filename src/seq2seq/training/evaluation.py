@@ -13,14 +13,14 @@ from seq2seq.metrics import CorpusMetrics
 def evaluate_batches(
     ensemble: Ensemble, search: Search, batches: Iterable[Batch], device: torch.device, metrics: CorpusMetrics
 ) -> Iterator[tuple[Batch, list[list[int]]]]:
-    """Decode batches freely, predict them under teacher forcing, and add both to the metrics.
+    """Decode batches freely and predict them under teacher forcing; update the metrics with both.
 
     Args:
         ensemble: In evaluation mode, on ``device``.
         search: How to decode; the best hypothesis counts.
-        batches: With references.
+        batches: Batches with references.
         device: Where to compute.
-        metrics: To add to.
+        metrics: Metrics to update.
 
     Yields:
         Each batch, and the decoded ids of its sequences.

@@ -33,14 +33,14 @@ class Seq2SeqModule(pl.LightningModule):
 
     Args:
         model: The arguments of `seq2seq.nn.build_model`, without the sizes of the vocabularies.
-        handoff: ``right``, or a mistake of `seq2seq.handoff.mistakes` that is made on purpose.
-        optimizer: ``lr``, the highest learning rate; ``warmup``, the fraction of all steps in which it rises;
-            ``weight_decay``, of AdamW.
-        label_smoothing: Probability that the loss spreads over all symbols.
+        handoff: ``right``, or the name of a mistake in `seq2seq.handoff.mistakes`.
+        optimizer: ``lr``, the highest learning rate; ``warmup``, the fraction of all steps in which it rises; and
+            ``weight_decay`` of AdamW.
+        label_smoothing: Probability mass that the loss spreads over all symbols.
         scheduled_sampling: Probability that a decoder input in training is the model's own prediction.
         source_tokenizer: `Tokenizer.to_dict` of the source.
         target_tokenizer: `Tokenizer.to_dict` of the target.
-        max_length: At most so many tokens in a prediction.
+        max_length: Maximum number of tokens in a prediction.
         data: The section ``data`` of the config, kept so that the model can be tested on the same data again.
         fast: Whether training on a CPU may use `seq2seq.nn.fast`: ``auto`` or False.
 
@@ -118,7 +118,7 @@ class Seq2SeqModule(pl.LightningModule):
         self.metrics.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Decode a batch and predict it under teacher forcing."""
+        """Update the metrics with a batch, decoded freely and under teacher forcing."""
         ensemble, search = Ensemble([self.model]), Greedy(self.max_length)
         list(evaluate_batches(ensemble, search, [batch], self.device, self.metrics))
 

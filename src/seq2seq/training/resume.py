@@ -1,4 +1,4 @@
-"""Resuming a run: whether a checkpoint fits, and what the log keeps."""
+"""Resuming a run: whether a checkpoint fits, and which logged rows are kept."""
 
 import csv
 import logging
@@ -19,10 +19,10 @@ def check_resumable(hparams: Mapping[str, Any], saved: Mapping[str, Any], resume
     """Raise if a checkpoint belongs to another run, and log what else has changed since.
 
     Args:
-        hparams: Of the module that resumes.
-        saved: The whole checkpoint.
-        resume: Its path.
-        averaging: Whether the weights are averaged from here on.
+        hparams: Hyperparameters of the module that resumes.
+        saved: Content of the checkpoint.
+        resume: Path of the checkpoint.
+        averaging: Whether this run averages weights.
 
     Raises:
         UserError: If its model, optimizer or vocabularies differ.
@@ -50,9 +50,9 @@ def check_resumable(hparams: Mapping[str, Any], saved: Mapping[str, Any], resume
 
 
 def keep_logged_rows(loggers: Sequence[Logger], output_dir: Path, steps: int) -> None:
-    """Keep the rows of ``metrics.csv`` of the steps that are done, if a run resumes in its own directory.
+    """Keep the rows of ``metrics.csv`` up to a step if a run resumes in its own directory.
 
-    Lightning's logger would start the file anew.
+    Lightning's logger would start a new file.
     """
     path = output_dir / "metrics.csv"
     if steps == 0 or not path.exists():

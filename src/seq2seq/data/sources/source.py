@@ -71,7 +71,7 @@ class DataSource(ABC):
         """Yield the pairs of a split, the same ones in the same order every time.
 
         Raises:
-            UserError: If a file cannot be read or a line is not as it must be.
+            UserError: If a file cannot be read or a line is not valid.
         """
 
     def check_length(self, side: str, length: int, place: str) -> None:  # noqa: B027 - by default, any length is allowed
