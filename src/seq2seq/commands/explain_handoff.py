@@ -227,17 +227,17 @@ def show_reach(console: Console, title: str, name: str, sizes: Tensor) -> None:
 
 def show_verdict(console: Console, measured: Verification) -> None:
     """Print what was verified, or what is wrong."""
-    if not measured.faults:
-        console.print("Verified on this batch, in float64:")
-        console.print("  the top layer's final states are in output, at the ends of each sequence;")
-        console.print("  each sequence alone gives the same state and output as in the batch;")
-        if measured.compared:
-            console.print("  every layer and direction of h_n and c_n is what nn.GRU or nn.LSTM returns for it;")
-        console.print("  the mask is True at real tokens only, and no sequence reaches another's state;")
-        console.print("  every decoder layer starts from the encoder layer that the bridge assigns to it.")
-        return
-    console.print(Text(f"Wrong in {len(measured.faults)} places:", style="bold red"))
-    for fault in measured.faults[:SHOWN_FAULTS]:
-        console.print(Text(f"  {fault}", style="red"), soft_wrap=True)
-    if len(measured.faults) > SHOWN_FAULTS:
-        console.print(Text(f"  and {len(measured.faults) - SHOWN_FAULTS} more", style="red"))
+    if measured.faults:
+        lines = [f"Wrong in {len(measured.faults)} places:", *measured.faults[:SHOWN_FAULTS]]
+        if len(measured.faults) > SHOWN_FAULTS:
+            lines.append(f"and {len(measured.faults) - SHOWN_FAULTS} more")
+    else:
+        lines = [
+            "Verified on this batch, in float64:",
+            "the top layer's final states are in output, at the ends of each sequence;",
+            "each sequence alone gives the same state and output as in the batch;",
+            *["every row of h_n and c_n is what nn.GRU or nn.LSTM returns for its sequence;"] * measured.compared,
+            "the mask is True at real tokens only, and no sequence reaches another's state;",
+            "every decoder layer starts from the encoder layer that its bridge assigns to it.",
+        ]
+    console.print(Text("\n  ".join(lines), style="red" if measured.faults else ""), soft_wrap=True)

@@ -9,16 +9,6 @@ from seq2seq.decoding.output import Alignment, Search, SearchOutput, mask_specia
 from seq2seq.decoding.sampling import Sampling
 
 __all__ = [
-    "Alignment",
-    "Beam",
-    "Ensemble",
-    "EnsembleEncoded",
-    "Greedy",
-    "Sampling",
-    "Search",
-    "SearchOutput",
-    "build_search",
-    "infer",
-    "mask_special_tokens",
-    "to_lists",
-]
+    "Alignment", "Beam", "Ensemble", "EnsembleEncoded", "Greedy", "Sampling", "Search", "SearchOutput", "build_search",
+    "infer", "mask_special_tokens", "to_lists",
+]  # fmt: skip

@@ -219,14 +219,13 @@ class Bridge(nn.Module):
 
 
 def _check_size(name: str, encoder: Encoder, hidden_size: int) -> None:
-    def fits(bridge: str) -> bool:
-        return BRIDGES[bridge].required_size(encoder.directions, encoder.hidden_size) in (None, hidden_size)
-
-    if fits(name):
+    required = {bridge: kind.required_size(encoder.directions, encoder.hidden_size) for bridge, kind in BRIDGES.items()}
+    needed = required[name]
+    if needed is None or needed == hidden_size:
         return
-    needed = BRIDGES[name].required_size(encoder.directions, encoder.hidden_size) or 0
+    fitting = [bridge for bridge, size in required.items() if size in (None, hidden_size)]
     raise ValueError(
         f"decoder.hidden_size={hidden_size} does not fit bridge={name}, which needs "
         f"{needed // encoder.hidden_size} x encoder.hidden_size={encoder.hidden_size} = {needed}; "
-        f"use bridge={'|'.join(filter(fits, BRIDGES))} or decoder.hidden_size={needed}"
+        f"use bridge={'|'.join(fitting)} or decoder.hidden_size={needed}"
     )

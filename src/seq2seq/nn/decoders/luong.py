@@ -83,5 +83,4 @@ class InputFeedingDecoder(Decoder):
             attentional_states.append(attentional_state)
             weights.append(step_weights)
         logits = self.predict(torch.cat(attentional_states, dim=1))
-        after = InputFeedingState(RNNState.stack(states), attentional_state)
-        return DecoderOutput(logits, after, join_steps(weights))
+        return DecoderOutput(logits, InputFeedingState(RNNState.stack(states), attentional_state), join_steps(weights))
