@@ -11,12 +11,12 @@ B, L, H, DECODER_LAYERS, DECODER_SIZE = 4, 3, 7, 2, 6
 pytestmark = pytest.mark.usefixtures("float64")
 
 
-def make_bridge(name, cell="lstm", decoder_size=DECODER_SIZE):
+def make_bridge(name, cell="lstm", decoder_size=DECODER_SIZE, decoder_cell="lstm"):
     torch.manual_seed(0)
     encoder = Encoder(
         vocabulary_size=9, embedding_size=8, hidden_size=H, num_layers=L, cell=cell, bidirectional=True, dropout=0.0
     )
-    return Bridge(name, encoder=encoder, num_layers=DECODER_LAYERS, hidden_size=decoder_size, cell="lstm")
+    return Bridge(name, encoder=encoder, num_layers=DECODER_LAYERS, hidden_size=decoder_size, cell=decoder_cell)
 
 
 def make_state(cell="lstm"):
@@ -88,3 +88,39 @@ def test_a_learned_bridge_gives_every_sequence_the_vector_of_the_layer():
 def test_a_bridge_that_does_not_fit_is_refused(name, size, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         make_bridge(name, decoder_size=size)
+
+
+@pytest.mark.parametrize("name", ["learned", "zeros"])
+@pytest.mark.parametrize(("cell", "decoder_cell"), [("gru", "lstm"), ("lstm", "gru"), ("gru", "gru"), ("lstm", "lstm")])
+def test_learned_and_zeros_hand_nothing_over_and_start_any_cell(name, cell, decoder_cell):
+    bridge = make_bridge(name, cell, decoder_cell=decoder_cell)
+    ones = torch.ones(L, 2, B, H)
+
+    one, other = bridge(make_state(cell)), bridge(RNNState(ones, ones if cell == "lstm" else None))
+
+    assert one.h.shape == (DECODER_LAYERS, 1, B, DECODER_SIZE)
+    assert torch.equal(one.h, other.h)
+    assert (one.c is None) if decoder_cell == "gru" else torch.equal(one.c, other.c)
+
+
+def test_only_learned_has_parameters_to_start_from():
+    assert len(list(make_bridge("zeros").parameters())) == 0
+    assert [parameter.shape for parameter in make_bridge("learned").parameters()] == [(DECODER_LAYERS, 1, 1, 6)] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "message"),
+    [("linear", DECODER_SIZE, "is made from its hidden state"), ("concat", 2 * H, "starts at zero")],
+)
+def test_the_log_says_how_a_gru_starts_an_lstm(name, size, message, caplog):
+    with caplog.at_level("INFO"):
+        make_bridge(name, "gru", size)
+
+    assert message in caplog.text
+
+
+def test_the_log_says_that_a_cell_is_dropped(caplog):
+    with caplog.at_level("INFO"):
+        make_bridge("linear", "lstm", decoder_cell="gru")
+
+    assert "the LSTM encoder's is dropped" in caplog.text
