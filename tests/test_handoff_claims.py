@@ -7,8 +7,8 @@ quoted in our words, with a verdict: true, false, or true on a condition. Every 
 Q1   false  ``output`` and ``h_n`` should be the same.
 Q2   false  They are transposes of each other.
 A1   true   With three layers they are not equal.
-A2   cond.  ``h_n.view(layers, directions, batch, hidden)`` reads ``h_n``. It always does; ``view(directions, layers, ...)``
-            is wrong with more than one layer and two directions, and ``view(layers, batch, directions * hidden)`` with
+A2   cond.  ``h_n.view(layers, directions, batch, hidden)`` reads ``h_n``, always. ``view(directions, layers, ...)`` is
+            wrong with more than one layer and two directions, and ``view(layers, batch, directions * hidden)`` with
             two directions and more than one sequence.
 A3   cond.  ``h_n`` is the state at the last step: of each sequence's own length, if the input is packed. For the
             backward direction, the last step is step 0.
