@@ -9,9 +9,9 @@ from seq2seq.runs.console import run_job
 @hydra.main(version_base="1.3", config_path="../configs", config_name="train")
 def main(config: DictConfig) -> object:
     """Train in the run's directory."""
-    from seq2seq.commands.train import train  # only now, so that --help answers without PyTorch
+    from seq2seq.commands.train import train_for_sweeper  # only now, so that --help answers without PyTorch
 
-    return run_job(train, config, in_sweeps=True)
+    return run_job(train_for_sweeper, config, in_sweeps=True)
 
 
 if __name__ == "__main__":

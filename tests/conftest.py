@@ -31,12 +31,13 @@ KINDS = {
 def model_settings(*, cell="gru", encoder=None, decoder=None, **changes):
     """The section ``model`` of a small model; ``encoder`` and ``decoder`` are changes of these sections."""
     part = {"cell": cell, "embedding_size": 8, "hidden_size": 7, "num_layers": 2}
+    if changes.get("attention") == "multihead":
+        changes["attention"] = {"name": "multihead", "num_heads": 2}  # 4 do not divide 14
     return {
         "encoder": part | {"bidirectional": True} | (encoder or {}),
         "decoder": part | LUONG | {"embedding_size": 11, "hidden_size": 14} | (decoder or {}),
         "bridge": "linear",
         "attention": "general",
-        "num_heads": 2,
         "dropout": 0.0,
     } | changes
 

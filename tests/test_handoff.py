@@ -301,7 +301,7 @@ def test_from_source_tokens_to_the_first_step_of_the_decoder():
     encoder = counting_encoder()
     decoder = build_decoder(
         kind="luong", vocabulary_size=2, embedding_size=3, hidden_size=2, num_layers=2, cell="gru", dropout=0,
-        attention=build_attention("none", query_size=2, value_size=2, num_heads=1),
+        attention=build_attention("none", query_size=2, value_size=2),
     )  # fmt: skip
     for parameter in decoder.parameters():
         nn.init.zeros_(parameter)  # a GRU of zeros halves its state with every token
@@ -370,7 +370,7 @@ def test_wrong_cell_hands_the_hidden_state_over_as_the_cell():
 
 
 def test_wrong_unmasked_attends_to_padding():
-    attention = build_attention("general", query_size=6, value_size=10, num_heads=1)
+    attention = build_attention("general", query_size=6, value_size=10)
     encoder, queries = random_encoder(), torch.randn(2, 3, 6)
 
     def weights(encoded):

@@ -144,7 +144,7 @@ def test_every_decoder_layer_continues_from_its_own_state(cell, layers):
     batch, units = 4, 6
     decoder = build_decoder(
         kind="luong", vocabulary_size=9, embedding_size=8, hidden_size=units, num_layers=layers, cell=cell, dropout=0.0,
-        attention=build_attention("none", query_size=units, value_size=7, num_heads=1),
+        attention=build_attention("none", query_size=units, value_size=7),
     )  # fmt: skip
     encoded = make_encoder("gru", 1, 1, 7)(torch.ones(batch, 5, dtype=torch.long), torch.tensor([3, 5, 1, 4]))
     h, c = torch.rand(2, layers, 1, batch, units).unbind()

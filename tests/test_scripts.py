@@ -88,6 +88,50 @@ def test_a_mistyped_key_or_option_gets_hydras_own_message(tmp_path, override, me
     assert "Traceback" not in stderr
 
 
+SMALL = [override for override in TINY if not override.startswith("trainer")]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "part"),
+    [
+        ("debug=fast", "1 of 3 batches"),
+        ("debug=overfit trainer.max_epochs=2 trainer.overfit_batches=1", "1 of 3 batches"),
+        ("debug=limit trainer.limit_train_batches=1", "1 of 3 batches"),
+        ("debug=profiler trainer.limit_train_batches=0.7", "2 of 3 batches"),
+        ("trainer.fast_dev_run=true", "1 of 3 batches"),
+        ("trainer=cpu trainer.max_epochs=1 trainer.devices=[0]", None),
+        ("scheduler=none trainer.max_epochs=1", None),
+        ("trainer.max_steps=5 trainer.val_check_interval=2", None),
+        ("callbacks=none trainer.max_epochs=1", None),
+    ],
+    ids=lambda value: str(value).split(" ", maxsplit=1)[0],
+)
+def test_lightnings_switches_work_and_what_used_part_of_the_data_says_so(tmp_path, overrides, part):
+    code, stdout, stderr = run("train", *SMALL, *overrides.split(), "hydra.run.dir=run", cwd=tmp_path)
+
+    assert (code, stderr) == (0, "")
+    content = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert content["test"]["exact_match"] >= 0
+    if part:
+        assert content["training"] == {"part": part}
+        assert f"s of training on {part};" in stdout
+    assert ("training" in content) is (part is not None)
+
+
+def test_results_of_part_of_the_data_are_labelled(tmp_path):
+    limits = ["data.val_size=40", "data.test_size=40", "trainer.max_epochs=1", "trainer.limit_val_batches=2",
+              "trainer.limit_test_batches=1"]  # fmt: skip
+
+    code, stdout, _ = run("train", *SMALL, *limits, "hydra.run.dir=run", cwd=tmp_path)
+
+    content = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert code == 0
+    assert content["validation"]["part"] == "2 of 3 batches"
+    assert content["test"]["part"] == "1 of 3 batches"
+    assert "(1 of 3 batches)" in stdout
+    assert (tmp_path / "run" / "predictions.tsv").read_text().count("\n") == 1 + 16  # a header and a batch
+
+
 def test_a_sweep_goes_on_after_a_failure_and_ends_with_a_summary(tmp_path):
     sweep = ["-m", *TINY, "model.bridge=zeros,concat", "hydra.sweep.dir=sweep", "seed=7"]
 
@@ -114,7 +158,7 @@ def test_a_sweep_goes_on_after_a_failure_and_ends_with_a_summary(tmp_path):
 
 
 def test_ctrl_c_ends_with_a_code_of_its_own_and_keeps_the_checkpoints(tmp_path):
-    long = [*TINY, "trainer.max_epochs=5000", "early_stopping.patience=5000", "hydra.run.dir=run"]
+    long = [*TINY, "trainer.max_epochs=5000", "callbacks.early_stopping.patience=5000", "hydra.run.dir=run"]
     with started("train", *long, cwd=tmp_path) as process:
         deadline = time.monotonic() + 100
         while not (tmp_path / "run" / "last.ckpt").exists() and time.monotonic() < deadline:

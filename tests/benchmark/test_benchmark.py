@@ -31,10 +31,11 @@ def make_batch(source_lengths, target_lengths):
 def small_model(*, cell="gru", kind="luong", attention="general", fast=True):
     torch.manual_seed(0)
     part = {"cell": cell, "embedding_size": E, "num_layers": LAYERS}
+    options = {"num_heads": 2} if attention == "multihead" else {}
     return build_model(
         source_size=11, target_size=V, encoder=part | {"hidden_size": H, "bidirectional": True},
-        decoder=LUONG | part | {"hidden_size": DECODER_SIZE, "kind": kind}, bridge="linear", attention=attention,
-        num_heads=2, dropout=0.1, fast=fast,
+        decoder=LUONG | part | {"hidden_size": DECODER_SIZE, "kind": kind}, bridge="linear",
+        attention={"name": attention} | options, dropout=0.1, fast=fast,
     )  # fmt: skip
 
 

@@ -133,7 +133,7 @@ def test_zeroed_is_zero_and_shuffled_gives_every_row_the_state_of_another(cell):
         ("search.max_length=0", r"search\.max_length=0 must be a whole number of at least 1"),
         ("precision=17", r"precision=17 must be one of 32-true, bf16-mixed, 16-mixed"),
         ("device=abacus", r"device=abacus is not available here; use auto or cpu"),
-        ("+foo=1", r"foo is unknown; the keys are checkpoint, data, device, precision, search, state"),
+        ("+foo=1", r"foo is unknown; the keys are checkpoint, data, device, metrics, precision, search, state"),
     ],
 )
 def test_a_setting_that_is_not_allowed_is_refused(compose, tiny_checkpoint, tmp_path, override, message):

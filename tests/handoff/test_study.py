@@ -116,7 +116,7 @@ def test_skip_finished_is_true_or_false(compose, tmp_path):
 def test_a_study_is_one_command_and_goes_on_where_it_stopped(tmp_path):
     small = [size for size in TINY if not size.startswith("data")]
     small += ["data.train_size=40", "data.val_size=20", "data.test_size=20", "hydra.sweep.dir=study"]
-    study = ["experiment=handoff_study", "experiment/case=linear,lstm_wrong_cell", "model.attention=none", *small]
+    study = ["experiment=handoff_study", "study_case=linear,lstm_wrong_cell", "model.attention=none", *small]
 
     code, stdout, _ = run("train", *study, "seed=1", cwd=tmp_path)
     table = (tmp_path / "study" / "table.md").read_text()
@@ -186,7 +186,7 @@ def test_a_run_is_read_by_its_settings(tiny_run, tmp_path):
     assert yaml.safe_load((tiny_run / "config.yaml").read_text())["handoff"] == "right"
     assert found[:3] == ("reverse, GRU", "linear", "general")
     assert found.seed == 1
-    assert found.exact_match == 100 * metrics["test"]["exact_match"]
+    assert found.score == 100 * metrics["test"]["exact_match"]
     assert found.first == 100 * metrics["validation"]["exact_match"]  # there was one epoch only
 
 

@@ -24,7 +24,6 @@ def make_model(layers=2, decoder_layers=2, bidirectional=True, bridge="linear", 
         decoder=decoder,
         bridge=bridge,
         attention="none",
-        num_heads=1,
         dropout=0.0,
     )
 

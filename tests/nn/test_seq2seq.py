@@ -181,8 +181,8 @@ def test_without_attention_the_source_reaches_the_decoder_by_its_state(kind):
         ({"attention": "dot", "decoder": {"hidden_size": 6}},
          r"query_size=6 does not fit attention=dot, which needs the size of the encoder's outputs, 14; "
          r"use general, additive or 14"),
-        ({"attention": "multihead", "num_heads": 3},
-         r"num_heads=3 must divide query_size=14, with attention=multihead"),
+        ({"attention": {"name": "multihead", "num_heads": 3}},
+         r"attention\.num_heads=3 must be a whole number that divides query_size=14"),
         ({"decoder": {"kind": "loung"}}, r"decoder\.kind=loung must be one of luong, gnmt, bahdanau"),
         ({"decoder": {"kind": "gnmt", "input_feeding": True}},
          r"decoder\.input_feeding=true does not fit decoder\.kind=gnmt; use luong or false"),

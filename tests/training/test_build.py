@@ -46,9 +46,13 @@ def build(settings, **options):
         ({"attention": "dot", "decoder": {"hidden_size": 6}},
          r"model\.decoder\.hidden_size=6 does not fit model\.attention=dot, which needs the size of the encoder's "
          r"outputs, 14; use general, additive or 14"),
-        ({"attention": "multihead", "num_heads": 3},
-         r"model\.num_heads=3 must divide model\.decoder\.hidden_size=14, with model\.attention=multihead"),
-        ({"attention": "multihead", "num_heads": 0}, r"model\.num_heads=0 must be a whole number of at least 1"),
+        ({"attention": {"name": "multihead", "num_heads": 3}},
+         r"model\.attention\.num_heads=3 must be a whole number that divides model\.decoder\.hidden_size=14"),
+        ({"attention": {"name": "multihead", "heads": 3}},
+         r"model\.attention\.heads is unknown: multihead attention has the options num_heads"),
+        ({"attention": {"num_heads": 3}}, r"model\.attention\.name is missing: give a name, or the name alone as .*"),
+        ({"attention": {"name": "multihead", "num_heads": 0}},
+         r"model\.attention\.num_heads=0 must be a whole number .*"),
         ({"decoder": {"kind": "loung"}}, r"model\.decoder\.kind=loung must be one of luong, gnmt, bahdanau"),
         ({"decoder": {"tied": 1}}, r"model\.decoder\.tied=1 must be true or false"),
         ({"decoder": {"input_feeding": 0}}, r"model\.decoder\.input_feeding=0 must be true or false"),
@@ -62,7 +66,7 @@ def build(settings, **options):
 def test_what_cannot_be_built_is_refused_by_key_and_value(changes, message):
     settings = model_settings()
     for key, value in changes.items():
-        settings[key] = settings[key] | value if isinstance(value, dict) else value
+        settings[key] = settings[key] | value if key in ("encoder", "decoder") and value else value
 
     with pytest.raises(UserError, match=f"^{message}$"):
         build(settings)

@@ -1,5 +1,7 @@
 """Training: what the loss counts, how the learning rate moves, and that a model can learn by heart."""
 
+from functools import partial
+
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -11,24 +13,25 @@ from seq2seq.data import BOS, PAD, UNK, CharacterTokenizer, FlatSequences, PairD
 from seq2seq.decoding import Ensemble, Greedy, to_lists
 from seq2seq.errors import UserError
 from seq2seq.training.build import silence_expected_warnings
-from seq2seq.training.module import Seq2SeqModule, cosine_with_warmup
+from seq2seq.training.module import Seq2SeqModule
+from seq2seq.training.schedule import constant_with_warmup, cosine_with_warmup
 
 PART = {"cell": "gru", "embedding_size": 16, "hidden_size": 24, "num_layers": 2}
 LETTERS = CharacterTokenizer(Vocabulary(list("abcdefgh"))).to_dict()
 PAIRS = ["abc", "bca", "fgh", "a", "gfedcba", "dd", "hah", "cafe"]
 
 
-def make_module(cell="gru", label_smoothing=0.0, scheduled_sampling=0.0, kind="luong", **optimizer):
+def make_module(cell="gru", label_smoothing=0.0, scheduled_sampling=0.0, kind="luong"):
     torch.manual_seed(0)
     part = PART | {"cell": cell}
     return Seq2SeqModule(
         model={
             "encoder": part | {"bidirectional": True}, "decoder": part | LUONG | {"kind": kind}, "bridge": "linear",
             "attention": "general",
-            "num_heads": 1,
             "dropout": 0.0,
         },
-        handoff="right", optimizer={"lr": 1e-2, "warmup": 0.1, "weight_decay": 0.0} | optimizer,
+        handoff="right", optimizer=partial(torch.optim.AdamW, lr=1e-2, weight_decay=0.0),
+        scheduler=partial(cosine_with_warmup, warmup=0.1),
         label_smoothing=label_smoothing, scheduled_sampling=scheduled_sampling,
         source_tokenizer=LETTERS, target_tokenizer=LETTERS,
         max_length=20, data={},
@@ -102,8 +105,19 @@ def test_the_decoder_is_trained_to_predict_the_next_token():
     assert torch.equal(batch.inputs[:, 1:], batch.labels[:, :-1])
 
 
+def learning_rates(schedule, steps, warmup):
+    """The learning rates of all steps, of an optimizer whose own is 1."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler, rates = schedule(optimizer, steps, warmup), []
+    for _ in range(steps + 1):
+        rates.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
 def test_the_learning_rate_rises_to_its_highest_and_falls_to_zero():
-    factors = [cosine_with_warmup(step, 200, 0.1) for step in range(201)]
+    factors = learning_rates(cosine_with_warmup, 200, 0.1)
 
     assert factors[0] > 0
     assert factors[:20] == sorted(factors[:20])
@@ -113,20 +127,27 @@ def test_the_learning_rate_rises_to_its_highest_and_falls_to_zero():
 
 
 def test_without_warm_up_the_first_step_is_the_highest():
-    assert cosine_with_warmup(0, 100, 0.0) == 1.0
+    assert learning_rates(cosine_with_warmup, 100, 0.0)[0] == 1.0
+    assert learning_rates(constant_with_warmup, 100, 0.0) == [1.0] * 101
 
 
+def test_a_constant_learning_rate_stays_where_the_warm_up_ends():
+    assert learning_rates(constant_with_warmup, 20, 0.2) == [0.25, 0.5, 0.75] + [1.0] * 18
+
+
+@pytest.mark.parametrize("schedule", [cosine_with_warmup, constant_with_warmup])
 @pytest.mark.parametrize(
-    ("key", "value", "message"),
+    ("steps", "warmup", "message"),
     [
-        ("lr", -1.0, r"optimizer\.lr=-1\.0 must be a number of at least 0"),
-        ("warmup", 1.5, r"optimizer\.warmup=1\.5 must be a number of at least 0 and below 1"),
-        ("weight_decay", "x", r"optimizer\.weight_decay=x must be a number"),
+        (100, 1.5, r"scheduler\.warmup=1\.5 must be a number of at least 0 and below 1"),
+        (float("inf"), 0.1, "the run has no end; give trainer.max_epochs or trainer.max_steps"),
     ],
 )
-def test_an_optimizer_setting_that_is_not_allowed_is_refused(key, value, message):
+def test_a_schedule_that_is_not_possible_is_refused(schedule, steps, warmup, message):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+
     with pytest.raises(UserError, match=message):
-        make_module(**{key: value})
+        schedule(optimizer, steps, warmup)
 
 
 @pytest.mark.parametrize("kind", ["luong", "gnmt", "bahdanau"])
@@ -192,7 +213,7 @@ def test_gradients_are_clipped_in_every_precision(algorithm, size, precision, tm
         tmp_path, precision=precision, gradient_clip_val=1e-3, gradient_clip_algorithm=algorithm
     )
 
-    assert trainer.optimizers[0].param_groups[0]["fused"] is (precision == "32-true")
+    assert trainer.optimizers[0].param_groups[0]["fused"] is (True if precision == "32-true" else None)
     assert size(gradients).item() == pytest.approx(1e-3, rel=1e-2)
 
 

@@ -84,7 +84,6 @@ def make_module(
     return Seq2SeqModule(
         model=model | parts,
         handoff="right",
-        optimizer={"lr": 1e-3, "warmup": 0.0, "weight_decay": 0.01},
         label_smoothing=0.0,
         scheduled_sampling=0.0,
         source_tokenizer=data.source_tokenizer.to_dict(),

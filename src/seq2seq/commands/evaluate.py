@@ -1,7 +1,7 @@
 """Evaluate a checkpoint: metrics and predictions on the test split."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 from rich.console import Console
+from torchmetrics import MetricCollection
 
 from seq2seq.api import find_device, load_modules, make_ensemble
 from seq2seq.data import UNK, PairDataset, PairsDataModule, Split
-from seq2seq.decoding import Ensemble, Search, build_search
+from seq2seq.decoding import Ensemble, Search, build_search, infer
 from seq2seq.errors import UserError, check_choice, check_keys
 from seq2seq.handoff.ablation import KEPT, STATES, AlteredBridge
-from seq2seq.metrics import CorpusMetrics
 from seq2seq.nn import Seq2Seq
 from seq2seq.reporting.tables import (
     Prediction,
@@ -27,11 +27,13 @@ from seq2seq.reporting.tables import (
 )
 from seq2seq.runs.directory import refuse_used
 from seq2seq.runs.files import write_json
-from seq2seq.training.build import resolve_config
-from seq2seq.training.evaluation import evaluate_batches
+from seq2seq.training.build import build_metrics, resolve_config
+from seq2seq.training.evaluation import decoder_of, update_metrics
 from seq2seq.training.module import Seq2SeqModule
 
 log = logging.getLogger(__name__)
+
+KEYS = ["checkpoint", "data", "search", "metrics", "state", "device", "precision"]
 
 OVERRIDABLE = ("test", "source_column", "target_column", "batch_size")
 """Keys of ``data`` that may be given on the command line; the checkpoint fixes the others."""
@@ -47,8 +49,9 @@ def evaluate(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()
         UserError: If the checkpoint, a file or a setting is not valid.
     """
     settings = resolve_config(config)
-    check_keys("", {"data": None} | settings, ["checkpoint", "data", "search", "state", "device", "precision"])
+    check_keys("", {"data": None} | settings, KEYS)
     refuse_used(output_dir)
+    metrics = build_metrics(config.metrics)
     state = check_choice("state", settings["state"], STATES)
     dtype = PRECISIONS[check_choice("precision", settings["precision"], PRECISIONS)]
     device = find_device(settings["device"])
@@ -65,7 +68,7 @@ def evaluate(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()
         log.warning("state=%s: these are not the results of the model as it was trained", state)
     data = data_of_checkpoint(module, settings.get("data"), overrides)
     with torch.autocast(device.type, dtype) if dtype else nullcontext():
-        result = evaluate_split(ensemble, search, data, "test", device)
+        result = evaluate_test(ensemble, search, data, metrics, device)
     alone = sum(getattr(model.bridge, "alone", 0) for model in ensemble.models)
     if alone:
         log.warning("%d sequences were alone in their batch and kept their own state", alone)
@@ -91,27 +94,39 @@ def alter_state(model: Seq2Seq, state: str) -> Seq2Seq:
     return Seq2Seq(model.encoder, AlteredBridge(model.bridge, state), model.decoder)
 
 
-def evaluate_split(
-    ensemble: Ensemble, search: Search, data: PairsDataModule, split: Split, device: torch.device
+def evaluate_test(
+    ensemble: Ensemble, search: Search, data: PairsDataModule, metrics: MetricCollection, device: torch.device
 ) -> Result:
-    """Evaluate a model on a split by free-running decoding and under teacher forcing.
+    """Evaluate a model on the test split by free-running decoding and under teacher forcing.
 
     Args:
         ensemble: In evaluation mode, on ``device``.
         search: How to decode.
         data: With the tokenizers of the model.
-        split: ``val`` or ``test``.
+        metrics: Metrics to compute.
         device: Where to compute.
     """
-    loader = data.val_dataloader() if split == "val" else data.test_dataloader()
-    metrics, predictions = CorpusMetrics().to(device), {}
-    for batch, decoded in evaluate_batches(ensemble, search, loader, device, metrics):
-        for index, ids, reference in zip(batch.indices.tolist(), decoded, batch.references(), strict=True):
-            pair = data.pairs(split)[index]
-            text = data.target_tokenizer.decode(ids)
-            predictions[index] = Prediction(pair.source, text, pair.target, ids == reference, pair.group)
-    in_order = [predictions[index] for index in range(len(predictions))]
-    return Result(metrics.compute(), in_order, data.source.group_name)
+    metrics, predictions, pairs = metrics.to(device), {}, data.pairs("test")
+    for batch, decoded in infer(ensemble, data.test_dataloader(), device, decoder_of(ensemble, search)):
+        indices = batch.indices.tolist()
+        references = [pairs[index].target for index in indices]
+        update_metrics(metrics, batch, decoded, references, data.target_tokenizer)
+        predictions.update(zip(indices, decoded[0], strict=True))
+    return make_result(metrics, predictions, data, "test")
+
+
+def make_result(
+    metrics: MetricCollection, decoded: Mapping[int, list[int]], data: PairsDataModule, split: Split, part: str = ""
+) -> Result:
+    """Return metrics and predictions of a split, given the decoded ids by the index of the pair."""
+    pairs, targets = data.pairs(split), data.dataset(split).targets
+    predictions = [
+        Prediction(pair.source, data.target_tokenizer.decode(ids), pair.target, ids == targets[index], pair.group)
+        for index, ids in sorted(decoded.items())
+        for pair in (pairs[index],)
+    ]
+    values = {str(name): float(value) for name, value in metrics.compute().items()}
+    return Result(values, predictions, data.source.group_name, part)
 
 
 def data_of_checkpoint(

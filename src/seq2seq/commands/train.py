@@ -10,44 +10,40 @@ from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig
-from pytorch_lightning.callbacks import EMAWeightAveraging
 from rich.console import Console
 
-from seq2seq.api import Predictor, make_ensemble
-from seq2seq.commands.evaluate import evaluate_split
-from seq2seq.data import PairsDataModule
-from seq2seq.decoding import Greedy
+from seq2seq.api import Predictor
+from seq2seq.commands.evaluate import make_result
+from seq2seq.data import PairsDataModule, Split
 from seq2seq.errors import UserError, check_choice, check_count, check_flag, check_keys, check_mapping, check_number
-from seq2seq.metrics.corpus import MONITOR
 from seq2seq.reporting.plots import HEATMAP_LIMIT, attention_heatmap, learning_curves, save
-from seq2seq.reporting.tables import Result, show_groups, show_metrics, show_predictions, write_predictions
+from seq2seq.reporting.tables import Prediction, Result, show_groups, show_metrics, show_predictions, write_predictions
 from seq2seq.runs.directory import CONFIG, METRICS, finished, lock_run_dir, refuse_used
 from seq2seq.runs.files import write_json
 from seq2seq.training.build import (
     MATMUL_PRECISIONS,
     TRAINER_CONTENT,
+    build_callbacks,
     build_loggers,
+    build_metrics,
+    build_optimizer,
     build_trainer,
     check_model,
     matmul_precision,
     resolve_config,
     silence_expected_warnings,
 )
-from seq2seq.training.callbacks import BatchSeed, ExactMatchStopping, RunCheckpoint
-from seq2seq.training.checkpoints import load_module, read_checkpoint
+from seq2seq.training.callbacks import BatchSeed, WeightAveraging
+from seq2seq.training.checkpoints import read_checkpoint
 from seq2seq.training.module import Seq2SeqModule
 from seq2seq.training.resume import check_resumable, keep_logged_rows
 
 log = logging.getLogger(__name__)
 
-SECTIONS = {
-    "": ["data", "model", "handoff", "logger", "trainer", "optimizer", "early_stopping", "search", "seed", "resume",
-         "fast", "skip_finished", "label_smoothing", "scheduled_sampling", "weight_averaging", "matmul_precision"],
-    "optimizer": ["lr", "warmup", "weight_decay"],
-    "early_stopping": ["patience"],
-    "search": ["max_length"],
-}  # fmt: skip
-"""The keys of a training config. The keys of other sections are checked where they are read."""
+KEYS = ["data", "model", "handoff", "logger", "trainer", "callbacks", "optimizer", "scheduler", "metrics", "search",
+        "seed", "resume", "fast", "skip_finished", "label_smoothing", "scheduled_sampling", "weight_averaging",
+        "matmul_precision", "monitor", "monitor_mode", "optimized_metric"]  # fmt: skip
+"""The keys of a training config. The keys of its sections are checked where they are read."""
 
 HEATMAPS = 4
 """Number of test pairs whose attention is drawn."""
@@ -71,63 +67,75 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
     silence_expected_warnings()
     settings = resolve_config(config)
     check_settings(settings)
-    resume = settings["resume"]
-    skip = check_flag("skip_finished", settings["skip_finished"])
+    resume, skip = settings["resume"], settings["skip_finished"]
     if skip and (content := finished(output_dir, settings)):
         log.info("%s is finished already", output_dir)
         return content
     if not skip:
         refuse_used(output_dir, resume)
-    seed = check_count("seed", settings["seed"], minimum=0, maximum=2**32 - 1)
-    pl.seed_everything(seed, workers=True, verbose=False)
+    pl.seed_everything(settings["seed"], workers=True, verbose=False)
     saved = read_checkpoint(resume, "resume") if resume else {"epoch": -1, "global_step": 0}
-    data = PairsDataModule(settings["data"], seed=seed, first_epoch=saved["epoch"] + 1)
+    data = PairsDataModule(settings["data"], seed=settings["seed"], first_epoch=saved["epoch"] + 1)
     data.setup()
-    module = build_module(settings, data)
-    precision = check_choice("matmul_precision", settings["matmul_precision"], MATMUL_PRECISIONS)
-    decay = check_number("weight_averaging", settings["weight_averaging"], 0, 1)
+    module = build_module(config, settings, data)
     if resume:
-        check_resumable(module.hparams, saved, resume, averaging=decay > 0)
+        check_resumable(module, saved, resume, averaging=settings["weight_averaging"] > 0)
     check_end(settings["trainer"], data.first_epoch, batches=len(data.train_dataloader()))
-    resumed_from = Path(resume).expanduser().parent if resume else None
-    best = RunCheckpoint(output_dir, "best", MONITOR, resumed_from)
-    last = RunCheckpoint(output_dir, "last", None, resumed_from)
-    stopping = ExactMatchStopping(check_count("early_stopping.patience", settings["early_stopping"]["patience"]))
     loggers = build_loggers(config.logger, output_dir)
-    averaging = [EMAWeightAveraging(decay=decay)] if decay else []
-    trainer = build_trainer(config.trainer, output_dir, [BatchSeed(seed), *averaging, stopping, best, last], loggers)
+    callbacks = make_callbacks(config, output_dir, has_logger=bool(loggers))
+    trainer = build_trainer(config.trainer, output_dir, callbacks, loggers, settings["monitor"])
 
     with lock_run_dir(output_dir, settings, overrides, resume=resume, anew=skip):
         keep_logged_rows(loggers, output_dir, saved["global_step"])
         for logger in loggers:
             logger.log_hyperparams(settings)
         log.info("%s", describe(module, data))
-        with checkpoints_named_on_interrupt(output_dir):
+        with checkpoints_named_on_interrupt(output_dir), matmul_precision(settings["matmul_precision"]):
             start = time.monotonic()
-            with matmul_precision(precision):
-                trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+            trainer.fit(module, data, ckpt_path=resume, weights_only=True)
             seconds = time.monotonic() - start
-            if not best.path.exists():
-                raise UserError("trainer: training ended before the first validation: there is no checkpoint to test")
-            return finish(output_dir, trainer, load_module(str(best.path)), data, seconds)
+        return finish(output_dir, trainer, module, data, seconds)
+
+
+def train_for_sweeper(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -> float | None:
+    """Train, and return the value of ``optimized_metric`` for a Hydra sweeper; None if there is none."""
+    content = train(config, output_dir, overrides)
+    split, _, name = str(config.optimized_metric).partition("/")
+    return content.get({"val": "validation"}.get(split, split), {}).get(name)
 
 
 def check_settings(settings: dict[str, Any]) -> None:
-    """Raise if the config has unknown keys or lacks one."""
-    for section, keys in SECTIONS.items():
-        check_keys(section, settings[section] if section else settings, keys)
+    """Raise if the config has unknown keys, lacks one, or has a value that nothing else checks.
+
+    Raises:
+        UserError: In any of these cases.
+    """
+    check_keys("", settings, KEYS)
     check_model(settings["model"])
+    check_flag("skip_finished", settings["skip_finished"])
+    check_count("seed", settings["seed"], minimum=0, maximum=2**32 - 1)
+    check_choice("matmul_precision", settings["matmul_precision"], MATMUL_PRECISIONS)
+    check_number("weight_averaging", settings["weight_averaging"], 0, 1)
+    check_mapping("metrics", settings["metrics"], "metrics by name")
+    check_choice("monitor", settings["monitor"], [f"val/{name}" for name in settings["metrics"]])
+    check_choice("monitor_mode", settings["monitor_mode"], ["max", "min"])
+    if settings["callbacks"] and settings["trainer"].get("limit_val_batches") == 0:
+        raise UserError("trainer.limit_val_batches=0 leaves no best checkpoint; give callbacks=none, too")
+    choices = [f"{split}/{name}" for split in ("val", "test") for name in settings["metrics"]]
+    check_choice("optimized_metric", settings["optimized_metric"], choices)
+    if settings["search"].get("n_best") != 1:
+        raise UserError(f"search.n_best={settings['search'].get('n_best')} must be 1: only the best one is evaluated")
 
 
-def build_module(settings: dict[str, Any], data: PairsDataModule) -> Seq2SeqModule:
+def build_module(config: DictConfig, settings: dict[str, Any], data: PairsDataModule) -> Seq2SeqModule:
     """Build the module for the vocabularies of the data."""
-    max_length = settings["search"]["max_length"]
+    max_length = settings["search"].get("max_length")
     if max_length is None:
         max_length = 2 * int(data.dataset("train").targets.lengths.max())
-    return Seq2SeqModule(
+    optimizer, scheduler = build_optimizer(config.optimizer, config.scheduler)
+    module = Seq2SeqModule(
         model=settings["model"],
         handoff=settings["handoff"],
-        optimizer=settings["optimizer"],
         label_smoothing=settings["label_smoothing"],
         scheduled_sampling=settings["scheduled_sampling"],
         source_tokenizer=data.source_tokenizer.to_dict(),
@@ -135,11 +143,30 @@ def build_module(settings: dict[str, Any], data: PairsDataModule) -> Seq2SeqModu
         max_length=max_length,
         data=data.source.to_dict(),
         fast=settings["fast"],
+        search=settings["search"],
+        optimizer=optimizer,
+        scheduler=scheduler,
+        metrics=build_metrics(config.metrics),
     )
+    higher_is_better = module.metrics[settings["monitor"].removeprefix("val/")].higher_is_better
+    if higher_is_better is (settings["monitor_mode"] == "min"):
+        raise UserError(
+            f"monitor_mode={settings['monitor_mode']} does not fit monitor={settings['monitor']}, "
+            f"of which {'higher' if higher_is_better else 'lower'} is better"
+        )
+    module.config = settings | {"data": data.source.to_dict()}
+    return module
+
+
+def make_callbacks(config: DictConfig, output_dir: Path, *, has_logger: bool) -> list[pl.Callback]:
+    """Build the configured callbacks, and those that every run needs."""
+    averaging = [WeightAveraging(decay=config.weight_averaging)] if config.weight_averaging else []
+    configured = build_callbacks(config.callbacks, output_dir, has_logger=has_logger)
+    return [BatchSeed(config.seed), *averaging, *configured]
 
 
 def check_end(trainer: dict[str, Any], done: int, batches: int) -> None:
-    """Raise if training never stops, or stops before the first checkpoint.
+    """Raise if training never stops, or stops before a validation.
 
     Args:
         trainer: The section ``trainer`` of the config.
@@ -152,22 +179,41 @@ def check_end(trainer: dict[str, Any], done: int, batches: int) -> None:
     check_mapping("trainer", trainer, TRAINER_CONTENT)
     epochs = check_count("trainer.max_epochs", trainer.get("max_epochs"), minimum=-1)
     steps = check_count("trainer.max_steps", trainer.get("max_steps", -1), minimum=-1)
+    if trainer.get("fast_dev_run"):
+        return
     if epochs == steps == -1:
-        raise UserError(
-            "trainer.max_epochs=-1 sets no end, and the learning rate falls to zero at the end; "
-            "give a number of epochs, or trainer.max_steps"
-        )
-    batches_per_step = check_count("trainer.accumulate_grad_batches", trainer.get("accumulate_grad_batches", 1))
-    next_validation = (done + 1) * math.ceil(batches / batches_per_step)
+        raise UserError("trainer.max_epochs=-1 sets no end; give a number of epochs, or trainer.max_steps")
+    if epochs == 0:
+        raise UserError("trainer.max_epochs=0 must be at least 1, or -1 with trainer.max_steps")
+    if 0 < epochs <= done:
+        raise UserError(f"trainer.max_epochs={epochs} must be above the {done} epochs that are already done")
+    next_validation = validation_step(trainer, done, batches)
     if 0 <= steps < next_validation:
         raise UserError(
             f"trainer.max_steps={steps} ends before the next validation, after step {next_validation}; "
             "nothing would be kept"
         )
-    if epochs == 0:
-        raise UserError("trainer.max_epochs=0 must be at least 1, or -1 with trainer.max_steps")
-    if 0 < epochs <= done:
-        raise UserError(f"trainer.max_epochs={epochs} must be above the {done} epochs that are already done")
+
+
+def validation_step(trainer: dict[str, Any], done: int, batches: int) -> int:
+    """Return the optimizer step after which the next validation comes; see `check_end` for the arguments.
+
+    Example:
+        >>> validation_step({"val_check_interval": 25}, done=0, batches=125)
+        25
+        >>> validation_step({"accumulate_grad_batches": 2, "limit_train_batches": 0.5}, done=1, batches=20)
+        10
+    """
+    limit = trainer.get("overfit_batches") or trainer.get("limit_train_batches") or 1.0
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    interval = trainer.get("val_check_interval") or 1.0
+    interval = interval if isinstance(interval, int) else max(1, int(batches * interval))
+    gathered = check_count("trainer.accumulate_grad_batches", trainer.get("accumulate_grad_batches", 1))
+    every = trainer.get("check_val_every_n_epoch", 1)
+    if every is None:  # batches are counted across epochs
+        return math.ceil((done * batches // interval + 1) * interval / gathered)
+    epochs = done + every - 1 - done % every  # whole epochs before the one with the next validation
+    return epochs * math.ceil(batches / gathered) + math.ceil(interval / gathered)
 
 
 def describe(module: Seq2SeqModule, data: PairsDataModule) -> str:
@@ -205,41 +251,60 @@ def checkpoints_named_on_interrupt(output_dir: Path) -> Iterator[None]:
 def finish(
     output_dir: Path, trainer: pl.Trainer, module: Seq2SeqModule, data: PairsDataModule, seconds: float
 ) -> dict[str, Any]:
-    """Evaluate the best checkpoint; write, print and draw the results; return the content of ``metrics.json``."""
-    device, search = trainer.strategy.root_device, Greedy(module.max_length)
-    module.model = trainer.precision_plugin.convert_module(module.model)  # pyright: ignore[reportAttributeAccessIssue]
-    ensemble = make_ensemble([module], device)
-    with trainer.precision_plugin.forward_context():
-        results = {
-            "validation": evaluate_split(ensemble, search, data, "val", device),
-            "test": evaluate_split(ensemble, search, data, "test", device),
-        }
+    """Test the best checkpoint; write, print and draw the results; return the content of ``metrics.json``."""
+    best = next((one for one in trainer.checkpoint_callbacks if getattr(one, "monitor", None)), None)
+    checkpoint = getattr(best, "best_model_path", "") or None
+    if best and not checkpoint and not module.config["trainer"].get("fast_dev_run"):
+        raise UserError("trainer: training ended before the first validation: there is no checkpoint to test")
+    results = {}
+    splits: tuple[Split, Split] = ("val", "test")
+    for split in splits:
+        run = trainer.validate if split == "val" else trainer.test
+        run(module, datamodule=data, ckpt_path=checkpoint, verbose=False, weights_only=True)
+        used, count = (trainer.num_val_batches, trainer.num_test_batches)[split == "test"][0], data.batches(split)
+        part = f"{used} of {count} batches" if used < count else ""
+        if module.predictions:
+            name = "validation" if split == "val" else split
+            results[name] = make_result(module.metrics, module.predictions, data, split, part)
+    used, count = trainer.num_training_batches, data.batches("train")
     content = {split: result.to_dict() for split, result in results.items()} | {
+        **({"training": {"part": f"{used} of {count} batches"}} if used < count else {}),
         "handoff": module.hparams["handoff"],
+        "monitor": module.config["monitor"],
         "parameters": count_parameters(module),
         "seconds": round(seconds, 1),
-        "best_checkpoint": str((output_dir / "best.ckpt").absolute()),
+        "best_checkpoint": checkpoint and str(Path(checkpoint).absolute()),
     }
-    write_predictions(output_dir / "predictions.tsv", results["test"].predictions)
-    write_json(output_dir / METRICS, content)
-    console = Console()
-    show_metrics(console, results)
-    show_groups(console, results["test"])
-    show_predictions(console, results["test"])
-    summary = f"{count_parameters(module):,} parameters, {seconds:.0f} s of training"
-    console.print(f"{summary}; best checkpoint: {content['best_checkpoint']}", soft_wrap=True, markup=False)
-    draw(output_dir, module, results["test"])
+    report(output_dir, module, results, content)
     return content
 
 
-def draw(output_dir: Path, module: Seq2SeqModule, test: Result) -> None:
+def report(output_dir: Path, module: Seq2SeqModule, results: dict[str, Result], content: dict[str, Any]) -> None:
+    """Write, print and draw the results."""
+    test = results.get("test")
+    if test:
+        write_predictions(output_dir / "predictions.tsv", test.predictions)
+    write_json(output_dir / METRICS, content)
+    console = Console()
+    show_metrics(console, results)
+    if test:
+        show_groups(console, test)
+        show_predictions(console, test)
+    trained = f" on {content['training']['part']}" if "training" in content else ""
+    summary = f"{content['parameters']:,} parameters, {content['seconds']:.0f} s of training{trained}"
+    checkpoint = content["best_checkpoint"] or "none, the final weights were tested"
+    console.print(f"{summary}; best checkpoint: {checkpoint}", soft_wrap=True, markup=False)
+    draw(output_dir, module.cpu().eval(), test.misses_first() if test else [])
+
+
+def draw(output_dir: Path, module: Seq2SeqModule, predictions: Sequence[Prediction]) -> None:
     """Draw the learning curves, and the attention for a few test pairs that are not too long, misses first."""
     metrics = output_dir / "metrics.csv"
     if metrics.exists():
         save(learning_curves(metrics), output_dir / "learning_curves.png")
     predictor = Predictor([module])
     drawn = 0
-    for pair in test.misses_first():
+    for pair in predictions:
         if drawn == HEATMAPS:
             return
         source, target = (

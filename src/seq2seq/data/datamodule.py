@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader
 
 from seq2seq.data.batch import Batch
 from seq2seq.data.dataset import PairDataset, TokenSequences
-from seq2seq.data.sampler import BucketSampler
+from seq2seq.data.sampler import BucketSampler, FixedBatches
 from seq2seq.data.sources import Pair, Split, build_source
 from seq2seq.data.tokenizer import Tokenizer, normalise, tokenizer_from_dict
 from seq2seq.data.vocabulary import Vocabulary
@@ -115,6 +115,10 @@ class PairsDataModule(LightningDataModule):
         """Return the test batches, sorted by length."""
         return self._dataloader("test")
 
+    def batches(self, split: Split) -> int:
+        """Return the number of batches of a split."""
+        return len(self._dataloader(split))
+
     def _build_vocabularies(self) -> None:
         if not all(tokenizer.vocabulary.symbols for tokenizer in self._tokenizers.values()):
             self.dataset("train")
@@ -154,4 +158,6 @@ class PairsDataModule(LightningDataModule):
             seed=self.seed,
         )
         sampler.set_epoch(self.first_epoch)
+        if getattr(self.trainer, "overfit_batches", 0):
+            sampler = FixedBatches(sampler)
         return DataLoader(dataset, batch_size=None, sampler=sampler, num_workers=self.source.num_workers)

@@ -54,6 +54,9 @@ class FlatSequences:
     def __len__(self) -> int:
         return len(self._offsets) - 1
 
+    def __getitem__(self, index: int) -> list[int]:
+        return self.ids[self.offsets[index] : self.offsets[index + 1]].tolist()
+
     def padded(self, indices: Tensor) -> Tensor:
         """Return the given sequences as one right-padded tensor of ids, ``(B, S)``.
 

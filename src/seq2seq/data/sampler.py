@@ -1,14 +1,31 @@
 """Batches of similar length."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import Sampler, SequentialSampler
 
 POOL = 100
 """Number of batches in a pool that is sorted by length. Larger pools mean less padding and less random batches."""
+
+
+class FixedBatches(SequentialSampler):
+    """The same batches in every epoch, for ``trainer.overfit_batches``.
+
+    Lightning replaces any other sampler by a `SequentialSampler` over the dataset, which would yield single pairs.
+
+    Args:
+        batches: Indices of the pairs of each batch.
+    """
+
+    def __init__(self, batches: Iterable[list[int]]) -> None:
+        self.batches = list(batches)
+        super().__init__(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return iter(self.batches)
 
 
 class BucketSampler(Sampler[list[int]]):

@@ -15,7 +15,6 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from seq2seq.handoff.mistakes import MISTAKES, RIGHT
-from seq2seq.metrics.corpus import MONITOR
 from seq2seq.nn.bridge import BRIDGES
 from seq2seq.reporting.plots import BLUE, GREY, ORANGE, new_figure, save
 from seq2seq.runs.directory import CONFIG, METRICS
@@ -40,15 +39,15 @@ class Run(NamedTuple):
         variant: The bridge, or the mistake.
         attention: Name of the attention.
         seed: Seed of the run.
-        exact_match: On the test set, in %.
-        first: On the validation set after the first epoch, in %, which shows who learns sooner.
+        score: The monitored metric on the test set, in %.
+        first: The same on the validation set after the first epoch, which shows who learns sooner.
     """
 
     group: str
     variant: str
     attention: str
     seed: int
-    exact_match: float
+    score: float
     first: float
 
 
@@ -69,17 +68,17 @@ def read_run(directory: Path) -> Run | None:
         variant,
         model["attention"],
         settings["seed"],
-        100 * results["test"]["exact_match"],
-        100 * first_exact_match(directory / "metrics.csv"),
+        100 * results["test"][settings["monitor"].removeprefix("val/")],
+        100 * first_value(directory / "metrics.csv", settings["monitor"]),
     )
 
 
-def first_exact_match(metrics_file: Path) -> float:
-    """Return the exact match of the first validation; NaN if it was not logged."""
+def first_value(metrics_file: Path, name: str) -> float:
+    """Return a metric of the first validation; NaN if it was not logged."""
     if not metrics_file.exists():
         return math.nan
     with metrics_file.open(encoding="utf-8", newline="") as file:
-        return next((float(row[MONITOR]) for row in csv.DictReader(file) if row.get(MONITOR)), math.nan)
+        return next((float(row[name]) for row in csv.DictReader(file) if row.get(name)), math.nan)
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
@@ -108,7 +107,7 @@ def columns(group: Sequence[Run]) -> list[tuple[str, str, str]]:
     """Return the columns of a group: a title, an attention and a field of `Run`."""
     attentions = sorted({run.attention for run in group}, key=lambda word: (word == "none", word))
     titles = {word: "no attention" if word == "none" else f"{word} attention" for word in attentions}
-    return [(titles[word], word, "exact_match") for word in attentions] + [
+    return [(titles[word], word, "score") for word in attentions] + [
         (f"{titles[word]}, first epoch", word, "first") for word in attentions
     ]
 
@@ -130,7 +129,7 @@ def variants_of(group: Sequence[Run]) -> list[str]:
 
 
 def markdown(found: Sequence[Run]) -> str:
-    """Return a table for each group: the mean exact match in %, with its 95 % interval over seeds."""
+    """Return a table for each group: the mean of the monitored metric in %, with its 95 % interval over seeds."""
     lines = []
     for name, group in group_runs(found).items():
         fields = columns(group)
@@ -147,7 +146,7 @@ def markdown(found: Sequence[Run]) -> str:
 def picture(found: Sequence[Run]) -> Figure:
     """Draw each run as a dot and each mean with its interval, in a panel for each group and attention."""
     groups = group_runs(found)
-    fields = {name: [field for field in columns(group) if field[2] == "exact_match"] for name, group in groups.items()}
+    fields = {name: [field for field in columns(group) if field[2] == "score"] for name, group in groups.items()}
     heights = [len(variants_of(group)) + 1.5 for group in groups.values()]
     figure = new_figure(9, 0.3 * sum(heights))
     panels = figure.subplots(
@@ -170,7 +169,7 @@ def picture(found: Sequence[Run]) -> Figure:
             axes.set(title=f"{name}, {title}", xlim=(-2, 102), ylim=(len(variants) - 0.5, -0.5))
             axes.title.set_fontsize(10)
             axes.grid(axis="x", alpha=0.3)
-        row[0].set_xlabel("test exact match in %; dots are seeds, bars 95 % intervals", fontsize=8)
+        row[0].set_xlabel("monitored metric on test, in %; dots are seeds, bars 95 % intervals", fontsize=8)
     return figure
 
 

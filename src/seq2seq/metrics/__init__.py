@@ -1,5 +1,5 @@
-"""Metrics over a whole corpus."""
+"""Metrics of this project; any ``torchmetrics.Metric`` can be used beside them (``configs/metrics``)."""
 
-from seq2seq.metrics.corpus import CorpusMetrics
+from seq2seq.metrics.tokens import ExactMatch, SymbolErrorRate, TokenAccuracy, TokenLoss, TokenPerplexity
 
-__all__ = ["CorpusMetrics"]
+__all__ = ["ExactMatch", "SymbolErrorRate", "TokenAccuracy", "TokenLoss", "TokenPerplexity"]

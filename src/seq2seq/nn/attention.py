@@ -4,7 +4,8 @@ Keys (what queries are compared with) and values (what is averaged) depend on th
 once per batch and passed along in a `Memory`, not once per step.
 """
 
-from typing import NamedTuple, Protocol, Self
+import inspect
+from typing import Any, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -148,10 +149,12 @@ class MultiheadAttention(nn.Module):
     The weights that are returned are the mean over heads. Activations in training: ``num_heads * B * T * S`` scores.
     """
 
-    def __init__(self, *, query_size: int, value_size: int, num_heads: int) -> None:
+    def __init__(self, *, query_size: int, value_size: int, num_heads: int = 4) -> None:
         super().__init__()
-        if query_size % num_heads:
-            raise ValueError(f"num_heads={num_heads} must divide query_size={query_size}, with attention=multihead")
+        if not isinstance(num_heads, int) or num_heads < 1 or query_size % num_heads:
+            raise ValueError(
+                f"attention.num_heads={num_heads} must be a whole number that divides query_size={query_size}"
+            )
         self.num_heads = num_heads
         self.context_size = query_size
         self.query = nn.Linear(query_size, query_size, bias=False)
@@ -192,7 +195,7 @@ class NoAttention(nn.Module):
         return queries[..., :0], None
 
 
-ATTENTIONS = {
+ATTENTIONS: dict[str, type[nn.Module]] = {
     "general": GeneralAttention,
     "dot": DotAttention,
     "additive": AdditiveAttention,
@@ -202,13 +205,16 @@ ATTENTIONS = {
 """Registry of attentions: config name to class."""
 
 
-def build_attention(name: str, *, query_size: int, value_size: int, num_heads: int) -> Attention:
-    """Build an attention by its config name; ``num_heads`` is for ``multihead``, the others have one.
+def build_attention(name: str, *, query_size: int, value_size: int, **options: Any) -> Any:  # noqa: ANN401 - an `Attention`
+    """Build an attention by its config name; ``options`` are the arguments of its class beside the sizes.
 
     Raises:
-        ValueError: If there is no such attention, or the sizes do not fit it.
+        ValueError: If there is no such attention or option, or the sizes do not fit it.
     """
     if name not in ATTENTIONS:
         raise ValueError(f"attention={name} must be one of {', '.join(ATTENTIONS)}")
-    options = {"num_heads": num_heads} if name == "multihead" else {}
+    known = inspect.signature(ATTENTIONS[name]).parameters.keys() - {"query_size", "value_size"}
+    if unknown := options.keys() - known:
+        has = f"has the options {', '.join(sorted(known))}" if known else "has no options"
+        raise ValueError(f"attention.{min(unknown)} is unknown: {name} attention {has}")
     return ATTENTIONS[name](query_size=query_size, value_size=value_size, **options)

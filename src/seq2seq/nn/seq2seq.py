@@ -48,7 +48,7 @@ class Seq2Seq(nn.Module):
         >>> sizes = {"cell": "gru", "embedding_size": 8, "hidden_size": 7, "num_layers": 2}
         >>> model = build_model(source_size=9, target_size=6, encoder=sizes | {"bidirectional": True},
         ...                     decoder=sizes | {"kind": "gnmt", "input_feeding": False, "tied": False},
-        ...                     bridge="linear", attention="general", num_heads=1, dropout=0.0)
+        ...                     bridge="linear", attention="general", dropout=0.0)
         >>> source, lengths = torch.ones(4, 5, dtype=torch.long), torch.tensor([5, 2, 1, 4])
         >>> model(source, lengths, targets=torch.ones(4, 3, dtype=torch.long)).logits.shape
         torch.Size([4, 3, 6])
@@ -89,8 +89,7 @@ def build_model(
     encoder: Mapping[str, Any],
     decoder: Mapping[str, Any],
     bridge: str,
-    attention: str,
-    num_heads: int = 1,
+    attention: str | Mapping[str, Any],
     dropout: float,
     fast: bool = False,
 ) -> Seq2Seq:
@@ -102,8 +101,7 @@ def build_model(
         encoder: The other arguments of `Encoder`.
         decoder: The other arguments of `build_decoder`.
         bridge: Name of a `Bridge`.
-        attention: See `seq2seq.nn.attention`.
-        num_heads: Of ``multihead`` attention.
+        attention: A key of `seq2seq.nn.attention.ATTENTIONS`, or a mapping with the key as ``name`` and options.
         dropout: Of encoder and decoder.
         fast: Whether training on a CPU may use `seq2seq.nn.fast`.
 
@@ -111,8 +109,9 @@ def build_model(
         ValueError: If a value is not allowed, or the parts do not fit each other.
     """
     built_encoder = Encoder(vocabulary_size=source_size, dropout=dropout, fast=fast, **encoder)
+    options = {"name": attention} if isinstance(attention, str) else attention
     built_attention = build_attention(
-        attention, query_size=decoder["hidden_size"], value_size=built_encoder.output_size, num_heads=num_heads
+        **options, query_size=decoder["hidden_size"], value_size=built_encoder.output_size
     )
     built_decoder = build_decoder(
         vocabulary_size=target_size, attention=built_attention, dropout=dropout, fast=fast, **decoder

@@ -46,9 +46,10 @@ def learning_curves(metrics_file: Path) -> Figure:
     loss.plot(*curve(rows, "train/loss"), color=GREY, linewidth=0.8, label="training")
     loss.plot(*curve(rows, "val/loss_teacher_forced"), "o-", color=BLUE, label="validation")
     loss.set(title="Loss, teacher-forced", ylabel="nats per token", yscale="log")
-    for name, color in (("exact_match", BLUE), ("symbol_error_rate", ORANGE)):
-        decoding.plot(*curve(rows, f"val/{name}"), "o-", color=color, label=name.replace("_", " "))
-    decoding.set(title="Validation, free-running decoding", ylim=(-0.02, 1.02))
+    for name in rows[0] if rows else ():
+        if name.startswith("val/") and not name.endswith("_teacher_forced"):
+            decoding.plot(*curve(rows, name), "o-", label=name.removeprefix("val/").replace("_", " "))
+    decoding.set(title="Validation, free-running decoding", ylim=(-0.02, None))
     rate.plot(*curve(rows, "train/lr"), color=BLUE)
     rate.set(title="Learning rate")
     rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))

@@ -37,14 +37,16 @@ class Result(NamedTuple):
     """The results of a model on a split.
 
     Attributes:
-        metrics: See `CorpusMetrics`.
+        metrics: Values by name, as in ``configs/metrics``.
         predictions: In the order of the data.
         group_name: What groups stand for, such as ``locale``; None if there are none.
+        part: How much of the split was used, such as ``4 of 32 batches``; empty if all.
     """
 
     metrics: dict[str, float]
     predictions: list[Prediction]
     group_name: str | None
+    part: str = ""
 
     def by_group(self) -> dict[str, float]:
         """Return the exact match of each group."""
@@ -54,8 +56,9 @@ class Result(NamedTuple):
         return {group: sum(correct) / len(correct) for group, correct in sorted(groups.items())}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the metrics, and those by group under ``by_<group name>``."""
-        return self.metrics | ({f"by_{self.group_name}": self.by_group()} if self.group_name else {})
+        """Return the metrics, those by group under ``by_<group name>``, and ``part`` if not all was used."""
+        by_group = {f"by_{self.group_name}": self.by_group()} if self.group_name else {}
+        return self.metrics | by_group | ({"part": self.part} if self.part else {})
 
     def misses_first(self) -> list[Prediction]:
         """Return the predictions, wrong ones first."""
@@ -66,8 +69,8 @@ def show_metrics(console: Console, results: Mapping[str, Result]) -> None:
     """Print a row for each metric and a column for each split."""
     table = Table(title="Metrics (rates are fractions of 1)")
     table.add_column("metric")
-    for split in results:
-        table.add_column(split, justify="right")
+    for split, result in results.items():
+        table.add_column(f"{split}\n({result.part})" if result.part else split, justify="right")
     for name in next(iter(results.values())).metrics:
         table.add_row(name, *(f"{result.metrics[name]:.4f}" for result in results.values()))
     console.print(table)

@@ -28,7 +28,10 @@ METRICS = "metrics.json"
 FAILURE = "error.txt"
 """The reason why a run of a sweep failed."""
 
-IRRELEVANT = ("resume", "skip_finished", "logger.", "trainer.enable_", "trainer.log_every_n_steps")
+IRRELEVANT = (
+    "resume", "skip_finished", "logger.", "trainer.enable_", "trainer.log_every_n_steps", "optimized_metric",
+    "callbacks.best_checkpoint.resume", "callbacks.last_checkpoint.resume",
+)  # fmt: skip
 """Keys, or prefixes of keys, that do not change the results."""
 
 RUN_FILES = (CONFIG, "best.ckpt", "last.ckpt", METRICS, "predictions.tsv")

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +15,6 @@ from rich.text import Text
 
 from seq2seq.runs.directory import FAILURE, METRICS, OVERRIDES
 from seq2seq.runs.files import write_file
-
-COLUMNS = ("validation exact match", "test exact match", "test symbol error rate", "seconds")
 
 
 def runs(sweep_dir: Path) -> list[Path]:
@@ -31,14 +29,14 @@ class Row(NamedTuple):
     Attributes:
         name: Name of its directory.
         overrides: Overrides of its command line.
-        numbers: The values of `COLUMNS`; empty if it failed.
+        numbers: Its results by column; empty if it failed.
         failure: Why it failed; empty if it did not.
         failed_at: When it failed, in seconds since 1970; 0 if it did not, or if that is unknown.
     """
 
     name: str
     overrides: list[str]
-    numbers: list[str]
+    numbers: dict[str, str]
     failure: str
     failed_at: float = 0.0
 
@@ -48,25 +46,40 @@ def summary_row(run: Path) -> Row:
     overrides = [str(override) for override in OmegaConf.load(run / OVERRIDES)]
     failure = run / FAILURE  # of the last attempt, even if an earlier one with other settings finished
     if failure.exists():
-        return Row(run.name, overrides, [], failure.read_text(encoding="utf-8").strip(), failure.stat().st_mtime)
+        return Row(run.name, overrides, {}, failure.read_text(encoding="utf-8").strip(), failure.stat().st_mtime)
     if not (run / METRICS).exists():
-        return Row(run.name, overrides, [], "did not finish")
-    content = json.loads((run / METRICS).read_text(encoding="utf-8"))
-    validation, test = content["validation"], content["test"]
-    rates = (validation["exact_match"], test["exact_match"], test["symbol_error_rate"])
-    return Row(run.name, overrides, [*(f"{rate:.4f}" for rate in rates), f"{content['seconds']:.0f}"], "")
+        return Row(run.name, overrides, {}, "did not finish")
+    return Row(run.name, overrides, numbers_of(json.loads((run / METRICS).read_text(encoding="utf-8"))), "")
+
+
+def numbers_of(content: Mapping[str, Any]) -> dict[str, str]:
+    """Return the columns of a finished run: the monitored metric, and those of free-running decoding on test."""
+    monitored, test = content["monitor"].removeprefix("val/"), content.get("test", {})
+    columns = {f"validation {monitored}": content.get("validation", {}).get(monitored)}
+    for name in dict.fromkeys([monitored, *test]):
+        if name == monitored or (isinstance(test[name], float) and not name.endswith("_teacher_forced")):
+            columns[f"test {name}"] = test.get(name)
+    numbers = {name: "" if value is None else f"{value:.4f}" for name, value in columns.items()}
+    return {name.replace("_", " "): text for name, text in numbers.items()} | {"seconds": f"{content['seconds']:.0f}"}
+
+
+def columns_of(rows: Sequence[Row]) -> list[str]:
+    """Return the columns of all runs; seconds come last."""
+    names = dict.fromkeys(name for row in rows for name in row.numbers)
+    return sorted(names, key=lambda name: name == "seconds")
 
 
 def show_summary(console: Console, rows: Sequence[Row]) -> None:
     """Print a row for each run with the overrides that not all runs share, and below it why runs failed."""
     shared = set.intersection(*(set(row.overrides) for row in rows)) if len(rows) > 1 else set()
     table = Table(title="Summary", caption=Text(" ".join(sorted(shared))))
-    for column in ("run", "overrides", *COLUMNS):
+    columns = columns_of(rows) or ["result"]
+    for column in ("run", "overrides", *columns):
         table.add_column(column, overflow="fold")
     for row in rows:
         own = " ".join(override for override in row.overrides if override not in shared)
-        cells = [row.name, own, *(row.numbers or ["failed"])]
-        table.add_row(*(Text(cell, style="red" if row.failure else "") for cell in cells))
+        numbers = [row.numbers.get(column, "") for column in columns] if row.numbers else ["failed"]
+        table.add_row(*(Text(cell, style="red" if row.failure else "") for cell in (row.name, own, *numbers)))
     console.print(table)
     for row in rows:
         if row.failure:
@@ -75,9 +88,10 @@ def show_summary(console: Console, rows: Sequence[Row]) -> None:
 
 def write_summary(path: Path, rows: Sequence[Row]) -> None:
     """Write the summary as tab-separated lines."""
-    lines = ["\t".join(("run", "overrides", *COLUMNS, "failure"))]
+    columns = columns_of(rows)
+    lines = ["\t".join(("run", "overrides", *columns, "failure"))]
     for row in rows:
-        numbers = row.numbers or [""] * len(COLUMNS)
+        numbers = (row.numbers.get(column, "") for column in columns)
         lines.append("\t".join((row.name, " ".join(row.overrides), *numbers, row.failure)))
     write_file(path, lambda file: file.writelines(line + "\n" for line in lines))
 

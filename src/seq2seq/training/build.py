@@ -4,7 +4,7 @@ import logging
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,12 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-from pytorch_lightning.callbacks import RichProgressBar
+from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from pytorch_lightning.loggers import Logger
+from torchmetrics import MetricCollection
 
 from seq2seq.errors import UserError, check_choice, check_count, check_flag, check_keys, check_mapping, check_number
 from seq2seq.handoff.mistakes import MISTAKES, RIGHT, WrongEncoder, check_effect
@@ -51,6 +52,8 @@ def build(node: DictConfig, key: str, **arguments: Any) -> Any:  # noqa: ANN401 
         return instantiate(node, **arguments)
     except (InstantiationException, TypeError, ValueError) as error:
         reason = error.__cause__ or error
+        if isinstance(reason, UserError):
+            raise reason from None
         raise UserError(f"{key}: {' '.join(str(reason).split())}") from error
 
 
@@ -63,7 +66,7 @@ def check_model(settings: Mapping[str, Any]) -> None:
     Raises:
         UserError: If a key is unknown or missing, or a value is not allowed.
     """
-    check_keys("model", settings, {"encoder", "decoder", "bridge", "attention", "num_heads", "dropout"})
+    check_keys("model", settings, {"encoder", "decoder", "bridge", "attention", "dropout"})
     check_keys("model.encoder", settings["encoder"], PART_KEYS | {"bidirectional"})
     check_keys("model.decoder", settings["decoder"], PART_KEYS | {"kind", "input_feeding", "tied"})
     for part in ("encoder", "decoder"):
@@ -73,7 +76,8 @@ def check_model(settings: Mapping[str, Any]) -> None:
     for key in ("encoder.bidirectional", "decoder.input_feeding", "decoder.tied"):
         part, name = key.split(".")
         check_flag(f"model.{key}", settings[part][name])
-    check_count("model.num_heads", settings["num_heads"])
+    if isinstance(settings["attention"], Mapping) and "name" not in settings["attention"]:
+        raise UserError("model.attention.name is missing: give a name, or the name alone as model.attention")
     check_number("model.dropout", settings["dropout"], 0, 1)
 
 
@@ -97,7 +101,7 @@ def model_from_config(
         model = build_model(source_size=source_size, target_size=target_size, fast=use_fast, **settings)
     except ValueError as error:  # it names arguments of `build_model`; queries are states of the decoder
         message = str(error).replace("query_size=", "decoder.hidden_size=")
-        raise UserError(re.sub(r"\b([a-z_]+(?:\.[a-z_]+)?)=", r"model.\1=", message)) from error
+        raise UserError(re.sub(r"\b([a-z_]+(?:\.[a-z_]+)?)(?==| is unknown)", r"model.\1", message)) from error
     if handoff == RIGHT:
         return model
     wrong = WrongEncoder(model.encoder, handoff)
@@ -119,37 +123,76 @@ def check_fast(fast: object) -> bool:
 
 TRAINER_CONTENT = "the arguments of Lightning's Trainer"
 
-PARTIAL = ("limit_val_batches", "limit_test_batches", "fast_dev_run", "overfit_batches")
-"""Arguments of the trainer that would evaluate on part of the data."""
-
 MATMUL_PRECISIONS = ("highest", "high", "medium")
 """The values of ``torch.set_float32_matmul_precision``."""
 
 
 def build_trainer(
-    node: DictConfig, output_dir: Path, callbacks: list[pl.Callback], loggers: list[Logger]
+    node: DictConfig, output_dir: Path, callbacks: list[pl.Callback], loggers: list[Logger], monitor: str
 ) -> pl.Trainer:
     """Build the trainer."""
     check_mapping("trainer", node, TRAINER_CONTENT)
-    for key in PARTIAL:
-        if key in node:
-            raise UserError(
-                f"trainer.{key}={node[key]} is not allowed: results are of the whole validation and test set"
-            )
-    for key in ("devices", "num_nodes"):
-        if node.get(key, 1) != 1:
-            raise UserError(f"trainer.{key}={node[key]} must be 1: a run uses one device")
+    devices = node.get("devices", 1)
+    if devices not in (1, "1", "auto") and not (isinstance(devices, ListConfig) and len(devices) == 1):
+        raise UserError(f"trainer.devices={devices} must be 1 or a list of one device: a run uses one device")
+    if node.get("num_nodes", 1) != 1:
+        raise UserError(f"trainer.num_nodes={node.num_nodes} must be 1: a run uses one device")
+    if node.get("accelerator", "auto") == "cpu" or not torch.accelerator.is_available():
+        node = DictConfig({**node, "devices": 1})  # Lightning takes no list of CPUs
     # A live bar in a terminal, a line per epoch elsewhere.
     bar = bool(node.get("enable_progress_bar", True)) and sys.stdout.isatty()
-    progress = RichProgressBar(leave=True) if bar else EpochLines()
     return build(
         node,
         "trainer",
         default_root_dir=str(output_dir),
-        callbacks=[*callbacks, progress],
+        callbacks=[*callbacks, RichProgressBar(leave=True) if bar else EpochLines(monitor)],
         logger=loggers or False,
+        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
         enable_progress_bar=bar,
     )
+
+
+def build_callbacks(node: DictConfig, output_dir: Path, *, has_logger: bool) -> list[pl.Callback]:
+    """Build the callbacks; checkpoints are kept in the run's directory."""
+    check_mapping("callbacks", node, "callbacks by name, or nothing")
+    callbacks = []
+    for name, entry in node.items():
+        is_checkpoint = issubclass(get_class(entry["_target_"]), ModelCheckpoint)
+        callback = build(entry, f"callbacks.{name}", **({"dirpath": str(output_dir)} if is_checkpoint else {}))
+        if has_logger or not isinstance(callback, LearningRateMonitor):  # which needs a logger
+            callbacks.append(callback)
+    return callbacks
+
+
+def build_optimizer(optimizer: DictConfig, scheduler: DictConfig) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Build what makes optimizer and scheduler, and try it, so that a mistake is found before training.
+
+    Raises:
+        UserError: If they do not accept their values.
+    """
+    factories = []
+    arguments: list[Any] = [[torch.nn.Parameter(torch.zeros(1))]]
+    for key, node in (("optimizer", optimizer), ("scheduler", scheduler)):
+        check_mapping(key, node, "a _target_ and its arguments")
+        factory = build(node, key)
+        try:
+            arguments = [factory(*arguments), 100]  # a scheduler takes the optimizer and the number of steps
+        except (TypeError, ValueError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"{key}: {' '.join(str(error).split())}") from error
+        factories.append(factory)
+    return factories[0], factories[1]
+
+
+def build_metrics(node: DictConfig) -> MetricCollection:
+    """Build the metrics by name."""
+    check_mapping("metrics", node, "metrics by name")
+    # Compute groups would merge metrics of different classes if their first values are equal by chance.
+    metrics = MetricCollection({}, compute_groups=False)
+    for name, entry in node.items():
+        metrics.add_metrics({str(name): build(entry, f"metrics.{name}")})  # one by one, or they would be sorted by name
+    return metrics
 
 
 @contextmanager
@@ -184,4 +227,5 @@ def silence_expected_warnings() -> None:
     warnings.filterwarnings("ignore", "You have overridden `transfer_batch_to_device`")  # lengths stay on the CPU
     warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")  # between Lightning and the newest PyTorch
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
+    warnings.filterwarnings("ignore", "You're using the WeightAveraging callback, but loading")  # to test it
     warnings.filterwarnings("ignore", "You defined a `validation_step` but have no `val_dataloader`")  # the benchmark

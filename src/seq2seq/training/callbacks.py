@@ -1,4 +1,4 @@
-"""Callbacks: checkpoints, early stopping, seeds, and a line per epoch for a log."""
+"""Callbacks that Lightning does not have."""
 
 import logging
 import shutil
@@ -8,39 +8,47 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 
-from seq2seq.metrics.corpus import MONITOR
+from seq2seq.errors import check_count
 from seq2seq.runs.files import atomic_write
 
 log = logging.getLogger(__name__)
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """Keeps one checkpoint in the run's directory, always under the same name.
+    """`ModelCheckpoint` that keeps one file, always under the same name, and survives a move of the run's directory.
 
-    A run has two, for the best and the last epoch, as Lightning's ``save_last`` only writes epochs that are among the
-    best. A run that resumes in another directory copies the checkpoint there; Lightning's own callback would forget its
-    score and replace it by whatever comes next.
+    Of equal epochs it keeps the later. A run that resumes takes the file along from the directory of the checkpoint it
+    resumes from; Lightning's callback would forget its score and replace it by whatever comes next.
 
     Args:
-        output_dir: The run's directory.
-        name: File name, without suffix.
-        monitor: The metric that selects the best epoch, higher is better; None keeps the last.
-        resumed_from: The directory of the checkpoint from which the run resumes.
+        dirpath: The run's directory.
+        filename: File name, without suffix.
+        monitor: The metric that selects the best epoch; None keeps the last.
+        mode: ``max`` or ``min``.
+        resume: The checkpoint from which the run resumes, if any.
     """
 
-    def __init__(self, output_dir: Path, name: str, monitor: str | None, resumed_from: Path | None) -> None:
+    def __init__(
+        self, dirpath: str, filename: str, monitor: str | None = None, mode: str = "min", resume: str | None = None
+    ) -> None:
         super().__init__(
-            output_dir,
-            filename=name,
+            dirpath,
+            filename=filename,
             monitor=monitor,
-            mode="max" if monitor else "min",
+            mode=mode,
             auto_insert_metric_name=False,
             enable_version_counter=False,
         )
-        self.path = output_dir / f"{name}{self.FILE_EXTENSION}"
-        self.resumed_from = resumed_from
+        self.path = Path(dirpath) / f"{filename}{self.FILE_EXTENSION}"
+        self.resume = resume
+        self.stage = ""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Prepare for a stage."""
+        super().setup(trainer, pl_module, stage)
+        self.stage = stage
 
     def check_monitor_top_k(self, trainer: pl.Trainer, current: torch.Tensor | None = None) -> bool:
         """Return whether this epoch is the best; of equal epochs, the later is."""
@@ -50,8 +58,9 @@ class RunCheckpoint(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the state, even if the run's directory has moved."""
-        beside = self.resumed_from / self.path.name if self.resumed_from else self.path
-        kept = beside if beside.exists() else Path(state_dict["best_model_path"])
+        if self.stage != "fit":  # a checkpoint that is tested
+            return
+        kept = Path(self.resume).expanduser().with_name(self.path.name) if self.resume else self.path
         if not kept.is_file():
             log.warning("%s is missing; the best of the next epochs will replace it", kept)
             return
@@ -64,31 +73,42 @@ class RunCheckpoint(ModelCheckpoint):
         super().load_state_dict(state_dict | here | {"best_k_models": scores})
 
 
-class ExactMatchStopping(EarlyStopping):
-    """Stops after ``patience`` epochs without a better exact match, counted from the first match.
+class PatientStopping(EarlyStopping):
+    """`EarlyStopping` that does not lose patience before the metric leaves 0, if higher is better.
 
-    Before that, exact match stays 0 even if the model learns. A run that resumes may change the patience.
+    Exact match, for example, may stay 0 for some epochs although the model learns. A run that resumes may change the
+    patience, and the log says when and why training stops.
+
+    Args:
+        monitor: The metric.
+        mode: ``max`` or ``min``.
+        patience: Number of validations without a better value.
     """
 
-    def __init__(self, patience: int) -> None:
-        super().__init__(MONITOR, mode="max", patience=patience, strict=False)
+    def __init__(self, monitor: str, mode: str, patience: int) -> None:
+        check_count("callbacks.early_stopping.patience", patience)
+        super().__init__(monitor, mode=mode, patience=patience, strict=False)
+
+    def _counts(self, trainer: pl.Trainer) -> bool:
+        return self.mode == "min" or float(trainer.callback_metrics.get(self.monitor, 0)) > 0
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Count the epoch if it ends with validation."""
-        if trainer.callback_metrics.get(MONITOR, 0) > 0:
+        if self._counts(trainer):
             super().on_validation_end(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Count the epoch if it ends with training."""
-        if trainer.callback_metrics.get(MONITOR, 0) > 0:
+        if self._counts(trainer):
             super().on_train_epoch_end(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log if this ended training."""
         if self.stopped_epoch:
             log.info(
-                "stopped early after epoch %d: no better exact match in %d epochs (early_stopping.patience=%d)",
+                "stopped early after epoch %d: no better %s in %d validations (callbacks.early_stopping.patience=%d)",
                 self.stopped_epoch + 1,
+                self.monitor,
                 self.wait_count,
                 self.patience,
             )
@@ -96,6 +116,14 @@ class ExactMatchStopping(EarlyStopping):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the state, except for the patience."""
         super().load_state_dict(state_dict | {"patience": self.patience})
+
+
+class WeightAveraging(EMAWeightAveraging):
+    """`EMAWeightAveraging` that forgets the average after training, so that checkpoints are tested as they are."""
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Forget the average."""
+        self._average_model = None
 
 
 class BatchSeed(pl.Callback):
@@ -117,9 +145,14 @@ class BatchSeed(pl.Callback):
 
 
 class EpochLines(pl.Callback):
-    """Logs the losses and the exact match after each epoch, if no terminal shows a live bar."""
+    """Logs the losses and the monitored metric after each epoch, if no terminal shows a live bar.
 
-    def __init__(self) -> None:
+    Args:
+        monitor: The metric.
+    """
+
+    def __init__(self, monitor: str) -> None:
+        self.names = dict.fromkeys(("train/loss", "val/loss_teacher_forced", monitor))
         self._start = 0.0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -128,9 +161,8 @@ class EpochLines(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log one line."""
-        names = ("train/loss", "val/loss_teacher_forced", "val/exact_match")
         metrics = trainer.callback_metrics
-        values = [f"{name} {metrics[name]:.4f}" for name in names if name in metrics]
+        values = [f"{name} {metrics[name]:.4f}" for name in self.names if name in metrics]
         seconds = time.monotonic() - self._start
         log.info(
             "epoch %d of %s: %s, %.0f s", trainer.current_epoch + 1, trainer.max_epochs, ", ".join(values), seconds

@@ -1,5 +1,6 @@
 """Checkpoints: plain numbers, strings, lists, dicts and tensors, so that loading one runs no code."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -41,8 +42,18 @@ def load_module(path: str, key: str = "checkpoint") -> Seq2SeqModule:
     """Load a trained model on the CPU, ready to predict; see `read_checkpoint` for the errors."""
     content = read_checkpoint(path, key)
     try:
-        module = Seq2SeqModule(**content[HYPERPARAMETERS])
+        module = Seq2SeqModule(**upgraded(content[HYPERPARAMETERS]))
         module.load_state_dict(content["state_dict"])
     except (KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"{key}={path} is damaged: {str(error).splitlines()[0]}") from error
     return module.eval()
+
+
+def upgraded(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the hyperparameters of an earlier checkpoint of this format as `Seq2SeqModule` takes them today."""
+    now = {key: value for key, value in hyperparameters.items() if key != "optimizer"}
+    model = dict(now["model"])
+    num_heads = model.pop("num_heads", None)  # before attentions had options
+    if model["attention"] == "multihead" and num_heads is not None:
+        model["attention"] = {"name": "multihead", "num_heads": num_heads}
+    return now | {"model": model}

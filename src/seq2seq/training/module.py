@@ -1,6 +1,6 @@
 """Training as Lightning sees it: loss, optimizer, and what is logged."""
 
-import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -8,14 +8,15 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import MetricCollection
 
 from seq2seq.data import PAD, Batch, tokenizer_from_dict
-from seq2seq.decoding import Ensemble, Greedy, mask_special_tokens
+from seq2seq.decoding import Ensemble, Greedy, Search, build_search, mask_special_tokens
 from seq2seq.errors import check_count, check_number
-from seq2seq.metrics import CorpusMetrics
 from seq2seq.training.build import model_from_config
-from seq2seq.training.evaluation import evaluate_batches
+from seq2seq.training.evaluation import decoder_of, update_metrics
 
 CHECKPOINT_FORMAT = 3
 """Raised when older versions cannot read new checkpoints, or this version cannot read older ones.
@@ -28,14 +29,13 @@ before the option load.
 class Seq2SeqModule(pl.LightningModule):
     """A model, how it is trained, and the tokenizers of its text.
 
-    All arguments are numbers, strings, lists and dicts. They are the checkpoint's hyperparameters, so a checkpoint is
-    all that prediction needs, and loading one runs no code of its own.
+    All arguments but the last three are numbers, strings, lists and dicts. They are the checkpoint's hyperparameters,
+    so a checkpoint is all that prediction needs, and loading one runs no code of its own. The last three are needed for
+    training and evaluation only.
 
     Args:
         model: The arguments of `seq2seq.nn.build_model`, without the sizes of the vocabularies.
         handoff: ``right``, or the name of a mistake in `seq2seq.handoff.mistakes`.
-        optimizer: ``lr``, the highest learning rate; ``warmup``, the fraction of all steps in which it rises; and
-            ``weight_decay`` of AdamW.
         label_smoothing: Probability mass that the loss spreads over all symbols.
         scheduled_sampling: Probability that a decoder input in training is the model's own prediction.
         source_tokenizer: `Tokenizer.to_dict` of the source.
@@ -43,6 +43,10 @@ class Seq2SeqModule(pl.LightningModule):
         max_length: Maximum number of tokens in a prediction.
         data: The section ``data`` of the config, kept so that the model can be tested on the same data again.
         fast: Whether training on a CPU may use `seq2seq.nn.fast`: ``auto`` or False.
+        search: The section ``search`` of the config, for validation and test; None for greedy search.
+        optimizer: Called with the parameters; by default AdamW with its own defaults.
+        scheduler: Called with ``optimizer`` and ``total_steps``; None keeps the learning rate constant.
+        metrics: Of validation and test; see `seq2seq.training.evaluation`.
 
     Raises:
         UserError: If a value is not allowed.
@@ -53,7 +57,6 @@ class Seq2SeqModule(pl.LightningModule):
         *,
         model: dict[str, Any],
         handoff: str,
-        optimizer: dict[str, Any],
         label_smoothing: float,
         scheduled_sampling: float,
         source_tokenizer: dict[str, Any],
@@ -61,33 +64,43 @@ class Seq2SeqModule(pl.LightningModule):
         max_length: int,
         data: dict[str, Any],  # read from the hyperparameters
         fast: str | bool = "auto",
+        search: Mapping[str, Any] | None = None,
+        optimizer: Callable[..., Optimizer] = AdamW,
+        scheduler: Callable[..., LRScheduler] | None = None,
+        metrics: MetricCollection | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(logger=False)
+        self.save_hyperparameters(logger=False, ignore=["optimizer", "scheduler", "metrics"])
         self.source_tokenizer = tokenizer_from_dict(source_tokenizer)
         self.target_tokenizer = tokenizer_from_dict(target_tokenizer)
+        target_size = len(self.target_tokenizer.vocabulary)
         self.model = model_from_config(
             model,
             source_size=len(self.source_tokenizer.vocabulary),
-            target_size=len(self.target_tokenizer.vocabulary),
+            target_size=target_size,
             handoff=handoff,
             fast=fast,
         )
-        self.lr = check_number("optimizer.lr", optimizer["lr"], 0, math.inf)
-        self.warmup = check_number("optimizer.warmup", optimizer["warmup"], 0, 1)
-        self.weight_decay = check_number("optimizer.weight_decay", optimizer["weight_decay"], 0, math.inf)
         self.label_smoothing = check_number("label_smoothing", label_smoothing, 0, 1)
-        self.scheduled_sampling = check_number("scheduled_sampling", scheduled_sampling, 0, math.nextafter(1, 2))
+        self.scheduled_sampling = check_number("scheduled_sampling", scheduled_sampling, 0, 1.000001)
         self.max_length = check_count("search.max_length", max_length)
-        self.metrics = CorpusMetrics()
+        self.search: Search = build_search(search, max_length, target_size) if search else Greedy(max_length)
+        self.make_optimizer = optimizer
+        self.make_scheduler = scheduler
+        self.metrics = metrics or MetricCollection({})
+        self.predictions: dict[int, list[int]] = {}
+        """Decoded ids of the last validation or test, by the index of the pair."""
+        self.config: dict[str, Any] = {}
+        """The resolved config of the run, kept in checkpoints so that a run that resumes can be compared with it."""
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Move the ids and leave the lengths on the CPU, where packing needs them."""
         return batch.to(device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Mark the checkpoint as one of this project."""
+        """Mark the checkpoint as one of this project, and add the config."""
         checkpoint["seq2seq_format"] = CHECKPOINT_FORMAT
+        checkpoint["seq2seq_config"] = self.config
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the smoothed loss of a batch under teacher forcing, the mean over its target tokens."""
@@ -97,7 +110,6 @@ class Seq2SeqModule(pl.LightningModule):
             logits.flatten(0, 1), batch.labels.flatten(), ignore_index=PAD, label_smoothing=self.label_smoothing
         )
         self.log("train/loss", loss, prog_bar=True)
-        self.log("train/lr", self.optimizers().param_groups[0]["lr"])  # pyright: ignore[reportAttributeAccessIssue]
         return loss
 
     @torch.no_grad()
@@ -114,38 +126,61 @@ class Seq2SeqModule(pl.LightningModule):
         return torch.cat([first, torch.where(replaced, predicted, rest)], dim=1)
 
     def on_validation_epoch_start(self) -> None:
-        """Reset the metrics."""
+        """Reset metrics and predictions."""
         self.metrics.reset()
+        self.predictions.clear()
+
+    on_test_epoch_start = on_validation_epoch_start
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Update the metrics with a batch, decoded freely and under teacher forcing."""
-        ensemble, search = Ensemble([self.model]), Greedy(self.max_length)
-        list(evaluate_batches(ensemble, search, [batch], self.device, self.metrics))
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Update the metrics with a batch, decoded freely and under teacher forcing."""
+        self._evaluate(batch, "test")
+
+    def _evaluate(self, batch: Batch, split: str) -> None:
+        ensemble = Ensemble([self.model])
+        decoded = decoder_of(ensemble, self.search)(batch, ensemble.encode(batch.source, batch.source_lengths))
+        update_metrics(self.metrics, batch, decoded, self._references(batch, split), self.target_tokenizer)
+        self.predictions.update(zip(batch.indices.tolist(), decoded[0], strict=True))
+
+    def _references(self, batch: Batch, split: str) -> Sequence[str]:
+        """Return the texts of the targets, as they were before they were encoded."""
+        datamodule: Any = getattr(self.trainer, "datamodule", None)
+        if datamodule is None:
+            return [self.target_tokenizer.decode(ids) for ids in batch.references()]
+        pairs = datamodule.pairs(split)
+        return [pairs[index].target for index in batch.indices.tolist()]
 
     def on_validation_epoch_end(self) -> None:
-        """Log the metrics of the whole validation set."""
-        self.log_dict({f"val/{name}": value for name, value in self.metrics.compute().items()})
-        self.log("exact_match", self.metrics.exact_match.compute(), prog_bar=True, logger=False)
+        """Log the metrics of the whole validation set, the first of them also in the progress bar."""
+        # Metrics of the best checkpoint, after training, are no point of the learning curve.
+        self._log_metrics("val" if self.trainer.state.fn == "fit" else "best_val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics of the whole test set."""
+        self._log_metrics("test")
+
+    def _log_metrics(self, split: str) -> None:
+        for number, (name, value) in enumerate(self.metrics.compute().items()):
+            self.log(f"{split}/{name}", value.float(), prog_bar=number == 0)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Return AdamW and a learning rate that rises and falls over all steps of the run."""
-        total = int(self.trainer.estimated_stepping_batches)
-        # One kernel for all parameters takes a quarter of the time, but Lightning clips no gradients for it if mixed.
-        fused = not self.trainer.precision.endswith("-mixed")
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=fused)
-        schedule = LambdaLR(optimizer, lambda step: cosine_with_warmup(step, total, self.warmup))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        """Build optimizer and scheduler; the scheduler goes on with every step."""
+        optimizer = self.make_optimizer(self.parameters(), **self._fused())
+        if self.make_scheduler is None:
+            return optimizer
+        schedule = self.make_scheduler(optimizer=optimizer, total_steps=self.trainer.estimated_stepping_batches)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "train/lr"}}
 
+    def _fused(self) -> dict[str, bool]:
+        """Return the option of AdamW that takes one kernel for all parameters, a quarter of the time.
 
-def cosine_with_warmup(step: int, total: int, warmup: float) -> float:
-    """Return the learning rate at a step as a fraction of the highest: a linear rise, then half a cosine to zero.
-
-    Example:
-        >>> [round(cosine_with_warmup(step, 100, 0.1), 2) for step in (0, 4, 9, 10, 55, 100)]
-        [0.1, 0.5, 1.0, 1.0, 0.5, 0.0]
-    """
-    rise = round(total * warmup)
-    if step < rise:
-        return (step + 1) / rise
-    progress = (step - rise) / max(1, total - rise)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+        In mixed precision, Lightning clips no gradients for it.
+        """
+        kind = getattr(self.make_optimizer, "func", self.make_optimizer)
+        given = getattr(self.make_optimizer, "keywords", {})
+        mixed = self.trainer.precision.endswith("-mixed")
+        return {"fused": True} if kind is AdamW and "fused" not in given and not mixed else {}

@@ -9,17 +9,21 @@ from typing import Any
 from pytorch_lightning.loggers import CSVLogger, Logger
 
 from seq2seq.errors import UserError
-from seq2seq.runs.directory import flatten_keys
-from seq2seq.training.checkpoints import HYPERPARAMETERS
+from seq2seq.runs.directory import IRRELEVANT, flatten_keys
+from seq2seq.training.checkpoints import HYPERPARAMETERS, upgraded
+from seq2seq.training.module import Seq2SeqModule
+
+FIXED = ("model.", "optimizer.", "scheduler.", "handoff")
+"""Prefixes of the keys that must not change when a run resumes."""
 
 log = logging.getLogger(__name__)
 
 
-def check_resumable(hparams: Mapping[str, Any], saved: Mapping[str, Any], resume: str, *, averaging: bool) -> None:
+def check_resumable(module: Seq2SeqModule, saved: Mapping[str, Any], resume: str, *, averaging: bool) -> None:
     """Raise if a checkpoint belongs to another run, and log what else has changed since.
 
     Args:
-        hparams: Hyperparameters of the module that resumes.
+        module: The module that resumes, with its config.
         saved: Content of the checkpoint.
         resume: Path of the checkpoint.
         averaging: Whether this run averages weights.
@@ -29,7 +33,7 @@ def check_resumable(hparams: Mapping[str, Any], saved: Mapping[str, Any], resume
     """
     before = saved[HYPERPARAMETERS]
     for side in ("source", "target"):
-        if hparams[f"{side}_tokenizer"] != before[f"{side}_tokenizer"]:
+        if module.hparams[f"{side}_tokenizer"] != before[f"{side}_tokenizer"]:
             raise UserError(
                 f"data: the {side} vocabulary differs from that of resume={resume}; "
                 "give the training data of that run again"
@@ -37,16 +41,16 @@ def check_resumable(hparams: Mapping[str, Any], saved: Mapping[str, Any], resume
     if averaging is not ("averaging_state" in saved):
         was = "with" if "averaging_state" in saved else "without"
         raise UserError(f"weight_averaging: resume={resume} was trained {was} it; give the overrides of that run again")
-    then = dict(flatten_keys(before))
-    for key, now in flatten_keys(hparams):
-        if now == then.get(key):
+    then = dict(flatten_keys(saved.get("seq2seq_config") or upgraded(before)))
+    for key, now in flatten_keys(module.config):
+        if key not in then or now == then[key] or key.startswith(IRRELEVANT):
             continue
-        if key.startswith(("model.", "optimizer.", "handoff")):
+        if key.startswith(FIXED):
             raise UserError(
-                f"{key}={now} differs from the {then.get(key)} that resume={resume} was trained with; "
+                f"{key}={now} differs from the {then[key]} that resume={resume} was trained with; "
                 "give the overrides of that run again"
             )
-        log.warning("%s=%s from here on; it was %s", key, now, then.get(key))
+        log.warning("%s=%s from here on; it was %s", key, now, then[key])
 
 
 def keep_logged_rows(loggers: Sequence[Logger], output_dir: Path, steps: int) -> None:
@@ -63,5 +67,5 @@ def keep_logged_rows(loggers: Sequence[Logger], output_dir: Path, steps: int) ->
         if isinstance(logger, CSVLogger):
             for row in rows:
                 numbers = {name: float(value) for name, value in row.items() if value and name != "step"}
-                logger.experiment.log_metrics(numbers | {"epoch": int(row["epoch"])}, int(row["step"]))
+                logger.experiment.log_metrics(numbers, int(row["step"]))
             logger.save()
