@@ -1,21 +1,23 @@
-"""Break the handoff in every way we can think of, and see the suite notice: ``make mutants``.
+"""Break the project in every way we can think of, and see the suite notice: ``make mutants``.
 
-Each mutant is one edit of the source, or a mistake of the gallery in the place of the encoder's call. It is applied to
-a copy of the project, in which the tests of the network run until the first one fails. A mutant that survives is a hole
-in the suite: the table shows it, and the exit code is 1.
+Each mutant is one edit of the source, or a mistake of the gallery in place of the encoder's call. It is applied to a
+copy of the project, in which the tests that should notice run until the first one fails. A mutant that survives is a
+hole in the suite: the table shows it, and the exit code is 1.
 """
 
+import multiprocessing
 import os
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import pytest
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -23,12 +25,22 @@ from rich.text import Text
 from seq2seq.handoff.mistakes import MISTAKES
 
 ROOT = Path(__file__).parents[1]
-TESTS = (
+NETWORK = (
     "tests/test_handoff.py",
+    "tests/test_handoff_properties.py",
     "tests/nn",
     "tests/decoding",
     "tests/handoff/test_verification.py",
 )
+"""Tests for a mutant of the network, the searches or the verification; a mutant of another package runs its own."""
+
+OTHERS = {
+    "data": ("tests/data",),
+    "metrics": ("tests/metrics",),
+    "training": ("tests/training", "tests/commands/test_train.py"),
+    "commands": ("tests/commands",),
+    "runs": ("tests/commands/test_train.py",),
+}
 LIMIT = 600  # seconds for a mutant; one that takes longer is neither killed nor alive, which fails, too
 TIMED_OUT = "TIMED OUT"
 
@@ -39,8 +51,8 @@ class Mutant(NamedTuple):
     Attributes:
         name: What it breaks.
         file: Below ``src/seq2seq``.
-        old: Stands there exactly once.
-        new: What takes its place.
+        old: Occurs there exactly once.
+        new: Its replacement.
     """
 
     name: str
@@ -252,6 +264,88 @@ MUTANTS = [
            "faults += check_against_pytorch(model.encoder, encoded, source, lengths)", "pass"),
     Mutant("verification: other sequences not looked at", "handoff/verification.py",
            "fill_diagonal_(0).any())", "fill_diagonal_(0).gt(9).any())"),
+    # Data
+    Mutant("batches not shuffled", "data/sampler.py",
+           "[batches[number] for number in torch.randperm(len(batches), generator=generator).tolist()]", "batches"),
+    Mutant("pairs not shuffled", "data/sampler.py", "pools = shuffled.split(", "pools = shuffled.sort()[0].split("),
+    Mutant("seed and epoch added", "data/sampler.py", "self.seed * 1_000_003 + self.epoch", "self.seed + self.epoch"),
+    Mutant("the epoch does not matter", "data/sampler.py",
+           "self.seed * 1_000_003 + self.epoch", "self.seed * 1_000_003"),
+    Mutant("pools not sorted by length", "data/sampler.py", "self._divide(self._sort(pool))", "self._divide(pool)"),
+    Mutant("sources all ascend", "data/sampler.py", "torch.where(target % 2 == 0, source, -source)", "source"),
+    Mutant("one token too many in a batch", "data/sampler.py",
+           "* longest <= max_tokens", "* longest <= max_tokens + 1"),
+    Mutant("no end in a target", "data/batch.py", "target.scatter_(1, (target_lengths + 1).unsqueeze(1), EOS)", "pass"),
+    Mutant("the end after the padding", "data/batch.py", "(target_lengths + 1).unsqueeze(1), EOS",
+           "torch.full_like(target_lengths, target.size(1) - 1).unsqueeze(1), EOS"),
+    Mutant("no begin in a target", "data/batch.py",
+           "F.pad(target, (1, 0), value=BOS)", "F.pad(target, (1, 0), value=EOS)"),
+    Mutant("inputs are labels", "data/batch.py", "return self.target[:, :-1]", "return self.target[:, 1:]"),
+    Mutant("references with their end", "data/batch.py",
+           "lengths = (self.target_lengths - 1).tolist()", "lengths = self.target_lengths.tolist()"),
+    Mutant("padding left as it was", "data/dataset.py", ".masked_fill(steps >= lengths, PAD)", ""),
+    Mutant("ids numbered by their first occurrence", "data/dataset.py",
+           "self._sequences.ids.copy_(ids.index_select(0, self._sequences.ids))", "pass"),
+    Mutant("text not normalised", "data/tokenizer.py", 'unicodedata.normalize("NFC", text)', "text"),
+    Mutant("empty tokens between spaces", "data/tokenizer.py",
+           '[token for token in text.split(" ") if token]', 'text.split(" ")'),
+    Mutant("rare symbols first", "data/vocabulary.py", "(-count, symbol) for", "(count, symbol) for"),
+    Mutant("rare symbols kept", "data/vocabulary.py", "if count >= min_count", "if count >= 0"),
+    Mutant("unknown symbols are padding", "data/vocabulary.py",
+           "self._ids.get(token, UNK)", "self._ids.get(token, PAD)"),
+    Mutant("vocabulary of validation", "data/datamodule.py",
+           'if split != "train":\n            self._build_vocabularies()',
+           'if False:\n            self._build_vocabularies()'),
+    Mutant("byte order mark kept", "data/lines.py", '"utf-8-sig" if number == 1 else "utf-8"', '"utf-8"'),
+    Mutant("carriage return kept", "data/lines.py", '.removesuffix("\\r")', ""),
+    Mutant("columns counted from 0", "data/sources/tsv.py", "columns[number - 1]", "columns[number - 2]"),
+    Mutant("days shared by splits", "data/sources/dates.py", "days[held_out : 2 * held_out]", "days[: 2 * held_out]"),
+    # Metrics
+    Mutant("only the first reference counts", "metrics/tokens.py",
+           "float(ids in references)", "float(ids == references[0])"),
+    Mutant("the first reference instead of the closest", "metrics/tokens.py",
+           "texts[edits.index(min(edits))]", "texts[0]"),
+    Mutant("ids joined without spaces", "metrics/tokens.py", '" ".join(map(str, ids))', '"".join(map(str, ids))'),
+    Mutant("padding counts in the loss", "metrics/tokens.py",
+           "real = labels != PAD\n        super().update(F.nll_loss",
+           "real = labels >= 0\n        super().update(F.nll_loss"),
+    Mutant("perplexity is the loss", "metrics/tokens.py", "return super().compute().exp()", "return super().compute()"),
+    Mutant("a predicted unknown symbol is right", "metrics/tokens.py", " & (labels != UNK)", ""),
+    # Training
+    Mutant("padding counts in the training loss", "training/module.py", "ignore_index=PAD, ", ""),
+    Mutant("no label smoothing", "training/module.py",
+           "label_smoothing=self.label_smoothing\n", "label_smoothing=0.0\n"),
+    Mutant("predictions not shifted", "training/module.py",
+           "mask_special_tokens(logits).argmax(-1)[:, :-1]", "mask_special_tokens(logits).argmax(-1)[:, 1:]"),
+    Mutant("metrics not reset", "training/module.py", "self.metrics.reset()", "pass"),
+    Mutant("special tokens sampled", "training/module.py", "mask_special_tokens(logits).argmax", "logits.argmax"),
+    Mutant("the learning rate stays", "training/schedule.py", "math.pi * min(1.0, progress)", "0 * progress"),
+    Mutant("no warm-up", "training/schedule.py", "if step < rise:", "if False:"),
+    Mutant("a constant rate without warm-up", "training/schedule.py", "min(1.0, (step + 1) / max(1, rise))", "1.0"),
+    Mutant("of equal epochs the earlier", "training/callbacks.py", "return equal or super()", "return super()"),
+    Mutant("the score forgotten at a resume", "training/callbacks.py",
+           'scores = {str(self.path): score for score in state_dict["best_k_models"].values()}', "scores = {}"),
+    Mutant("patience counts zeros", "training/callbacks.py", "self.monitor, 0)) > 0", "self.monitor, 0)) > -1"),
+    Mutant("patience of the checkpoint", "training/callbacks.py",
+           'state_dict | {"patience": self.patience}', "state_dict"),
+    Mutant("dropout seeded by the batch alone", "training/callbacks.py",
+           "(self.seed * 1_000_003 + number)", "(number)"),
+    Mutant("dropout seeded alike in every epoch", "training/callbacks.py",
+           "trainer.current_epoch * int(trainer.num_training_batches) + batch_idx", "batch_idx"),
+    Mutant("the average tested is that of the end", "training/callbacks.py", "self._average_model = None", "pass"),
+    Mutant("checkpoints of any format accepted", "training/checkpoints.py",
+           "if found != CHECKPOINT_FORMAT:", "if False:"),
+    Mutant("heads of an earlier checkpoint forgotten", "training/checkpoints.py",
+           'if model["attention"] == "multihead" and num_heads is not None:', "if False:"),
+    Mutant("another model may resume", "training/resume.py", "if key.startswith(FIXED):", "if False:"),
+    Mutant("rows after the checkpoint kept", "training/resume.py", 'if int(row["step"]) < steps]', "]"),
+    Mutant("the final weights tested", "commands/train.py", "ckpt_path=checkpoint, verbose", "ckpt_path=None, verbose"),
+    Mutant("a run may be overwritten", "runs/directory.py", "if resumed_here or not any(", "if True or not any("),
+    Mutant("results of part of the data not labelled", "commands/train.py",
+           'if used < count else ""', 'if used < 0 else ""'),
+    Mutant("references cut to a token", "training/evaluation.py",
+           "reference_ids=[[ids] for ids in batch.references()]",
+           "reference_ids=[[ids[:1]] for ids in batch.references()]"),
 ]  # fmt: skip
 
 GALLERY = """
@@ -287,42 +381,96 @@ def apply(mutant: Mutant, folder: Path) -> None:
 
 
 def ordered_tests(file: str) -> list[str]:
-    """Return `TESTS`, those first that are most likely to fail: of the file's package, or of the handoff."""
+    """Return the tests for a mutant of a file, those first that are most likely to fail."""
     folder = Path(file).parent
+    if folder.parts[0] in OTHERS:
+        return list(OTHERS[folder.parts[0]])
     package = "test_handoff" if folder == Path("nn") else folder.parts[0]
-    return sorted(TESTS, key=lambda test: not test.startswith(f"tests/{package}"))
+    return sorted(NETWORK, key=lambda test: not test.startswith(f"tests/{package}"))
+
+
+class FirstFailure:
+    """A plugin for pytest that keeps the name of the first test that fails, or of a file that cannot be imported."""
+
+    def __init__(self) -> None:
+        self.name = ""
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """Look at a test."""
+        if report.failed:
+            self.name = self.name or report.nodeid
+
+    pytest_collectreport = pytest_runtest_logreport
 
 
 def first_failure(mutant: Mutant | None) -> str:
-    """Return the first test that fails; empty if none does. Without a mutant the project is as it is."""
+    """Return the first test that fails; empty if none does. Without a mutant the project is as it is.
+
+    To be called in a process of its own: it imports the copy of the project and changes the working directory.
+    """
+    others = sorted({test for tests in OTHERS.values() for test in tests})
+    tests = ordered_tests(mutant.file) if mutant else [*NETWORK, *others]
+    recorder = FirstFailure()
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        apply(mutant or Mutant("", "nn/state.py", "class RNNState(", "class RNNState("), folder)
-        tests = ordered_tests(mutant.file) if mutant else TESTS
-        environment = os.environ | {"PYTHONPATH": str(folder / "src"), "OMP_NUM_THREADS": "1", "CI": "1"}
-        command = [sys.executable, "-m", "pytest", "-x", "--tb=no", "-p", "no:cacheprovider", *tests]
-        try:
-            done = subprocess.run(
-                command, cwd=folder, env=environment, capture_output=True, text=True, timeout=LIMIT, check=False
-            )
-        except subprocess.TimeoutExpired:
-            return TIMED_OUT
-    failed = [line.split(" ")[1] for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
-    if done.returncode not in (0, 1) or (done.returncode == 1) is not bool(failed):
-        raise RuntimeError(f"pytest ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    return failed[0] if failed else ""
+        apply(mutant or Mutant("", "nn/state.py", "class RNNState(", "class RNNState("), Path(name))
+        os.chdir(name)
+        sys.path.insert(0, str(Path(name) / "src"))
+        for module in [module for module in sys.modules if module.split(".")[0] == "seq2seq"]:
+            del sys.modules[module]
+        code = pytest.main(["-x", "-q", "--tb=no", "-p", "no:cacheprovider", "-p", "no:xdist", *tests], [recorder])
+        os.chdir(ROOT)
+    if code not in (0, 1, 2) or (code != 0) is not bool(recorder.name):
+        raise RuntimeError(f"pytest ended with {code}: {mutant}")
+    return recorder.name
+
+
+def send_first_failure(sender: Connection, mutant: Mutant | None) -> None:
+    """Send the first failure, or that it takes too long, and print nothing but errors."""
+
+    def time_out(*_: object) -> None:
+        sender.send(TIMED_OUT)
+        os._exit(1)
+
+    signal.signal(signal.SIGALRM, time_out)
+    signal.alarm(LIMIT)
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 1)
+    sender.send(first_failure(mutant))
+
+
+def run_all(mutants: list[Mutant | None]) -> list[str]:
+    """Return the first failure of each mutant; every mutant gets a process, forked from this one to save imports."""
+    import matplotlib.figure  # noqa: F401 - imported before the forks
+    import pytorch_lightning  # noqa: F401
+
+    os.environ |= {"OMP_NUM_THREADS": "1", "CI": "1"}
+    context = multiprocessing.get_context("fork")
+    waiting, running, results = list(enumerate(mutants)), {}, [""] * len(mutants)
+    while waiting or running:
+        while waiting and len(running) < (os.cpu_count() or 1):
+            number, mutant = waiting.pop(0)
+            receiver, sender = context.Pipe(duplex=False)
+            process = context.Process(target=send_first_failure, args=(sender, mutant))
+            process.start()
+            sender.close()
+            running[receiver] = number, process
+        ready = wait(list(running))
+        for receiver in [one for one in running if one in ready]:
+            number, process = running.pop(receiver)
+            results[number] = receiver.recv()  # EOFError if the process has died; its traceback is on stderr
+            process.join()
+    return results
 
 
 def main() -> int:
     """Try them all, and return the exit code."""
     console = Console() if sys.stdout.isatty() else Console(width=150)
     start = time.monotonic()
-    if failure := first_failure(None):
+    if failure := run_all([None])[0]:
         console.print(f"the suite fails without a mutant: {failure}", markup=False)
         return 1
     mutants = list(all_mutants())
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        failures = list(pool.map(first_failure, mutants))
+    failures = run_all([*mutants])
     table = Table(title="Mutants")
     table.add_column("mutant")
     table.add_column("first failing test", overflow="fold")

@@ -108,4 +108,6 @@ def test_every_link_leads_somewhere():
     links = re.findall(r"\]\(([^)]+)\)", README)
 
     assert links
-    assert all((ROOT / link).exists() for link in links)
+    headings = re.findall(r"^## (.*)$", README, flags=re.MULTILINE)
+    anchors = {f"#{heading.lower().replace(' ', '-')}" for heading in headings}
+    assert all(link.startswith("https://") or link in anchors or (ROOT / link).exists() for link in links)

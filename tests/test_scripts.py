@@ -118,20 +118,6 @@ def test_lightnings_switches_work_and_what_used_part_of_the_data_says_so(tmp_pat
     assert ("training" in content) is (part is not None)
 
 
-def test_results_of_part_of_the_data_are_labelled(tmp_path):
-    limits = ["data.val_size=40", "data.test_size=40", "trainer.max_epochs=1", "trainer.limit_val_batches=2",
-              "trainer.limit_test_batches=1"]  # fmt: skip
-
-    code, stdout, _ = run("train", *SMALL, *limits, "hydra.run.dir=run", cwd=tmp_path)
-
-    content = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert code == 0
-    assert content["validation"]["part"] == "2 of 3 batches"
-    assert content["test"]["part"] == "1 of 3 batches"
-    assert "(1 of 3 batches)" in stdout
-    assert (tmp_path / "run" / "predictions.tsv").read_text().count("\n") == 1 + 16  # a header and a batch
-
-
 def test_a_sweep_goes_on_after_a_failure_and_ends_with_a_summary(tmp_path):
     sweep = ["-m", *TINY, "model.bridge=zeros,concat", "hydra.sweep.dir=sweep", "seed=7"]
 

@@ -10,7 +10,7 @@ import yaml
 from conftest import TINY
 
 from seq2seq.commands.evaluate import evaluate
-from seq2seq.commands.train import train
+from seq2seq.commands.train import train, train_for_sweeper, validation_step
 from seq2seq.errors import UserError
 from seq2seq.metrics import ExactMatch
 from seq2seq.runs.directory import lock_run_dir
@@ -226,6 +226,97 @@ def test_validating_every_other_epoch_is_fine(compose, tmp_path):
     train(compose("train", *TINY, "trainer.max_epochs=2", "+trainer.check_val_every_n_epoch=2"), tmp_path)
 
     assert epoch_of(tmp_path / "best.ckpt") == 1
+
+
+def test_results_of_part_of_the_data_are_labelled(compose, tmp_path, capsys):
+    limits = ["trainer.limit_train_batches=2", "trainer.limit_val_batches=2", "trainer.limit_test_batches=1"]
+
+    content = train(compose("train", *TINY, "data.val_size=40", "data.test_size=40", *limits), tmp_path)
+
+    parts = {split: content[split]["part"] for split in ("training", "validation", "test")}
+    assert parts == {"training": "2 of 3 batches", "validation": "2 of 3 batches", "test": "1 of 3 batches"}
+    assert "(1 of 3 batches)" in capsys.readouterr().out
+    assert (tmp_path / "predictions.tsv").read_text().count("\n") == 1 + 16  # a header and a batch
+
+
+def test_results_of_all_data_are_not_labelled(tiny_run):
+    assert "part" not in (tiny_run / "metrics.json").read_text()
+
+
+def test_the_monitored_metric_selects_the_best_checkpoint(compose, tmp_path, exact_match):
+    exact_match[:] = [0.9, 0.1, 0.1]  # the loss, which is monitored, falls all the same
+    monitor = ["monitor=val/loss_teacher_forced", "monitor_mode=min", "trainer.max_epochs=3"]
+
+    content = train(compose("train", *TINY, *monitor), tmp_path)
+
+    assert epoch_of(tmp_path / "best.ckpt") == 2
+    assert content["monitor"] == "val/loss_teacher_forced"
+
+
+def test_an_exact_match_of_zero_does_not_choose_when_another_metric_is_monitored(compose, tmp_path, exact_match):
+    exact_match[:] = [0.0]
+    monitor = ["monitor=val/symbol_error_rate", "monitor_mode=min", "callbacks.early_stopping.patience=1"]
+
+    train(compose("train", *TINY, *monitor, "trainer.max_epochs=4", "optimizer.lr=0"), tmp_path)
+
+    assert epoch_of(tmp_path / "last.ckpt") == 1  # nothing improves, so patience ends after the second validation
+
+
+def test_a_sweeper_gets_the_optimized_metric(compose, tmp_path):
+    value = train_for_sweeper(compose("train", *TINY, "optimized_metric=test/symbol_error_rate"), tmp_path)
+
+    assert value == json.loads((tmp_path / "metrics.json").read_text())["test"]["symbol_error_rate"]
+
+
+def test_test_metrics_reach_the_logger_and_those_of_the_best_epoch_have_names_of_their_own(tiny_run):
+    rows = read_rows(tiny_run / "metrics.csv")
+    content = json.loads((tiny_run / "metrics.json").read_text())
+
+    logged = {name: float(row[name]) for row in rows for name in row if row[name]}
+    assert logged["test/exact_match"] == pytest.approx(content["test"]["exact_match"])
+    assert logged["best_val/loss_teacher_forced"] == pytest.approx(content["validation"]["loss_teacher_forced"])
+    assert sum(bool(row["val/exact_match"]) for row in rows) == 1  # one validation in training
+
+
+def test_without_callbacks_the_final_weights_are_tested(compose, tmp_path):
+    content = train(compose("train", *TINY, "callbacks=none"), tmp_path)
+
+    assert content["best_checkpoint"] is None
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_an_overfitted_run_sees_the_same_batches_in_every_epoch(compose, tmp_path, monkeypatch):
+    seen = []
+    step = Seq2SeqModule.training_step
+    monkeypatch.setattr(
+        Seq2SeqModule, "training_step",
+        lambda self, batch, index: seen.append(batch.indices.tolist()) or step(self, batch, index),
+    )  # fmt: skip
+
+    train(compose("train", *TINY, "trainer.overfit_batches=2", "trainer.max_epochs=3"), tmp_path)
+
+    assert len(seen) == 6
+    assert seen[:2] == seen[2:4] == seen[4:]
+    assert all(len(batch) > 1 for batch in seen)  # whole batches, not single pairs
+
+
+@pytest.mark.parametrize(
+    ("settings", "done", "batches", "step"),
+    [
+        ({}, 0, 125, 125),
+        ({}, 2, 125, 375),
+        ({"val_check_interval": 25}, 0, 125, 25),
+        ({"val_check_interval": 0.25}, 1, 100, 125),
+        ({"limit_train_batches": 10}, 0, 125, 10),
+        ({"limit_train_batches": 0.5, "val_check_interval": 0.5}, 0, 100, 25),
+        ({"overfit_batches": 3}, 0, 125, 3),
+        ({"accumulate_grad_batches": 2}, 0, 3, 2),
+        ({"check_val_every_n_epoch": 2}, 0, 10, 20),
+        ({"check_val_every_n_epoch": None, "val_check_interval": 150}, 0, 100, 150),
+    ],
+)
+def test_the_step_of_the_next_validation(settings, done, batches, step):
+    assert validation_step(settings, done, batches) == step
 
 
 def test_long_pairs_are_not_drawn(compose, tmp_path, monkeypatch):

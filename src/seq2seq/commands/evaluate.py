@@ -79,6 +79,7 @@ def evaluate(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()
         "search": settings["search"],
         "checkpoint": settings["checkpoint"],
     }
+    output_dir.mkdir(parents=True, exist_ok=True)
     write_predictions(output_dir / "predictions.tsv", result.predictions)
     write_json(output_dir / "metrics.json", content)
     console = Console()

@@ -39,7 +39,7 @@ class SymbolErrorRate(WordErrorRate):
 
     Example:
         >>> metric = SymbolErrorRate()
-        >>> metric.update(predicted_ids=[[4, 5], [6]], reference_ids=[[[4]], [[7, 8], [6, 7, 8]]])
+        >>> metric.update(predicted_ids=[[4, 5], [6]], reference_ids=[[[4]], [[7, 8, 9], [6, 7, 8]]])
         >>> metric.compute()  # one and two edits, one and three tokens
         tensor(0.7500)
     """

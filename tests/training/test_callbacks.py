@@ -1,0 +1,29 @@
+"""Callbacks by themselves; what they do in a run is in tests/commands/test_train.py."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from seq2seq.errors import UserError
+from seq2seq.training.callbacks import BatchSeed, PatientStopping
+
+
+def drawn(seed, epoch, batch):
+    """Random numbers after the start of a batch."""
+    trainer = SimpleNamespace(current_epoch=epoch, num_training_batches=10, global_rank=0)
+    BatchSeed(seed).on_train_batch_start(trainer, None, None, batch)
+    return tuple(torch.rand(4).tolist())
+
+
+def test_every_seed_epoch_and_batch_has_random_numbers_of_its_own():
+    batches = [(seed, epoch, batch) for seed in (0, 1, 2) for epoch in (0, 1, 2) for batch in (0, 1, 9)]
+
+    assert len({drawn(*batch) for batch in batches}) == len(batches)
+    assert drawn(1, 2, 3) == drawn(1, 2, 3)
+
+
+@pytest.mark.parametrize("patience", [0, -1, 1.5, "five"])
+def test_a_patience_that_is_not_allowed_is_refused(patience):
+    with pytest.raises(UserError, match=rf"patience={patience} must be a whole number of at least 1"):
+        PatientStopping("val/exact_match", "max", patience)
