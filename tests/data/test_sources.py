@@ -107,9 +107,9 @@ def test_every_default_locale_has_several_ways_to_write_a_day(default_locales):
     ("settings", "change", "message"),
     [
         (DATES, {"locales": ["xx"]}, r"data\.locales: xx is no locale that Babel knows"),
-        (DATES, {"locales": 5}, r"data\.locales=5 must be a list of at least one locale"),
+        (DATES, {"locales": 5}, r"data\.locales=5 must be a list of at least one"),
         (REVERSE, {"max_letters": 200_000}, r"data\.max_letters=200000 must be .* at most 1000"),
-        (DATES, {"locales": []}, r"data\.locales=\[\] must be a list of at least one locale"),
+        (DATES, {"locales": []}, r"data\.locales=\[\] must be a list of at least one"),
         (DATES, {"last_year": 1980}, r"data\.last_year=1980 must be a whole number of at least 1990 and at most 9999"),
         (
             DATES,

@@ -18,13 +18,11 @@ from seq2seq.benchmark.roofline import roofline_seconds
 from seq2seq.benchmark.timing import TEXTBOOK, Case
 from seq2seq.data import PAD, Batch, PairsDataModule
 from seq2seq.decoding import Greedy, Search, build_search, infer
-from seq2seq.errors import UserError, check_choice, check_count, check_flag
+from seq2seq.errors import UserError, check_choice
 from seq2seq.nn import Seq2Seq
 from seq2seq.training.build import check_model
 from seq2seq.training.callbacks import BatchSeed
 from seq2seq.training.module import Seq2SeqModule
-
-PRECISIONS = ("32-true", "bf16-mixed")
 
 
 def contents(batches: Sequence[Batch]) -> dict[str, Any]:
@@ -46,14 +44,7 @@ def training_cases(settings: dict[str, Any], count: int, scratch: Path) -> list[
     Raises:
         UserError: If a setting is not allowed.
     """
-    for key in ("batch_sizes", "kinds", "cells", "precisions"):
-        if not isinstance(settings[key], list) or not settings[key]:
-            raise UserError(f"{key}={settings[key]} must be a list of at least one")
-    for precision in settings["precisions"]:
-        check_choice("precisions", precision, PRECISIONS)
-    sizes = [check_count("batch_sizes", size) for size in settings["batch_sizes"]]
-    overhead = check_flag("trainer_overhead", settings["trainer_overhead"])
-    textbook = check_flag("textbook", settings["textbook"])
+    sizes, overhead, textbook = settings["batch_sizes"], settings["trainer_overhead"], settings["textbook"]
     cases = []
     for size in sizes:
         data = PairsDataModule(settings["data"] | {"batch_size": size})
@@ -143,7 +134,7 @@ def search_cases(settings: dict[str, Any], count: int) -> list[Case]:
         UserError: If the checkpoint or a setting is not valid.
     """
     check_choice("search.kind", settings["search"].get("kind"), ["beam"])
-    size = check_count("search_batch_size", settings["search_batch_size"])
+    size = settings["search_batch_size"]
     modules = load_modules(settings["checkpoint"])
     device = torch.device("cpu")
     ensemble = make_ensemble(modules, device)

@@ -4,7 +4,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from omegaconf import DictConfig
@@ -13,12 +13,36 @@ from rich.table import Table
 
 from seq2seq.benchmark.cases import search_cases, training_cases
 from seq2seq.benchmark.timing import report, timed
-from seq2seq.errors import UserError, check_choice, check_count, check_keys
+from seq2seq.errors import UserError
 from seq2seq.runs.files import write_json
-from seq2seq.training.build import MATMUL_PRECISIONS, matmul_precision, resolve_config, silence_expected_warnings
+from seq2seq.schema import Count, check
+from seq2seq.training.build import (
+    MatmulPrecision,
+    ModelSettings,
+    matmul_precision,
+    resolve_config,
+    silence_expected_warnings,
+)
 
-KEYS = ["data", "model", "batch_sizes", "kinds", "cells", "precisions", "rounds", "batches", "checkpoint", "search",
-        "search_batch_size", "output", "trainer_overhead", "textbook", "matmul_precision"]  # fmt: skip
+
+class BenchmarkSettings:
+    """The keys of ``configs/benchmark.yaml``."""
+
+    data: Any
+    model: ModelSettings
+    search: Any
+    batch_sizes: list[Count]
+    kinds: list[str]
+    cells: list[str]
+    precisions: list[Literal["32-true", "bf16-mixed"]]
+    matmul_precision: MatmulPrecision
+    trainer_overhead: bool
+    textbook: bool
+    rounds: Count
+    batches: Count
+    checkpoint: Any
+    search_batch_size: Count
+    output: str
 
 
 def benchmark(config: DictConfig) -> dict[str, Any]:
@@ -29,9 +53,8 @@ def benchmark(config: DictConfig) -> dict[str, Any]:
     """
     silence_expected_warnings()
     settings = resolve_config(config)
-    check_keys("", settings, KEYS)
-    rounds, count = check_count("rounds", settings["rounds"]), check_count("batches", settings["batches"])
-    precision = check_choice("matmul_precision", settings["matmul_precision"], MATMUL_PRECISIONS)
+    check("", settings, BenchmarkSettings)
+    rounds, count, precision = settings["rounds"], settings["batches"], settings["matmul_precision"]
     output = Path(str(settings["output"])).expanduser()
     try:  # before any time is spent
         output.parent.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from omegaconf import DictConfig
@@ -14,8 +14,8 @@ from torchmetrics import MetricCollection
 from seq2seq.api import find_device, load_modules, make_ensemble
 from seq2seq.data import UNK, PairDataset, PairsDataModule, Split
 from seq2seq.decoding import Ensemble, Search, build_search, infer
-from seq2seq.errors import UserError, check_choice, check_keys
-from seq2seq.handoff.ablation import KEPT, STATES, AlteredBridge
+from seq2seq.errors import UserError
+from seq2seq.handoff.ablation import KEPT, AlteredBridge
 from seq2seq.nn import Seq2Seq
 from seq2seq.reporting.tables import (
     Prediction,
@@ -27,13 +27,25 @@ from seq2seq.reporting.tables import (
 )
 from seq2seq.runs.directory import refuse_used
 from seq2seq.runs.files import write_json
+from seq2seq.schema import check
 from seq2seq.training.build import build_metrics, resolve_config
 from seq2seq.training.evaluation import decoder_of, update_metrics
 from seq2seq.training.module import Seq2SeqModule
 
 log = logging.getLogger(__name__)
 
-KEYS = ["checkpoint", "data", "search", "metrics", "state", "device", "precision"]
+
+class EvaluateSettings:
+    """The keys of ``configs/evaluate.yaml``."""
+
+    checkpoint: Any
+    data: Any
+    search: Any
+    metrics: Any
+    state: Literal["kept", "zeroed", "shuffled"]
+    device: str
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"]
+
 
 OVERRIDABLE = ("test", "source_column", "target_column", "batch_size")
 """Keys of ``data`` that may be given on the command line; the checkpoint fixes the others."""
@@ -49,11 +61,10 @@ def evaluate(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()
         UserError: If the checkpoint, a file or a setting is not valid.
     """
     settings = resolve_config(config)
-    check_keys("", {"data": None} | settings, KEYS)
+    check("", {"data": None} | settings, EvaluateSettings)
     refuse_used(output_dir)
     metrics = build_metrics(config.metrics)
-    state = check_choice("state", settings["state"], STATES)
-    dtype = PRECISIONS[check_choice("precision", settings["precision"], PRECISIONS)]
+    state, dtype = settings["state"], PRECISIONS[settings["precision"]]
     device = find_device(settings["device"])
     modules = load_modules(settings["checkpoint"])
     if settings["search"].get("n_best") != 1:

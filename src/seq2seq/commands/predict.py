@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from omegaconf import DictConfig
 from rich.console import Console
@@ -17,10 +17,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from seq2seq.api import Hypothesis, Predictor, load_modules
 from seq2seq.data.lines import decode_lines, open_file
 from seq2seq.decoding import Alignment, build_search
-from seq2seq.errors import UserError, check_count, check_flag, check_keys
+from seq2seq.errors import UserError
 from seq2seq.nn.attention import NoAttention
 from seq2seq.reporting.plots import HEATMAP_LIMIT, attention_heatmap, save
 from seq2seq.runs.files import check_different, output_file
+from seq2seq.schema import Count, check
 from seq2seq.training.build import resolve_config
 
 CHUNK = 100
@@ -28,7 +29,18 @@ CHUNK = 100
 
 JSON_LINES = ".jsonl"
 
-KEYS = ["checkpoint", "input", "output", "batch_size", "device", "search", "scores", "attention"]
+
+class PredictSettings:
+    """The keys of ``configs/predict.yaml``."""
+
+    checkpoint: Any
+    input: Any
+    output: Any
+    batch_size: Count
+    device: str
+    search: Any
+    scores: bool
+    attention: Any
 
 
 def predict(config: DictConfig) -> None:
@@ -38,9 +50,8 @@ def predict(config: DictConfig) -> None:
         UserError: If the checkpoint, a file or a line is not valid.
     """
     settings = resolve_config(config)
-    check_keys("", settings, KEYS)
-    batch_size = check_count("batch_size", settings["batch_size"])
-    scores = check_flag("scores", settings["scores"])
+    check("", settings, PredictSettings)
+    batch_size, scores = settings["batch_size"], settings["scores"]
     modules = load_modules(settings["checkpoint"])
     search = build_search(settings["search"], modules[0].max_length, len(modules[0].target_tokenizer.vocabulary))
     predictor = Predictor(modules, settings["device"], search)

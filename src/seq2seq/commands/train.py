@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig
@@ -15,14 +15,16 @@ from rich.console import Console
 from seq2seq.api import Predictor
 from seq2seq.commands.evaluate import make_result
 from seq2seq.data import PairsDataModule, Split
-from seq2seq.errors import UserError, check_choice, check_count, check_flag, check_keys, check_mapping, check_number
+from seq2seq.errors import UserError, check_choice, check_count, check_mapping
 from seq2seq.reporting.plots import HEATMAP_LIMIT, attention_heatmap, learning_curves, save
 from seq2seq.reporting.tables import Prediction, Result, show_groups, show_metrics, show_predictions, write_predictions
 from seq2seq.runs.directory import CONFIG, METRICS, finished, lock_run_dir, refuse_used
 from seq2seq.runs.files import write_json
+from seq2seq.schema import Bounds, Fraction, check
 from seq2seq.training.build import (
-    MATMUL_PRECISIONS,
     TRAINER_CONTENT,
+    MatmulPrecision,
+    ModelSettings,
     build_callbacks,
     build_loggers,
     build_metrics,
@@ -40,10 +42,32 @@ from seq2seq.training.resume import check_resumable, keep_logged_rows
 
 log = logging.getLogger(__name__)
 
-KEYS = ["data", "model", "handoff", "logger", "trainer", "callbacks", "optimizer", "scheduler", "metrics", "search",
-        "seed", "resume", "fast", "skip_finished", "label_smoothing", "scheduled_sampling", "weight_averaging",
-        "matmul_precision", "monitor", "monitor_mode", "optimized_metric"]  # fmt: skip
-"""The keys of a training config. The keys of its sections are checked where they are read."""
+
+class TrainSettings:
+    """The keys of ``configs/train.yaml``. Sections that are ``Any`` are checked where they are read."""
+
+    data: Any
+    model: ModelSettings
+    optimizer: Any
+    scheduler: Any
+    search: Any
+    metrics: Any
+    callbacks: Any
+    trainer: Any
+    logger: Any
+    seed: Annotated[int, Bounds(0, 2**32 - 1)]
+    resume: str | None
+    skip_finished: bool
+    label_smoothing: Fraction
+    scheduled_sampling: Annotated[float, Bounds(0, math.nextafter(1, 2))]
+    weight_averaging: Fraction
+    fast: Any
+    matmul_precision: MatmulPrecision
+    monitor: str
+    monitor_mode: Literal["max", "min"]
+    optimized_metric: str
+    handoff: str
+
 
 HEATMAPS = 4
 """Number of test pairs whose attention is drawn."""
@@ -67,13 +91,10 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
     silence_expected_warnings()
     settings = resolve_config(config)
     check_settings(settings)
-    resume, skip = settings["resume"], settings["skip_finished"]
-    if skip and (content := finished(output_dir, settings)):
-        log.info("%s is finished already", output_dir)
+    if content := results_of_finished_run(output_dir, settings):
         return content
-    if not skip:
-        refuse_used(output_dir, resume)
     pl.seed_everything(settings["seed"], workers=True, verbose=False)
+    resume = settings["resume"]
     saved = read_checkpoint(resume, "resume") if resume else {"epoch": -1, "global_step": 0}
     data = PairsDataModule(settings["data"], seed=settings["seed"], first_epoch=saved["epoch"] + 1)
     data.setup()
@@ -85,7 +106,7 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
     callbacks = make_callbacks(config, output_dir, has_logger=bool(loggers))
     trainer = build_trainer(config.trainer, output_dir, callbacks, loggers, settings["monitor"])
 
-    with lock_run_dir(output_dir, settings, overrides, resume=resume, anew=skip):
+    with lock_run_dir(output_dir, settings, overrides, resume=resume, anew=settings["skip_finished"]):
         keep_logged_rows(loggers, output_dir, saved["global_step"])
         for logger in loggers:
             logger.log_hyperparams(settings)
@@ -104,21 +125,31 @@ def train_for_sweeper(config: DictConfig, output_dir: Path, overrides: Sequence[
     return content.get({"val": "validation"}.get(split, split), {}).get(name)
 
 
+def results_of_finished_run(output_dir: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the results of a finished run that is to be skipped; None if this run is to be trained.
+
+    Raises:
+        UserError: If the directory holds another run.
+    """
+    if not settings["skip_finished"]:
+        refuse_used(output_dir, settings["resume"])
+        return None
+    content = finished(output_dir, settings)
+    if content:
+        log.info("%s is finished already", output_dir)
+    return content
+
+
 def check_settings(settings: dict[str, Any]) -> None:
     """Raise if the config has unknown keys, lacks one, or has a value that nothing else checks.
 
     Raises:
         UserError: In any of these cases.
     """
-    check_keys("", settings, KEYS)
+    check("", settings, TrainSettings)
     check_model(settings["model"])
-    check_flag("skip_finished", settings["skip_finished"])
-    check_count("seed", settings["seed"], minimum=0, maximum=2**32 - 1)
-    check_choice("matmul_precision", settings["matmul_precision"], MATMUL_PRECISIONS)
-    check_number("weight_averaging", settings["weight_averaging"], 0, 1)
     check_mapping("metrics", settings["metrics"], "metrics by name")
     check_choice("monitor", settings["monitor"], [f"val/{name}" for name in settings["metrics"]])
-    check_choice("monitor_mode", settings["monitor_mode"], ["max", "min"])
     if settings["callbacks"] and settings["trainer"].get("limit_val_batches") == 0:
         raise UserError("trainer.limit_val_batches=0 leaves no best checkpoint; give callbacks=none, too")
     choices = [f"{split}/{name}" for split in ("val", "test") for name in settings["metrics"]]

@@ -10,8 +10,6 @@ from seq2seq.data.vocabulary import BOS, EOS, PAD
 from seq2seq.decoding.ensemble import Ensemble, EnsembleEncoded
 from seq2seq.decoding.output import SearchOutput, mask_special_tokens
 
-NORMALISATIONS = ("gnmt", "average", "none")
-
 
 class _Beams(NamedTuple):
     """The hypotheses of the W sequences that are still decoded: up to K live ones each, and the best finished ones.

@@ -2,19 +2,41 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from seq2seq.data.vocabulary import SPECIALS
-from seq2seq.decoding.beam import NORMALISATIONS, Beam
+from seq2seq.decoding.beam import Beam
 from seq2seq.decoding.greedy import Greedy
 from seq2seq.decoding.output import Search
 from seq2seq.decoding.sampling import Sampling
-from seq2seq.errors import UserError, check_choice, check_count, check_keys, check_number
+from seq2seq.errors import UserError, check_choice, check_count
+from seq2seq.schema import Bounds, Count, Natural, check
 
-KEYS = {
-    "beam": {"kind", "max_length", "n_best", "beam_size", "normalisation", "alpha"},
-    "sample": {"kind", "max_length", "n_best", "temperature", "top_k", "top_p", "seed"},
-}
+
+class BeamSettings:
+    """The keys of ``search=beam``."""
+
+    kind: str
+    max_length: Count | None
+    n_best: Count
+    beam_size: Count
+    normalisation: Literal["gnmt", "average", "none"]
+    alpha: Annotated[float, Bounds(0, 10)]
+
+
+class SampleSettings:
+    """The keys of ``search=sample``."""
+
+    kind: str
+    max_length: Count | None
+    n_best: Count
+    temperature: Annotated[float, Bounds(0.01, 100)]
+    top_k: Natural
+    top_p: Annotated[float, Bounds(0, math.nextafter(1, 2))]
+    seed: Natural
+
+
+SEARCHES = {"beam": BeamSettings, "sample": SampleSettings}
 """The keys of each kind of search (``search.kind``)."""
 
 
@@ -29,33 +51,16 @@ def build_search(settings: Mapping[str, Any], max_length: int, vocabulary_size: 
     Raises:
         UserError: If a value is not allowed.
     """
-    kind = check_choice("search.kind", settings.get("kind"), KEYS)
-    check_keys("search", settings, KEYS[kind])
-    if settings["max_length"] is not None:
-        max_length = check_count("search.max_length", settings["max_length"])
-    n_best = check_count("search.n_best", settings["n_best"])
+    kind = check_choice("search.kind", settings.get("kind"), SEARCHES)
+    check("search", settings, SEARCHES[kind])
+    options = {key: value for key, value in settings.items() if key not in ("kind", "max_length")}
+    max_length = settings["max_length"] or max_length
     if kind == "sample":
-        return _sampling(settings, max_length, n_best)
+        if options["top_p"] == 0:
+            raise UserError(f"search.top_p={options['top_p']} must be above 0")
+        return Sampling(max_length, **options)
     choices = vocabulary_size - len(SPECIALS) + 1  # all ordinary tokens, and the end
-    beam_size = check_count("search.beam_size", settings["beam_size"], maximum=choices)
-    if n_best > beam_size:
-        raise UserError(f"search.n_best={n_best} must be at most search.beam_size={beam_size}")
-    normalisation = check_choice("search.normalisation", settings["normalisation"], NORMALISATIONS)
-    alpha = check_number("search.alpha", settings["alpha"], 0, 10)
-    if beam_size == 1:
-        return Greedy(max_length)
-    return Beam(max_length, beam_size, n_best, normalisation, alpha)
-
-
-def _sampling(settings: Mapping[str, Any], max_length: int, n_best: int) -> Sampling:
-    top_p = check_number("search.top_p", settings["top_p"], 0, math.nextafter(1, 2))
-    if top_p == 0:
-        raise UserError(f"search.top_p={settings['top_p']} must be above 0")
-    return Sampling(
-        max_length,
-        n_best,
-        temperature=check_number("search.temperature", settings["temperature"], 0.01, 100),
-        top_k=check_count("search.top_k", settings["top_k"], minimum=0),
-        top_p=top_p,
-        seed=check_count("search.seed", settings["seed"], minimum=0),
-    )
+    beam_size = check_count("search.beam_size", options["beam_size"], maximum=choices)
+    if options["n_best"] > beam_size:
+        raise UserError(f"search.n_best={options['n_best']} must be at most search.beam_size={beam_size}")
+    return Greedy(max_length) if beam_size == 1 else Beam(max_length, **options)

@@ -1,6 +1,5 @@
 """The directory of a run: whether it is free, its lock, and its settings."""
 
-import fcntl
 import json
 import logging
 import os
@@ -75,6 +74,29 @@ def finished(output_dir: Path, settings: Mapping[str, Any]) -> dict[str, Any] | 
 
 
 @contextmanager
+def locked(output_dir: Path) -> Iterator[None]:
+    """Lock a directory; the lock ends with the process, however it ends. On Windows, directories are not locked.
+
+    Raises:
+        UserError: If another process has locked it.
+    """
+    if os.name == "nt":
+        yield
+        return
+    import fcntl  # not on Windows
+
+    handle = os.open(output_dir, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"hydra.run.dir={output_dir} is in use by another run; choose another directory") from None
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
 def lock_run_dir(
     output_dir: Path, settings: Mapping[str, Any], overrides: Sequence[str], *, resume: str | None, anew: bool
 ) -> Iterator[None]:
@@ -91,12 +113,7 @@ def lock_run_dir(
         UserError: If another run uses the directory; two runs may start in the same second.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
-    handle = os.open(output_dir, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends, however it ends
-        except BlockingIOError:
-            raise UserError(f"hydra.run.dir={output_dir} is in use by another run; choose another directory") from None
+    with locked(output_dir):
         if anew and resume is None and (output_dir / CONFIG).exists():
             log.warning("%s holds an unfinished run; it starts again from the beginning", output_dir)
             for name in RUN_FILES:
@@ -109,8 +126,6 @@ def lock_run_dir(
         write_yaml(output_dir / CONFIG, dict(settings))
         write_yaml(output_dir / OVERRIDES, list(overrides))
         yield
-    finally:
-        os.close(handle)
 
 
 def flatten_keys(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

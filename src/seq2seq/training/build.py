@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -19,10 +19,10 @@ from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, Ri
 from pytorch_lightning.loggers import Logger
 from torchmetrics import MetricCollection
 
-from seq2seq.errors import UserError, check_choice, check_count, check_flag, check_keys, check_mapping, check_number
+from seq2seq.errors import UserError, check_mapping
 from seq2seq.handoff.mistakes import MISTAKES, RIGHT, WrongEncoder, check_effect
 from seq2seq.nn import Seq2Seq, build_model
-from seq2seq.nn.rnn import CELLS
+from seq2seq.schema import Count, Fraction, check
 from seq2seq.training.callbacks import EpochLines
 
 log = logging.getLogger(__name__)
@@ -57,28 +57,48 @@ def build(node: DictConfig, key: str, **arguments: Any) -> Any:  # noqa: ANN401 
         raise UserError(f"{key}: {' '.join(str(reason).split())}") from error
 
 
-PART_KEYS = {"cell", "embedding_size", "hidden_size", "num_layers"}
+class PartSettings:
+    """The keys that ``model.encoder`` and ``model.decoder`` share."""
+
+    cell: Literal["gru", "lstm"]
+    embedding_size: Count
+    hidden_size: Count
+    num_layers: Count
+
+
+class EncoderSettings(PartSettings):
+    """The keys of ``model.encoder``."""
+
+    bidirectional: bool
+
+
+class DecoderSettings(PartSettings):
+    """The keys of ``model.decoder``."""
+
+    kind: str
+    input_feeding: bool
+    tied: bool
+
+
+class ModelSettings:
+    """The keys of ``model``; ``attention`` is a name, or a mapping with a name and options."""
+
+    encoder: EncoderSettings
+    decoder: DecoderSettings
+    bridge: str
+    attention: Any
+    dropout: Fraction
 
 
 def check_model(settings: Mapping[str, Any]) -> None:
-    """Check the keys and the types of the section ``model``; whether its parts fit is checked when they are built.
+    """Raise if the section ``model`` is not valid; whether its parts fit each other is checked when they are built.
 
     Raises:
         UserError: If a key is unknown or missing, or a value is not allowed.
     """
-    check_keys("model", settings, {"encoder", "decoder", "bridge", "attention", "dropout"})
-    check_keys("model.encoder", settings["encoder"], PART_KEYS | {"bidirectional"})
-    check_keys("model.decoder", settings["decoder"], PART_KEYS | {"kind", "input_feeding", "tied"})
-    for part in ("encoder", "decoder"):
-        check_choice(f"model.{part}.cell", settings[part]["cell"], CELLS)
-        for key in ("num_layers", "hidden_size", "embedding_size"):
-            check_count(f"model.{part}.{key}", settings[part][key])
-    for key in ("encoder.bidirectional", "decoder.input_feeding", "decoder.tied"):
-        part, name = key.split(".")
-        check_flag(f"model.{key}", settings[part][name])
+    check("model", settings, ModelSettings)
     if isinstance(settings["attention"], Mapping) and "name" not in settings["attention"]:
         raise UserError("model.attention.name is missing: give a name, or the name alone as model.attention")
-    check_number("model.dropout", settings["dropout"], 0, 1)
 
 
 def model_from_config(
@@ -123,7 +143,7 @@ def check_fast(fast: object) -> bool:
 
 TRAINER_CONTENT = "the arguments of Lightning's Trainer"
 
-MATMUL_PRECISIONS = ("highest", "high", "medium")
+MatmulPrecision = Literal["highest", "high", "medium"]
 """The values of ``torch.set_float32_matmul_precision``."""
 
 

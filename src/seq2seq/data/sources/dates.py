@@ -16,6 +16,7 @@ from babel.dates import DateTimePattern, get_date_format, parse_pattern
 
 from seq2seq.data.sources.source import DataSource, Pair, Split
 from seq2seq.errors import UserError, check_count
+from seq2seq.schema import Count, Natural
 
 STYLES = ("full", "long", "medium")
 """CLDR's date styles, without "short", which is all digits, often has a two-digit year, and is ambiguous."""
@@ -78,23 +79,18 @@ class Dates(DataSource):
     name: ClassVar[str] = "dates"
     group_name: ClassVar[str | None] = "locale"
 
-    train_size: int
-    val_size: int
-    test_size: int
+    train_size: Count
+    val_size: Count
+    test_size: Count
     locales: list[str]
     first_year: int
     last_year: int
-    seed: int
+    seed: Natural
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for key in ("train_size", "val_size", "test_size"):
-            check_count(f"data.{key}", getattr(self, key))
         check_count("data.first_year", self.first_year, minimum=1000)
         check_count("data.last_year", self.last_year, minimum=self.first_year, maximum=9999)
-        check_count("data.seed", self.seed, minimum=0)
-        if not isinstance(self.locales, list) or not self.locales:
-            raise UserError(f"data.locales={self.locales} must be a list of at least one locale")
         self._locales = [self._parse_locale(name) for name in self.locales]
 
     @staticmethod

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from seq2seq.data.sources.source import DataSource, Pair, Split
 from seq2seq.errors import UserError, check_count
+from seq2seq.schema import Count, Natural
 
 
 @dataclass(kw_only=True)
@@ -25,19 +26,16 @@ class Reverse(DataSource):
 
     name: ClassVar[str] = "reverse"
 
-    train_size: int
-    val_size: int
-    test_size: int
-    min_letters: int
+    train_size: Count
+    val_size: Count
+    test_size: Count
+    min_letters: Count
     max_letters: int
-    seed: int
+    seed: Natural
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for key in ("train_size", "val_size", "test_size", "min_letters"):
-            check_count(f"data.{key}", getattr(self, key))
         check_count("data.max_letters", self.max_letters, minimum=self.min_letters, maximum=1000)
-        check_count("data.seed", self.seed, minimum=0)
         wanted = self.train_size + self.val_size + self.test_size
         available = sum(26**letters for letters in range(self.min_letters, self.max_letters + 1))
         if wanted * 2 > available:

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from seq2seq.data.tokenizer import TOKENIZERS
-from seq2seq.errors import check_choice, check_count
+from seq2seq.errors import check_choice
+from seq2seq.schema import Count, Natural, check
 
 Split = Literal["train", "val", "test"]
 
@@ -49,18 +50,15 @@ class DataSource(ABC):
 
     source_tokens: str
     target_tokens: str
-    min_count: int
-    batch_size: int
-    max_epochs: int
-    num_workers: int
+    min_count: Count
+    batch_size: Count
+    max_epochs: Count
+    num_workers: Natural
 
     def __post_init__(self) -> None:
+        check("data", asdict(self), type(self))
         check_choice("data.source_tokens", self.source_tokens, TOKENIZERS)
         check_choice("data.target_tokens", self.target_tokens, TOKENIZERS)
-        check_count("data.min_count", self.min_count)
-        check_count("data.batch_size", self.batch_size)
-        check_count("data.max_epochs", self.max_epochs)
-        check_count("data.num_workers", self.num_workers, minimum=0)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the section ``data`` of a config; `build_source` builds an equal source from it."""

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from seq2seq.data.lines import read_lines
 from seq2seq.data.sources.source import DataSource, Pair, Split
-from seq2seq.errors import UserError, check_count
+from seq2seq.errors import UserError
+from seq2seq.schema import Count
 
 
 @dataclass(kw_only=True)
@@ -28,15 +29,12 @@ class TSV(DataSource):
     train: str | None
     val: str | None
     test: str | None
-    source_column: int
-    target_column: int
-    max_length: int
+    source_column: Count
+    target_column: Count
+    max_length: Count
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_count("data.source_column", self.source_column)
-        check_count("data.target_column", self.target_column)
-        check_count("data.max_length", self.max_length)
         if self.source_column == self.target_column:
             raise UserError(
                 f"data.target_column={self.target_column} must differ from data.source_column={self.source_column}"
