@@ -63,5 +63,5 @@ def test_what_does_not_fit_is_refused_by_key_and_value(change, message):
 
 
 def test_a_missing_key_is_named():
-    with pytest.raises(UserError, match="^flag is missing; the keys are anything, "):
+    with pytest.raises(UserError, match=r"^flag is missing; the keys are anything, "):
         check("", {key: value for key, value in RIGHT.items() if key != "flag"}, Outer)

@@ -49,7 +49,7 @@ def build(settings, **options):
         ({"attention": {"name": "multihead", "num_heads": 3}},
          r"model\.attention\.num_heads=3 must be a whole number that divides model\.decoder\.hidden_size=14"),
         ({"attention": {"name": "multihead", "heads": 3}},
-         r"model\.attention\.heads is unknown: multihead attention has the options num_heads"),
+         r"model\.attention\.heads is unknown: multihead attention has num_heads"),
         ({"attention": {"num_heads": 3}}, r"model\.attention\.name is missing: give a name, or the name alone as .*"),
         ({"attention": {"name": "multihead", "num_heads": 0}},
          r"model\.attention\.num_heads=0 must be a whole number .*"),

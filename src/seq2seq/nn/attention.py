@@ -215,6 +215,7 @@ def build_attention(name: str, *, query_size: int, value_size: int, **options: A
         raise ValueError(f"attention={name} must be one of {', '.join(ATTENTIONS)}")
     known = inspect.signature(ATTENTIONS[name]).parameters.keys() - {"query_size", "value_size"}
     if unknown := options.keys() - known:
-        has = f"has the options {', '.join(sorted(known))}" if known else "has no options"
-        raise ValueError(f"attention.{min(unknown)} is unknown: {name} attention {has}")
+        raise ValueError(
+            f"attention.{min(unknown)} is unknown: {name} attention has {', '.join(known) or 'no options'}"
+        )
     return ATTENTIONS[name](query_size=query_size, value_size=value_size, **options)

@@ -156,20 +156,9 @@ NO_HANDOFF = ("learned", "zeros")
 class Bridge(nn.Module):
     """Hand the encoder's final state over to a decoder of any cell, layer count and size.
 
-    ======== ======================================================== ================
-    name     decoder layer ``j`` starts from                          fits
-    ======== ======================================================== ================
-    linear   tanh of a linear map of both directions of its layer     any size
-    concat   both directions of its layer, side by side               H' = D * H
-    mean     the mean of both directions of its layer                 H' = H
-    top      tanh of one linear map of the top layer                  any size
-    learned  a learned vector                                         any size
-    zeros    zero                                                     any size
-    ======== ======================================================== ================
-
-    An LSTM's cell follows the same rule, with weights of its own. From a GRU to an LSTM, a bridge with weights makes
-    the cell from the hidden state and the others start it at zero; from an LSTM to a GRU the cell is dropped. Both are
-    logged when the bridge is built.
+    h and c each go through a map of their own: see the classes in `BRIDGES`. From a GRU to an LSTM, a bridge with
+    weights makes the cell from the hidden state and the others start it at zero; from an LSTM to a GRU the cell is
+    dropped. Both are logged when the bridge is built.
 
     Args:
         name: A key of `BRIDGES`.

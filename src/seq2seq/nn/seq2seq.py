@@ -110,11 +110,10 @@ def build_model(
     """
     built_encoder = Encoder(vocabulary_size=source_size, dropout=dropout, fast=fast, **encoder)
     options = {"name": attention} if isinstance(attention, str) else attention
-    built_attention = build_attention(
-        **options, query_size=decoder["hidden_size"], value_size=built_encoder.output_size
-    )
+    sizes = {"query_size": decoder["hidden_size"], "value_size": built_encoder.output_size}
+    built_attention = build_attention(**options, **sizes)
     built_decoder = build_decoder(
         vocabulary_size=target_size, attention=built_attention, dropout=dropout, fast=fast, **decoder
     )
-    sizes = {key: decoder[key] for key in ("num_layers", "hidden_size", "cell")}
-    return Seq2Seq(built_encoder, Bridge(bridge, encoder=built_encoder, **sizes), built_decoder)
+    state_sizes = {key: decoder[key] for key in ("num_layers", "hidden_size", "cell")}
+    return Seq2Seq(built_encoder, Bridge(bridge, encoder=built_encoder, **state_sizes), built_decoder)
