@@ -37,9 +37,7 @@ NETWORK = (
 OTHERS = {
     "data": ("tests/data",),
     "metrics": ("tests/metrics",),
-    "training": ("tests/training", "tests/commands/test_train.py"),
-    "commands": ("tests/commands",),
-    "runs": ("tests/commands/test_train.py",),
+    "training": ("tests/training",),
 }
 LIMIT = 600  # seconds for a mutant; one that takes longer is neither killed nor alive, which fails, too
 TIMED_OUT = "TIMED OUT"
@@ -53,12 +51,14 @@ class Mutant(NamedTuple):
         file: Below ``src/seq2seq``.
         old: Occurs there exactly once.
         new: Its replacement.
+        test: The test of a whole run that must notice; by default, any test of the file's package.
     """
 
     name: str
     file: str
     old: str
     new: str
+    test: str = ""
 
 
 MUTANTS = [
@@ -317,35 +317,47 @@ MUTANTS = [
            "label_smoothing=self.label_smoothing\n", "label_smoothing=0.0\n"),
     Mutant("predictions not shifted", "training/module.py",
            "mask_special_tokens(logits).argmax(-1)[:, :-1]", "mask_special_tokens(logits).argmax(-1)[:, 1:]"),
-    Mutant("metrics not reset", "training/module.py", "self.metrics.reset()", "pass"),
+    Mutant("metrics not reset", "training/module.py", "self.metrics.reset()", "pass",
+           "test_evaluating_again_gives_the_same_metrics"),
     Mutant("special tokens sampled", "training/module.py", "mask_special_tokens(logits).argmax", "logits.argmax"),
     Mutant("the learning rate stays", "training/schedule.py", "math.pi * min(1.0, progress)", "0 * progress"),
     Mutant("no warm-up", "training/schedule.py", "if step < rise:", "if False:"),
     Mutant("a constant rate without warm-up", "training/schedule.py", "min(1.0, (step + 1) / max(1, rise))", "1.0"),
-    Mutant("of equal epochs the earlier", "training/callbacks.py", "return equal or super()", "return super()"),
+    Mutant("of equal epochs the earlier", "training/callbacks.py", "return equal or super()", "return super()",
+           "test_of_equally_good_epochs_the_later_is_kept"),
     Mutant("the score forgotten at a resume", "training/callbacks.py",
-           'scores = {str(self.path): score for score in state_dict["best_k_models"].values()}', "scores = {}"),
-    Mutant("patience counts zeros", "training/callbacks.py", "self.monitor, 0)) > 0", "self.monitor, 0)) > -1"),
+           'scores = {str(self.path): score for score in state_dict["best_k_models"].values()}', "scores = {}",
+           "test_a_run_that_resumes_elsewhere_takes_its_best_checkpoint_along"),
+    Mutant("patience counts zeros", "training/callbacks.py", "self.monitor, 0)) > 0", "self.monitor, 0)) > -1",
+           "test_patience_is_counted_from_the_first_match_and_the_log_says_when_it_is_over"),
     Mutant("patience of the checkpoint", "training/callbacks.py",
-           'state_dict | {"patience": self.patience}', "state_dict"),
+           'state_dict | {"patience": self.patience}', "state_dict",
+           "test_a_resumed_run_may_be_more_patient"),
     Mutant("dropout seeded by the batch alone", "training/callbacks.py",
            "(self.seed * 1_000_003 + number)", "(number)"),
     Mutant("dropout seeded alike in every epoch", "training/callbacks.py",
            "trainer.current_epoch * int(trainer.num_training_batches) + batch_idx", "batch_idx"),
-    Mutant("the average tested is that of the end", "training/callbacks.py", "self._average_model = None", "pass"),
+    Mutant("the average tested is that of the end", "training/callbacks.py", "self._average_model = None", "pass",
+           "test_the_best_checkpoint_is_tested_as_it_was_saved"),
     Mutant("checkpoints of any format accepted", "training/checkpoints.py",
            "if found != CHECKPOINT_FORMAT:", "if False:"),
     Mutant("heads of an earlier checkpoint forgotten", "training/checkpoints.py",
            'if model["attention"] == "multihead" and num_heads is not None:', "if False:"),
-    Mutant("another model may resume", "training/resume.py", "if key.startswith(FIXED):", "if False:"),
-    Mutant("rows after the checkpoint kept", "training/resume.py", 'if int(row["step"]) < steps]', "]"),
-    Mutant("the final weights tested", "commands/train.py", "ckpt_path=checkpoint, verbose", "ckpt_path=None, verbose"),
-    Mutant("a run may be overwritten", "runs/directory.py", "if resumed_here or not any(", "if True or not any("),
+    Mutant("another model may resume", "training/resume.py", "if key.startswith(FIXED):", "if False:",
+           "test_a_run_does_not_resume_with_settings_that_must_not_change"),
+    Mutant("rows after the checkpoint kept", "training/resume.py", 'if int(row["step"]) < steps]', "]",
+           "test_what_was_logged_after_the_checkpoint_is_logged_anew"),
+    Mutant("the final weights tested", "commands/train.py", "ckpt_path=checkpoint, verbose", "ckpt_path=None, verbose",
+           "test_the_best_checkpoint_is_tested_as_it_was_saved"),
+    Mutant("a run may be overwritten", "runs/directory.py", "if resumed_here or not any(", "if True or not any(",
+           "test_a_directory_that_holds_a_run_is_refused_and_left_as_it_is"),
     Mutant("results of part of the data not labelled", "commands/train.py",
-           'if used < count else ""', 'if used < 0 else ""'),
+           'if used < count else ""', 'if used < 0 else ""',
+           "test_results_of_part_of_the_data_are_labelled"),
     Mutant("references cut to a token", "training/evaluation.py",
            "reference_ids=[[ids] for ids in batch.references()]",
-           "reference_ids=[[ids[:1]] for ids in batch.references()]"),
+           "reference_ids=[[ids[:1]] for ids in batch.references()]",
+           "test_the_results_are_those_of_the_predictions"),
 ]  # fmt: skip
 
 GALLERY = """
@@ -408,8 +420,10 @@ def first_failure(mutant: Mutant | None) -> str:
 
     To be called in a process of its own: it imports the copy of the project and changes the working directory.
     """
-    others = sorted({test for tests in OTHERS.values() for test in tests})
+    others = ["tests/commands/test_train.py", *(test for tests in OTHERS.values() for test in tests)]
     tests = ordered_tests(mutant.file) if mutant else [*NETWORK, *others]
+    if mutant and mutant.test:
+        tests = ["tests/commands/test_train.py", "-k", mutant.test]
     recorder = FirstFailure()
     with tempfile.TemporaryDirectory() as name:
         apply(mutant or Mutant("", "nn/state.py", "class RNNState(", "class RNNState("), Path(name))

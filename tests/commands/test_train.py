@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from conftest import TINY
+from torchmetrics.functional.text import word_error_rate
 
 from seq2seq.commands.evaluate import evaluate
 from seq2seq.commands.train import train, train_for_sweeper, validation_step
@@ -493,6 +494,26 @@ def test_averaged_weights_are_evaluated_and_kept(compose, tmp_path):
     )
     assert not torch.equal(weights, average)
     assert load_module(str(tmp_path / "last.ckpt")).model.decoder.output_layer.weight.equal(average)
+
+
+@pytest.mark.parametrize("averaging", ["0", "0.9"])
+def test_the_best_checkpoint_is_tested_as_it_was_saved(compose, tmp_path, exact_match, averaging):
+    exact_match[:] = [0.5, 0.4, 0.3]  # the first of three epochs is the best
+
+    content = train(compose("train", *TINY, f"weight_averaging={averaging}", "trainer.max_epochs=3"), tmp_path / "run")
+    again = evaluate(compose("evaluate", f"checkpoint={tmp_path}/run/best.ckpt"), tmp_path / "again")
+
+    assert epoch_of(tmp_path / "run" / "best.ckpt") == 0
+    assert again["test"] == pytest.approx(content["test"])
+
+
+def test_the_results_are_those_of_the_predictions(tiny_run):
+    rows = [line.split("\t") for line in (tiny_run / "predictions.tsv").read_text().splitlines()[1:]]
+    results = json.loads((tiny_run / "metrics.json").read_text())["test"]
+
+    _, predictions, references, correct, _ = zip(*rows, strict=True)
+    assert results["symbol_error_rate"] == pytest.approx(float(word_error_rate(predictions, references)))
+    assert results["exact_match"] == pytest.approx(correct.count("1") / len(correct))
 
 
 def test_a_resumed_run_goes_on_with_the_average(compose, tmp_path):

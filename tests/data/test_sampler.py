@@ -66,10 +66,26 @@ def test_source_lengths_match_where_two_target_lengths_meet():
 
 
 def test_batches_of_short_and_long_pairs_are_mixed():
-    sampler, _, targets = make_sampler()
-    longest = [int(targets[batch].max()) for batch in sampler]
+    lengths = torch.arange(200) % 50 + 1  # one pool of batches
+    longest = [int(lengths[batch].max()) for batch in BucketSampler(lengths, lengths, batch_size=7, shuffle=True)]
 
     assert longest != sorted(longest)
+
+
+def test_a_pair_meets_other_pairs_in_another_epoch():
+    sampler, *_ = make_sampler()
+    first = {frozenset(batch) for batch in sampler}
+
+    sampler.set_epoch(1)
+
+    assert len(first & {frozenset(batch) for batch in sampler}) < 0.1 * len(first)
+
+
+def test_the_second_epoch_of_a_seed_is_not_the_first_of_the_next_seed():
+    sampler, *_ = make_sampler(seed=1)
+    sampler.set_epoch(1)
+
+    assert list(sampler) != list(make_sampler(seed=2)[0])
 
 
 def test_without_shuffling_pairs_are_sorted_by_source_then_target():

@@ -7,7 +7,7 @@ from conftest import ROOT
 from seq2seq.api import load
 from seq2seq.data import PairsDataModule
 from seq2seq.errors import UserError
-from seq2seq.training.checkpoints import HYPERPARAMETERS, load_module, read_checkpoint
+from seq2seq.training.checkpoints import HYPERPARAMETERS, load_module, read_checkpoint, upgraded
 from seq2seq.training.module import Seq2SeqModule
 
 KEPT = ROOT / "tests" / "checkpoints"
@@ -137,3 +137,12 @@ def test_earlier_formats_are_refused_in_one_line(tmp_path, number):
 
     with pytest.raises(UserError, match=rf"has format {number}, and this version reads format 3 only"):
         load_module(str(tmp_path / "x.ckpt"))
+
+
+def test_the_heads_of_a_checkpoint_from_before_attention_had_options_are_kept():
+    before = {"optimizer": {"lr": 1.0}, "model": {"attention": "multihead", "num_heads": 2, "bridge": "linear"}}
+
+    now = upgraded(before)
+
+    assert now == {"model": {"attention": {"name": "multihead", "num_heads": 2}, "bridge": "linear"}}
+    assert upgraded({"model": {"attention": "general", "num_heads": 2}}) == {"model": {"attention": "general"}}

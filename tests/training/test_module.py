@@ -168,6 +168,16 @@ def test_scheduled_sampling_puts_predictions_in_the_place_of_tokens(kind):
     assert (given & ~own).any()
 
 
+def test_scheduled_sampling_takes_no_special_tokens():
+    module = make_module(scheduled_sampling=1)
+    with torch.no_grad():
+        module.model.decoder.output_layer.bias[[PAD, BOS, UNK]] = 99.0
+
+    mixed = module._scheduled_inputs(make_batch(module))
+
+    assert not torch.isin(mixed[:, 1:], torch.tensor([PAD, BOS, UNK])).any()
+
+
 def test_scheduled_sampling_of_one_leaves_no_token_but_the_begin():
     module = make_module(scheduled_sampling=1)
     batch = make_batch(module)
