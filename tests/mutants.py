@@ -304,7 +304,7 @@ MUTANTS = [
     Mutant("only the first reference counts", "metrics/tokens.py",
            "float(ids in references)", "float(ids == references[0])"),
     Mutant("the first reference instead of the closest", "metrics/tokens.py",
-           "texts[edits.index(min(edits))]", "texts[0]"),
+           "if len(references) == 1:", "if references:"),
     Mutant("ids joined without spaces", "metrics/tokens.py", '" ".join(map(str, ids))', '"".join(map(str, ids))'),
     Mutant("padding counts in the loss", "metrics/tokens.py",
            "real = labels != PAD\n        super().update(F.nll_loss",

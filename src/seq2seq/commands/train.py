@@ -111,11 +111,11 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
         for logger in loggers:
             logger.log_hyperparams(settings)
         log.info("%s", describe(module, data))
-        with checkpoints_named_on_interrupt(output_dir), matmul_precision(settings["matmul_precision"]):
+        with checkpoints_named_on_interrupt(output_dir):
             start = time.monotonic()
-            trainer.fit(module, data, ckpt_path=resume, weights_only=True)
-            seconds = time.monotonic() - start
-        return finish(output_dir, trainer, module, data, seconds)
+            with matmul_precision(settings["matmul_precision"]):
+                trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+            return finish(output_dir, trainer, module, data, seconds=time.monotonic() - start)
 
 
 def train_for_sweeper(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -> float | None:

@@ -49,15 +49,21 @@ class SymbolErrorRate(WordErrorRate):
     def update(self, predicted_ids: Sequence[list[int]], reference_ids: Sequence[Sequence[list[int]]]) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Add a batch of predictions and the references of each, as ids without begin, end and padding."""
         # The library splits words at spaces. Ids in digits contain none, so its words are our tokens.
-        for ids, references in zip(predicted_ids, reference_ids, strict=True):
-            prediction, texts = as_words(ids), [as_words(reference) for reference in references]
-            edits = [float(word_error_rate(prediction, text)) * len(text.split()) for text in texts]
-            super().update(prediction, texts[edits.index(min(edits))])
+        predictions = [as_words(ids) for ids in predicted_ids]
+        references = [[as_words(ids) for ids in several] for several in reference_ids]
+        super().update(predictions, [closest(*pair) for pair in zip(predictions, references, strict=True)])
 
 
 def as_words(ids: Sequence[int]) -> str:
     """Return ids as a text with a word for each."""
     return " ".join(map(str, ids))
+
+
+def closest(prediction: str, references: Sequence[str]) -> str:
+    """Return the reference with the fewest edits, in words."""
+    if len(references) == 1:
+        return references[0]
+    return min(references, key=lambda text: float(word_error_rate(prediction, text)) * len(text.split()))
 
 
 class TokenLoss(MeanMetric):
