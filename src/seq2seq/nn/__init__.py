@@ -1,24 +1,24 @@
-"""The network: PyTorch only, no files, no trainer, no configuration.
+"""The model, in plain PyTorch: no files, no trainer, no configuration.
 
-Start with ``seq2seq.py``; ``state.py`` knows the order of ``h_n``, ``rnn.py`` keeps padding out. ``fast/`` holds
-optional CPU kernels for the same layers and can be skipped.
+Start with ``seq2seq.py``; ``state.py`` defines the order of ``h_n``, and ``rnn.py`` keeps padding out of the
+recurrence. ``fast/`` holds optional CPU kernels for the same layers and can be skipped.
 
 Axes, in every docstring of this project:
 
 ====  ==============================================================
-B     batch: the sequences
+B     batch size: number of sequences
 S     source steps, padded to the longest sequence
-T     target steps, likewise
-V     vocabulary
-E     embedding
-H     hidden units of one direction
-D     directions: 2 for a bidirectional encoder, else 1
-L     layers
-A     attention: the size in which queries and keys are compared
-K     beam: hypotheses of one sequence
+T     target steps, padded likewise
+V     vocabulary size
+E     embedding size
+H     hidden size of one direction
+D     number of directions: 2 for a bidirectional encoder, else 1
+L     number of layers
+A     attention size: the size of queries and keys
+K     beam size: hypotheses per sequence
 ====  ==============================================================
 
-A prime marks the decoder's: its state is ``(L', 1, B, H')``. Masks are True at real tokens and False at padding.
+A prime marks the decoder's sizes: its state is ``(L', 1, B, H')``. Masks are True at real tokens and False at padding.
 """
 
 from seq2seq.nn.attention import Memory

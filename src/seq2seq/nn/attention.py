@@ -1,7 +1,7 @@
 """Attention of decoder states (queries) over the encoder's outputs (values), with padding masked out.
 
-Keys (what queries are compared with) and values (what is averaged) depend on the source alone, so both are computed
-once per batch and passed along in a `Memory`, not once per step.
+Keys (what queries are compared with) and values (what is averaged) depend only on the source, so both are computed
+once per batch, not once per step, and passed along in a `Memory`.
 """
 
 import inspect
@@ -15,8 +15,8 @@ class Memory(NamedTuple):
     """What a decoder attends to, computed once per source batch.
 
     Attributes:
-        keys: What queries are compared with, ``(B, S, A)``.
-        values: What is averaged: the encoder's outputs, ``(B, S, D * H)``, or what an attention makes of them.
+        keys: Vectors that the queries are compared with, ``(B, S, A)``.
+        values: Vectors that are averaged: the encoder's outputs, ``(B, S, D * H)``, or a projection of them.
         mask: True at real tokens, ``(B, S)``.
     """
 
@@ -25,12 +25,12 @@ class Memory(NamedTuple):
     mask: Tensor
 
     def select(self, indices: Tensor) -> Self:
-        """Return the memory of the given sequences of the batch, ``(B')``."""
+        """Return the memory of the sequences at ``indices``, in that order."""
         return self._replace(keys=self.keys[indices], values=self.values[indices], mask=self.mask[indices])
 
 
 class Attention(Protocol):
-    """What decoders need of an attention; each is built with ``query_size`` (H') and ``value_size`` (D * H).
+    """Interface of the attention classes; their constructors take ``query_size`` (H') and ``value_size`` (D * H).
 
     Attributes:
         context_size: Size of a context vector, C.
@@ -39,20 +39,20 @@ class Attention(Protocol):
     context_size: int
 
     def init_memory(self, outputs: Tensor, mask: Tensor) -> Memory:
-        """Compute, once per source batch, keys and values from the encoder's outputs, ``(B, S, D * H)``."""
+        """Compute keys and values from the encoder's outputs, ``(B, S, D * H)``; called once per source batch."""
         ...
 
     def __call__(self, queries: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
-        """Attend with queries ``(B, T, H')``: contexts ``(B, T, C)`` and weights ``(B, T, S)``, or None."""
+        """Return contexts, ``(B, T, C)``, and weights, ``(B, T, S)`` or None, for queries ``(B, T, H')``."""
         ...
 
 
 def attend(scores: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
-    """Turn scores into weights that are exactly zero at padding, and average the values with them.
+    """Normalise scores to weights that are exactly zero at padding, and average the values with them.
 
     Args:
         scores: Unnormalised, ``(B, T, S)``.
-        memory: Its mask must hold a real token in every sequence; otherwise the weights of that sequence are NaN.
+        memory: Every sequence must have at least one real token; otherwise its weights are NaN.
 
     Returns:
         The contexts, ``(B, T, D * H)``, and the weights, ``(B, T, S)``.
@@ -116,8 +116,8 @@ class DotAttention(nn.Module):
 class AdditiveAttention(nn.Module):
     """``v tanh(W query + U value)`` (Bahdanau et al. 2015, appendix A.1.2), with A = H'.
 
-    Activations in training: ``B * T * S * H'``, as every query meets every key before the sum. That is H' times as many
-    as the other attentions need; on long sequences it is what fills a GPU.
+    Activations in training: ``B * T * S * H'``, because every query is added to every key. That is H' times as many as
+    dot-product attention needs; on long sequences, they take most of a GPU's memory.
 
     Example:
         >>> attention = AdditiveAttention(query_size=7, value_size=10)
@@ -144,9 +144,9 @@ class AdditiveAttention(nn.Module):
 
 
 class MultiheadAttention(nn.Module):
-    """Scaled dot products in ``num_heads`` subspaces at once (Vaswani et al. 2017, section 3.2.2), with A = H'.
+    """Scaled dot-product attention in ``num_heads`` parallel heads (Vaswani et al. 2017, section 3.2.2), with A = H'.
 
-    The weights that are returned are the mean over heads. Activations in training: ``num_heads * B * T * S`` scores.
+    The returned weights are averaged over the heads. Activations in training: ``num_heads * B * T * S`` scores.
     """
 
     def __init__(self, *, query_size: int, value_size: int, num_heads: int = 4) -> None:
@@ -163,7 +163,7 @@ class MultiheadAttention(nn.Module):
         self.join = nn.Linear(query_size, query_size, bias=False)
 
     def init_memory(self, outputs: Tensor, mask: Tensor) -> Memory:
-        """Map the outputs to the keys and the values of all heads, each ``(B, S, H')``."""
+        """Project the outputs to the keys and the values of all heads, each ``(B, S, H')``."""
         return Memory(self.key(outputs), self.value(outputs), mask)
 
     def forward(self, queries: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
@@ -175,22 +175,22 @@ class MultiheadAttention(nn.Module):
         return self.join(contexts), weights.mean(1)
 
     def _split(self, joined: Tensor) -> Tensor:
-        """Give each head its part: ``(B, T, H')`` to ``(B, heads, T, H' / heads)``."""
+        """Split the last axis into heads: ``(B, T, H')`` to ``(B, heads, T, H' / heads)``."""
         return joined.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
 
 class NoAttention(nn.Module):
-    """Attends to nothing: the handed-over state is all that the decoder knows of the source (Cho et al. 2014)."""
+    """No attention: the decoder knows the source through its initial state only (Cho et al. 2014)."""
 
-    def __init__(self, *, query_size: int, value_size: int) -> None:  # noqa: ARG002 - built like the others
+    def __init__(self, *, query_size: int, value_size: int) -> None:  # noqa: ARG002 - the signature of all attentions
         super().__init__()
         self.context_size = 0
 
     def init_memory(self, outputs: Tensor, mask: Tensor) -> Memory:
-        """Keep nothing, ``(B, S, 0)``."""
+        """Return empty keys and values, ``(B, S, 0)``."""
         return Memory(outputs[..., :0], outputs[..., :0], mask)
 
-    def forward(self, queries: Tensor, memory: Memory) -> tuple[Tensor, None]:  # noqa: ARG002 - called like the others
+    def forward(self, queries: Tensor, memory: Memory) -> tuple[Tensor, None]:  # noqa: ARG002 - see above
         """Return empty contexts, ``(B, T, 0)``, and no weights."""
         return queries[..., :0], None
 
@@ -206,7 +206,7 @@ ATTENTIONS: dict[str, type[nn.Module]] = {
 
 
 def build_attention(name: str, *, query_size: int, value_size: int, **options: Any) -> Any:  # noqa: ANN401 - an `Attention`
-    """Build an attention by its config name; ``options`` are the arguments of its class beside the sizes.
+    """Build an attention by its config name; ``options`` are the arguments of its class other than the sizes.
 
     Raises:
         ValueError: If there is no such attention or option, or the sizes do not fit it.

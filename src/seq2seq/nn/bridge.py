@@ -1,7 +1,7 @@
 """The bridge: from the encoder's final state to the decoder's initial state, layer by layer.
 
-The tops are aligned, as the top layers are those that meet at attention and output: decoder layer ``j`` starts from
-encoder layer ``max(0, j + L - L')``::
+The top layers are aligned, because attention and the output layer read those: decoder layer ``j`` starts from encoder
+layer ``max(0, j + L - L')``::
 
     L = 3, L' = 2                      L = 1, L' = 3
 
@@ -9,7 +9,7 @@ encoder layer ``max(0, j + L - L')``::
     encoder 1 ------> decoder 0                     decoder 1
     encoder 0                          encoder 0 => decoder 0   (to all three)
 
-Both directions of a layer stand side by side in ``h[l]``; these are ``h_n[2l]`` and ``h_n[2l + 1]`` in PyTorch.
+The two directions of layer ``l`` are ``h[l, 0]`` and ``h[l, 1]``; in PyTorch, they are ``h_n[2l]`` and ``h_n[2l + 1]``.
 """
 
 import logging
@@ -26,22 +26,22 @@ log = logging.getLogger(__name__)
 
 
 def side_by_side(layer: Tensor) -> Tensor:
-    """Put a layer's directions side by side, forward first: ``(D, B, H)`` to ``(B, D * H)``."""
+    """Concatenate a layer's directions, forward first: ``(D, B, H)`` to ``(B, D * H)``."""
     return layer.transpose(0, 1).flatten(1)
 
 
 class StateMap(nn.Module):
-    """Maps one part of the state, h or c, from the encoder, ``(L, D, B, H)``, to the decoder, ``(L', 1, B, H')``.
+    """Maps h or c from the encoder's final state, ``(L, D, B, H)``, to the decoder's initial one, ``(L', 1, B, H')``.
 
     Args:
-        sources: The encoder layer that each decoder layer starts from, L' of them.
-        directions: D.
-        encoder_size: H.
-        decoder_size: H'.
+        sources: The encoder layer that each of the L' decoder layers starts from.
+        directions: Number of directions of the encoder, D.
+        encoder_size: Hidden size of the encoder, H.
+        decoder_size: Hidden size of the decoder, H'.
     """
 
     has_weights: ClassVar[bool] = False
-    """Whether it can make an LSTM's cell where the encoder has none."""
+    """Whether the map has parameters, and can therefore compute an LSTM's cell state from a GRU's hidden state."""
 
     def __init__(self, sources: Sequence[int], directions: int, encoder_size: int, decoder_size: int) -> None:
         super().__init__()
@@ -51,11 +51,11 @@ class StateMap(nn.Module):
         self.make_weights()
 
     def make_weights(self) -> None:
-        """Make the weights, if there are any."""
+        """Create the parameters, if the map has any."""
 
     @staticmethod
     def required_size(directions: int, encoder_size: int) -> int | None:  # noqa: ARG004
-        """Return the only decoder size H' that fits D directions of H units; None if any does."""
+        """Return the only decoder size H' that fits D directions of H units; None if every size fits."""
         return None
 
 
@@ -68,11 +68,11 @@ class LinearMap(StateMap):
     has_weights = True
 
     def make_weights(self) -> None:
-        """Make the weights."""
+        """Create one linear layer per decoder layer."""
         self.maps = nn.ModuleList(nn.Linear(self.input_size, self.size) for _ in self.sources)
 
     def forward(self, layers: Tensor) -> Tensor:
-        """Map each layer by its own weights."""
+        """Map each layer with its own weights."""
         mapped = [m(side_by_side(layers[s])) for s, m in zip(self.sources, self.maps, strict=True)]
         return torch.stack(mapped).tanh().unsqueeze(1)
 
@@ -83,7 +83,7 @@ class TopMap(StateMap):
     has_weights = True
 
     def make_weights(self) -> None:
-        """Make the weights."""
+        """Create the linear layer."""
         self.map = nn.Linear(self.input_size, self.size)
 
     def forward(self, layers: Tensor) -> Tensor:
@@ -92,12 +92,12 @@ class TopMap(StateMap):
 
 
 class LearnedMap(StateMap):
-    """A learned initial state, the same for every source: the decoder knows the source by attention alone."""
+    """A learned initial state, the same for every source: the decoder knows the source through attention only."""
 
     has_weights = True
 
     def make_weights(self) -> None:
-        """Make the weights."""
+        """Create the initial state."""
         self.start = nn.Parameter(torch.zeros(len(self.sources), 1, 1, self.size))
 
     def forward(self, layers: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ class LearnedMap(StateMap):
 
 
 class ConcatMap(StateMap):
-    """Both directions of a layer, side by side: H' = D * H."""
+    """Both directions of a layer, concatenated: H' = D * H."""
 
     @staticmethod
     def required_size(directions: int, encoder_size: int) -> int:
@@ -114,7 +114,7 @@ class ConcatMap(StateMap):
         return directions * encoder_size
 
     def forward(self, layers: Tensor) -> Tensor:
-        """Join the directions of each layer."""
+        """Concatenate the directions of each layer."""
         return torch.stack([side_by_side(layers[s]) for s in self.sources]).unsqueeze(1)
 
 
@@ -132,7 +132,7 @@ class MeanMap(StateMap):
 
 
 class ZeroMap(StateMap):
-    """Zero: nothing is handed over."""
+    """All zeros: nothing is handed over."""
 
     def forward(self, layers: Tensor) -> Tensor:
         """Return zeros for each sequence."""
@@ -150,22 +150,22 @@ BRIDGES: dict[str, type[StateMap]] = {
 """Registry of bridges: config name to class."""
 
 NO_HANDOFF = ("learned", "zeros")
-"""Bridges that hand nothing of the source over."""
+"""Bridges that hand over nothing about the source."""
 
 
 class Bridge(nn.Module):
     """Hand the encoder's final state over to a decoder of any cell, layer count and size.
 
-    h and c each go through a map of their own: see the classes in `BRIDGES`. From a GRU to an LSTM, a bridge with
-    weights makes the cell from the hidden state and the others start it at zero; from an LSTM to a GRU the cell is
-    dropped. Both are logged when the bridge is built.
+    h and c have a map each: see the classes in `BRIDGES`. From a GRU to an LSTM, a bridge with weights computes the
+    cell state from the hidden state, and any other starts it at zero; from an LSTM to a GRU, the cell state is dropped.
+    Both are logged when the bridge is built.
 
     Args:
         name: A key of `BRIDGES`.
-        encoder: The network whose state is handed over.
-        num_layers: Of the decoder, L'.
-        hidden_size: Of the decoder, H'.
-        cell: Of the decoder, ``gru`` or ``lstm``.
+        encoder: The encoder whose state is handed over.
+        num_layers: Number of decoder layers, L'.
+        hidden_size: Hidden size of the decoder, H'.
+        cell: Cell of the decoder, ``gru`` or ``lstm``.
 
     Raises:
         ValueError: If there is no bridge of that name, or the sizes do not fit it.
@@ -198,7 +198,7 @@ class Bridge(nn.Module):
             log.info("bridge=%s: a GRU decoder has no cell, so the LSTM encoder's is dropped", name)
 
     def forward(self, state: RNNState) -> RNNState:
-        """Return the decoder's initial state, ``(L', 1, B, H')``, for the encoder's final one, ``(L, D, B, H)``."""
+        """Return the decoder's initial state, ``(L', 1, B, H')``, given the encoder's final one, ``(L, D, B, H)``."""
         h = self.hidden(state.h)
         if not self.makes_cell:
             return RNNState(h)

@@ -28,16 +28,16 @@ class EncoderOutput(NamedTuple):
 class Encoder(nn.Module):
     """A GRU or LSTM over the embedded source (Cho et al. 2014; bidirectional as in Bahdanau et al. 2015, section 3.2).
 
-    Padding never enters the recurrence, so a sequence alone gives the same result as in any batch, at any place.
+    Padding never enters the recurrence, so a sequence gives the same result alone and at any position in any batch.
 
     Args:
         vocabulary_size: Number of source symbols, V.
-        embedding_size: E.
-        hidden_size: Units of one direction, H.
-        num_layers: L.
+        embedding_size: Embedding size, E.
+        hidden_size: Hidden size of one direction, H.
+        num_layers: Number of layers, L.
         cell: ``gru`` or ``lstm``.
-        bidirectional: Whether a second direction reads the source from its end.
-        dropout: Probability of dropping a unit of the embedding and between layers.
+        bidirectional: Whether a second direction reads the source backward.
+        dropout: Dropout probability after the embedding and between layers.
         fast: Whether training on a CPU may use `seq2seq.nn.fast`.
 
     Example:

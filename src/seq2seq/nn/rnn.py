@@ -1,7 +1,7 @@
 """Recurrent layers over padded batches.
 
-This is the only place where a padded batch is packed, which keeps padding out of the recurrence, and the only one that
-chooses between PyTorch's layers and those of `seq2seq.nn.fast`, which compute the same with the same parameters.
+Only this module packs padded batches, which keeps padding out of the recurrence, and only this module chooses between
+PyTorch's layers and those of `seq2seq.nn.fast`, which compute the same results from the same parameters.
 """
 
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ def make_rnn(
     dropout: float = 0.0,
     fast: bool = False,
 ) -> nn.GRU | nn.LSTM:
-    """Make an ``nn.GRU`` or ``nn.LSTM`` with ``batch_first``, of the layers of `seq2seq.nn.fast` if ``fast``.
+    """Make an ``nn.GRU`` or ``nn.LSTM`` with ``batch_first``; if ``fast``, the subclass in `seq2seq.nn.fast`.
 
     Raises:
         ValueError: If ``cell`` is neither ``gru`` nor ``lstm``.
@@ -53,17 +53,17 @@ def run_rnn(
     """Run a recurrent network over a right-padded batch.
 
     Args:
-        rnn: Of any number of layers and directions, with ``batch_first``.
+        rnn: Network with any number of layers and directions, and with ``batch_first``.
         inputs: One vector per step, ``(B, T, E)``.
-        lengths: Number of real steps of each sequence, on the CPU, in any order, ``(B,)``; None if all are real.
-        state: Before the first step; zero by default, ``(L, D, B, H)``.
+        lengths: Number of real steps of each sequence, on the CPU, in any order, ``(B,)``; None without padding.
+        state: Initial state; zero by default, ``(L, D, B, H)``.
 
     Returns:
         The top layer's outputs, zero at padding, ``(B, T, D * H)``, and the state after each sequence's own last step,
         ``(L, D, B, H)``.
 
     Raises:
-        ValueError: If the state has another shape.
+        ValueError: If the state has a different shape.
     """
     directions = 1 + rnn.bidirectional
     expected = (rnn.num_layers, directions, inputs.size(0), rnn.hidden_size)

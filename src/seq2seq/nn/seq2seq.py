@@ -1,10 +1,10 @@
-"""Encoder, bridge and decoder joined.
+"""The complete model: encoder, bridge and decoder.
 
 ::
 
-source -> Encoder -+- outputs ---------> attention -+
-                   |                                v
-                   +- h_n, c_n -> Bridge -> Decoder -> logits
+    source -> Encoder -+- outputs ---------> attention -+
+                       |                                v
+                       +- h_n, c_n -> Bridge -> Decoder -> logits
 """
 
 from collections.abc import Mapping
@@ -24,14 +24,14 @@ class Encoded(NamedTuple):
 
     Attributes:
         memory: What the decoder attends to.
-        state: The decoder's, before the next token.
+        state: The decoder's state before the next token.
     """
 
     memory: Memory
     state: Any
 
     def select(self, indices: Tensor) -> Self:
-        """Return the given sequences of the batch, ``(B')``."""
+        """Return the sequences at ``indices``, in that order."""
         return self._replace(memory=self.memory.select(indices), state=self.state.select(indices))
 
 
@@ -41,7 +41,7 @@ class Seq2Seq(nn.Module):
     Args:
         encoder: An `Encoder`, or a module that is called like one.
         bridge: A `Bridge`, or a module that is called like one.
-        decoder: It starts from the bridge's result and attends to the encoder's outputs.
+        decoder: A decoder, which starts from the bridge's result and attends to the encoder's outputs.
 
     Example:
         >>> import torch
@@ -77,7 +77,7 @@ class Seq2Seq(nn.Module):
         return Encoded(self.decoder.init_memory(encoded), self.decoder.init_state(initial))
 
     def step(self, tokens: Tensor, encoded: Encoded) -> tuple[Tensor, Encoded]:
-        """Read one token of each sequence, ``(B,)``: logits of the next, ``(B, V)``, and the new state."""
+        """Read one token per sequence, ``(B,)``; return the next token's logits, ``(B, V)``, and the new state."""
         output = self.decoder(tokens.unsqueeze(1), encoded.memory, encoded.state)
         return output.logits.squeeze(1), encoded._replace(state=output.state)
 
@@ -98,15 +98,15 @@ def build_model(
     Args:
         source_size: Number of source symbols.
         target_size: Number of target symbols.
-        encoder: The other arguments of `Encoder`.
-        decoder: The other arguments of `build_decoder`.
-        bridge: Name of a `Bridge`.
+        encoder: The remaining arguments of `Encoder`.
+        decoder: The remaining arguments of `build_decoder`.
+        bridge: A key of `seq2seq.nn.bridge.BRIDGES`.
         attention: A key of `seq2seq.nn.attention.ATTENTIONS`, or a mapping with the key as ``name`` and options.
-        dropout: Of encoder and decoder.
+        dropout: Dropout probability of encoder and decoder.
         fast: Whether training on a CPU may use `seq2seq.nn.fast`.
 
     Raises:
-        ValueError: If a value is not allowed, or the parts do not fit each other.
+        ValueError: If a value is not allowed, or the parts do not fit together.
     """
     built_encoder = Encoder(vocabulary_size=source_size, dropout=dropout, fast=fast, **encoder)
     options = {"name": attention} if isinstance(attention, str) else attention

@@ -1,6 +1,6 @@
 """The final state of a recurrent network, by layer and direction.
 
-This is the one place that knows how PyTorch flattens layers and directions into the first axis of ``h_n``::
+Only this module depends on how PyTorch flattens layers and directions into the first axis of ``h_n``::
 
     h_n[0]  layer 0 forward         h[0, 0]
     h_n[1]  layer 0 backward        h[0, 1]
@@ -9,7 +9,7 @@ This is the one place that knows how PyTorch flattens layers and directions into
     ...
 
 The layer is the outer index and the direction the inner one, so ``h_n[:num_layers]`` is *not* the forward direction,
-and not the lower layers either. Everything outside this file sees four axes and cannot misread the flattened one.
+and not the lower layers either. All other modules see four axes and cannot misread the flattened one.
 """
 
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ class RNNState(NamedTuple):
 
     @classmethod
     def from_torch(cls, final: Tensor | tuple[Tensor, Tensor], directions: int) -> Self:
-        """Read what ``nn.GRU`` or ``nn.LSTM`` returns beside its output.
+        """Convert the final state that ``nn.GRU`` or ``nn.LSTM`` returns.
 
         Args:
             final: ``h_n`` of a GRU or ``(h_n, c_n)`` of an LSTM, each ``(L * D, B, H)``.
@@ -57,7 +57,7 @@ class RNNState(NamedTuple):
         return cls(*(part.unflatten(0, (rows // directions, directions)) for part in parts))
 
     def to_torch(self) -> Tensor | tuple[Tensor, Tensor]:
-        """Return the state as ``nn.GRU`` (``h_0``) or ``nn.LSTM`` (``(h_0, c_0)``) takes it, ``(L * D, B, H)``."""
+        """Return the initial state of ``nn.GRU``, ``h_0``, or ``nn.LSTM``, ``(h_0, c_0)``; each ``(L * D, B, H)``."""
         h = self.h.flatten(0, 1).contiguous()
         return h if self.c is None else (h, self.c.flatten(0, 1).contiguous())
 
@@ -68,12 +68,12 @@ class RNNState(NamedTuple):
 
     @classmethod
     def stack(cls, layers: Sequence["RNNState"]) -> Self:
-        """Join the states of layers, ``(1, D, B, H)`` each, from the bottom to the top."""
+        """Concatenate the states of layers, ``(1, D, B, H)`` each, from the bottom to the top."""
         cells = [layer.c for layer in layers if layer.c is not None]
         return cls(torch.cat([layer.h for layer in layers]), torch.cat(cells) if cells else None)
 
     def select(self, indices: Tensor) -> Self:
-        """Return the state of the given sequences of the batch, in any order and number, ``(B')``."""
+        """Return the state of the sequences at ``indices``, in that order; an index may occur more than once."""
         c = None if self.c is None else self.c.index_select(2, indices)
         return self._replace(h=self.h.index_select(2, indices), c=c)
 

@@ -1,4 +1,4 @@
-"""Decoders: all are called alike, and differ in where the context enters."""
+"""Decoders: all have the same interface, and differ in where the context vector enters."""
 
 from typing import Any
 
@@ -17,11 +17,11 @@ def build_decoder(*, kind: str, input_feeding: bool = False, num_layers: int, **
     Args:
         kind: A key of `DECODERS`.
         input_feeding: For ``luong`` only: whether to build an `InputFeedingDecoder`.
-        num_layers: L'.
-        **arguments: The other arguments of `Decoder`.
+        num_layers: Number of layers, L'.
+        **arguments: The remaining arguments of `Decoder`.
 
     Raises:
-        ValueError: If there is no such decoder, or the values do not fit each other.
+        ValueError: If there is no such decoder, or the values do not fit together.
     """
     if kind not in DECODERS:
         raise ValueError(f"decoder.kind={kind} must be one of {', '.join(DECODERS)}")

@@ -1,4 +1,4 @@
-"""Attention first: the state before a step queries, and the step reads the context."""
+"""Attention before recurrence: the previous state is the query, and the recurrent step reads the context."""
 
 import torch
 from torch import Tensor
@@ -9,10 +9,10 @@ from seq2seq.nn.state import RNNState
 
 
 class BahdanauDecoder(Decoder):
-    """The top layer's previous state queries attention, and the context enters the bottom layer.
+    """The top layer's previous state is the attention query, and the context enters the bottom layer.
 
-    Bahdanau et al. 2015, section 3.1 and appendix A.2.2; there, the decoder has one layer and predicts by a maxout
-    layer. Each step waits for the last one: a loop over time.
+    Bahdanau et al. 2015, section 3.1 and appendix A.2.2; there, the decoder has one layer and predicts with a maxout
+    layer. Each step depends on the previous one, so the decoder loops over time.
     """
 
     @staticmethod

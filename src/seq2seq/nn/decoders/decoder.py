@@ -1,7 +1,7 @@
-"""What all decoders share, and the contract that they keep.
+"""The base class of all decoders, and the contract that they follow.
 
-The contract: any number of tokens in one call gives the same result as the same tokens in several calls, so teacher
-forcing and decoding step by step are the same code.
+The contract: reading tokens in one call gives the same result as reading them in several calls, so teacher forcing and
+step-by-step decoding run the same code.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ class DecoderOutput(NamedTuple):
 
     Attributes:
         logits: Unnormalised log-probabilities of the token after each target token, ``(B, T, V)``.
-        state: After the last token; only the decoder itself reads it. It has a method ``select``, like `RNNState`.
+        state: State after the last token. It is private to the decoder, except for ``select``, as in `RNNState`.
         weights: Attention over the source, ``(B, T, S)``; None without attention.
     """
 
@@ -33,19 +33,19 @@ class DecoderOutput(NamedTuple):
 class Decoder(nn.Module):
     """A recurrent decoder with attention.
 
-    All kinds predict from the attentional state ``tanh(W [context; output])`` (Luong et al. 2015, equation 5), where
+    All decoders predict from the attentional state ``tanh(W [context; output])`` (Luong et al. 2015, equation 5), where
     ``output`` is that of the top layer.
 
     Args:
         vocabulary_size: Number of target symbols, V.
-        embedding_size: E.
-        hidden_size: H'.
-        num_layers: L'.
+        embedding_size: Embedding size, E.
+        hidden_size: Hidden size, H'.
+        num_layers: Number of layers, L'.
         cell: ``gru`` or ``lstm``.
-        attention: Over the encoder's outputs.
-        dropout: Probability of dropping a unit of the embedding, between layers and before the output layer.
-        tied: Whether the output layer uses the embeddings as its weights (Press and Wolf 2017). The attentional state
-            then has their size, E instead of H'.
+        attention: Attention over the encoder's outputs.
+        dropout: Dropout probability after the embedding, between layers and before the output layer.
+        tied: Whether the output layer shares its weights with the embedding (Press and Wolf 2017). The attentional
+            state then has size E instead of H'.
         fast: Whether training on a CPU may use `seq2seq.nn.fast`.
     """
 
@@ -80,11 +80,11 @@ class Decoder(nn.Module):
 
     @staticmethod
     def context_sizes(num_layers: int, context_size: int, attentional_size: int) -> list[int]:
-        """Return how many units each layer, from the bottom up, reads beside the embedding or the layer below."""
+        """Return, for each layer from the bottom up, the size of what it reads beside the usual layer input."""
         raise NotImplementedError
 
     def init_memory(self, encoded: EncoderOutput) -> Memory:
-        """Compute, once per source batch, what attention needs of it."""
+        """Compute the keys and values for attention; called once per source batch."""
         return self.attention.init_memory(encoded.outputs, encoded.mask)
 
     def init_state(self, state: RNNState) -> Any:  # noqa: ANN401 - see `DecoderOutput`
@@ -96,8 +96,8 @@ class Decoder(nn.Module):
 
         Args:
             targets: Token ids, ``(B, T)``; with K hypotheses for each sequence of the memory, ``(B * K, T)``.
-            memory: Of the source batch, from `init_memory`.
-            state: From `init_state` at first, then from the last call.
+            memory: Memory of the source batch, from `init_memory`.
+            state: State from `init_state` in the first call, then from the previous call.
         """
         raise NotImplementedError
 
@@ -106,12 +106,12 @@ class Decoder(nn.Module):
         return self.dropout(self.embedding(targets))
 
     def run_layer(self, number: int, inputs: Tensor, state: RNNState) -> tuple[Tensor, RNNState]:
-        """Run one layer over all T steps: its outputs, ``(B, T, H')``, and its state, ``(1, 1, B, H')``."""
+        """Run one layer over all T steps; return its outputs, ``(B, T, H')``, and its state, ``(1, 1, B, H')``."""
         layer: Any = self.layers[number]
         return run_rnn(layer, self.dropout(inputs) if number > 0 else inputs, state=state)
 
     def run_layers(self, inputs: Tensor, states: Sequence[RNNState]) -> tuple[Tensor, list[RNNState]]:
-        """Run all layers over all T steps: the top outputs, ``(B, T, H')``, and the state of each layer."""
+        """Run all layers over all T steps; return the top outputs, ``(B, T, H')``, and the state of each layer."""
         after = []
         for number, state in enumerate(states):
             inputs, state_after = self.run_layer(number, inputs, state)
@@ -119,17 +119,17 @@ class Decoder(nn.Module):
         return inputs, after
 
     def attend(self, queries: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
-        """Attend with the outputs of a layer: contexts ``(B, T, C)`` and weights ``(B, T, S)``.
+        """Attend with the outputs of a layer; return contexts, ``(B, T, C)``, and weights, ``(B, T, S)``.
 
-        In a beam search, the K hypotheses of a sequence share its memory: their queries, ``(B * K, T, H')``, are
-        attended with as ``(B, K * T, H')``.
+        In beam search, the K hypotheses of a sequence share its memory: their queries, ``(B * K, T, H')``, are
+        reshaped to ``(B, K * T, H')``.
         """
         batch, steps = queries.shape[:2]
         contexts, weights = self.attention(queries.reshape(memory.mask.size(0), -1, queries.size(-1)), memory)
         return contexts.reshape(batch, steps, -1), None if weights is None else weights.reshape(batch, steps, -1)
 
     def attentional_state(self, contexts: Tensor, outputs: Tensor) -> Tensor:
-        """Join contexts and outputs of the top layer, ``(B, T, H')``, or ``(B, T, E)`` with tied embeddings."""
+        """Combine contexts and top-layer outputs, to ``(B, T, H')``, or ``(B, T, E)`` with tied embeddings."""
         return self.attentional_layer(torch.cat([contexts, outputs], dim=-1)).tanh()
 
     def predict(self, attentional_state: Tensor) -> Tensor:
@@ -138,6 +138,6 @@ class Decoder(nn.Module):
 
 
 def join_steps(weights: list[Tensor | None]) -> Tensor | None:
-    """Join the attention weights of all steps, ``(B, 1, S)`` each, to ``(B, T, S)``; None without attention."""
+    """Concatenate the attention weights of all steps, ``(B, 1, S)`` each, to ``(B, T, S)``; None without attention."""
     steps = [step for step in weights if step is not None]
     return torch.cat(steps, dim=1) if steps else None

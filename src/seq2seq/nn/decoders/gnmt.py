@@ -9,11 +9,11 @@ from seq2seq.nn.state import RNNState
 
 
 class GNMTDecoder(Decoder):
-    """The bottom layer's output queries attention, and the context feeds all layers above (Wu et al. 2016, section 3).
+    """The bottom layer's output is the query, and the context feeds all layers above (Wu et al. 2016, section 3).
 
-    As with input feeding, the upper layers know where the decoder attends, and still no step waits for the one before:
-    each layer runs over all steps in one call. Unlike in the paper, the bottom layer does not read the previous context
-    (that would need a loop over time), and there are no residual connections.
+    As with input feeding, the upper layers know where the decoder attends, but there is no loop over time: each layer
+    runs over all steps in one call. Unlike in the paper, the bottom layer does not read the previous context (that
+    would need a loop over time), and there are no residual connections.
     """
 
     @staticmethod

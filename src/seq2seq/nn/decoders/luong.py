@@ -1,4 +1,4 @@
-"""Recurrence first, attention after; with input feeding, the result enters the next step."""
+"""Recurrence before attention; with input feeding, the attentional state enters the next step."""
 
 from typing import NamedTuple, Self
 
@@ -11,10 +11,10 @@ from seq2seq.nn.state import RNNState
 
 
 class LuongDecoder(Decoder):
-    """Recurrence first, attention after (Luong et al. 2015, section 3.1, global attention).
+    """Recurrence before attention (Luong et al. 2015, section 3.1, global attention).
 
-    The recurrent layers read the target alone, starting from the handed-over state; their outputs then attend. The
-    recurrence does not wait for attention, so each layer runs over all steps in one call.
+    The recurrent layers read only the target, starting from the handed-over state; the top layer's outputs are the
+    attention queries. The recurrence does not depend on attention, so each layer runs over all steps in one call.
 
     Example:
         >>> from seq2seq.nn.attention import GeneralAttention
@@ -44,15 +44,15 @@ class InputFeedingState(NamedTuple):
     """The state of an `InputFeedingDecoder`.
 
     Attributes:
-        rnn: Of the layers, ``(L', 1, B, H')``.
-        prev_attentional_state: Of the last step; zero before the first, ``(B, 1, H')``, or ``(B, 1, E)`` if tied.
+        rnn: State of the recurrent layers, ``(L', 1, B, H')``.
+        prev_attentional_state: That of the previous step, zero at first, ``(B, 1, H')``, or ``(B, 1, E)`` if tied.
     """
 
     rnn: RNNState
     prev_attentional_state: Tensor
 
     def select(self, indices: Tensor) -> Self:
-        """Return the state of the given sequences of the batch, ``(B')``."""
+        """Return the state of the sequences at ``indices``, in that order."""
         return type(self)(self.rnn.select(indices), self.prev_attentional_state[indices])
 
 
@@ -60,7 +60,7 @@ class InputFeedingDecoder(Decoder):
     """`LuongDecoder` with input feeding (Luong et al. 2015, section 3.3).
 
     The bottom layer also reads the previous attentional state, so the decoder knows where it attended before. Each
-    step waits for the last one: a loop over time.
+    step depends on the previous one, so the decoder loops over time.
     """
 
     @staticmethod
@@ -69,7 +69,7 @@ class InputFeedingDecoder(Decoder):
         return [attentional_size] + [0] * (num_layers - 1)
 
     def init_state(self, state: RNNState) -> InputFeedingState:
-        """Return the handed-over state and, as nothing was predicted yet, zeros."""
+        """Return the handed-over state and a zero attentional state."""
         return InputFeedingState(state, state.h.new_zeros(state.h.size(2), 1, self.attentional_layer.out_features))
 
     def forward(self, targets: Tensor, memory: Memory, state: InputFeedingState) -> DecoderOutput:

@@ -1,6 +1,6 @@
 """Faster layers for training on a CPU: the same results and parameters as PyTorch's, from hand-written kernels.
 
-Nothing outside `seq2seq.nn.rnn` uses this package; ``fast=false`` does without it.
+Only `seq2seq.nn.rnn` uses this package; ``fast=false`` disables it.
 """
 
 from torch import nn

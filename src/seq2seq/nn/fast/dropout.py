@@ -11,8 +11,8 @@ CHANCES = 2**16
 class Dropout(nn.Dropout):
     """``nn.Dropout`` (Srivastava et al. 2014), several times as fast on a CPU.
 
-    PyTorch draws one random number for every unit. Here one of 64 bits serves four units, so the probability is rounded
-    to a multiple of 1 / 65536. Kept units are scaled by the rounded probability, so their mean is exact.
+    PyTorch draws one random number per unit. Here, one 64-bit number serves four units, so the probability is rounded
+    to a multiple of 1 / 65536. Kept units are scaled according to the rounded probability, so their mean is exact.
 
     Example:
         >>> layer = Dropout(0.5)
@@ -23,7 +23,7 @@ class Dropout(nn.Dropout):
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - named by PyTorch
-        """Drop units in training, of a tensor of any shape."""
+        """Drop units of a tensor of any shape, in training only."""
         return dropout(input, self.p, self.training)
 
 

@@ -1,14 +1,14 @@
-"""One direction of one recurrent layer over all its steps, forward and backward by hand, for the CPU.
+"""One direction of one recurrent layer over all its steps, with hand-written forward and backward passes for the CPU.
 
-PyTorch records every small operation of every step and undoes them one by one, which takes longer than the matrix
-multiplications if sequences differ in length. Here everything that does not wait for the previous step is done for all
-steps at once: the input's part of the gates, the local gradients of the gates, and the gradients of all weights. What
-is left of a step is one matrix multiplication and a few passes over its gates. Matrices are multiplied in the precision
-of the weights, and everything else is in that of the state.
+Autograd records every small operation of every step and differentiates them one by one, which takes longer than the
+matrix multiplications if sequences differ in length. Here, everything that does not depend on the previous step is
+computed for all steps at once: the input's contribution to the gates, the local gradients of the gates, and the
+gradients of all weights. Each step is left with one matrix multiplication and a few element-wise operations. Matrices
+are multiplied in the precision of the weights, and everything else is computed in that of the state.
 
-Tokens are in the order of a ``PackedSequence``: the first of every sequence, then the second of every sequence that has
-one, and so on, the longest sequence first; N in all. ``batch_sizes`` says how many sequences have a first token, a
-second, ... The equations and the order of the gates are those of ``nn.GRU`` and ``nn.LSTM``.
+The N tokens are in the order of a ``PackedSequence``: the first of every sequence, then the second of every sequence
+that has one, and so on, the longest sequence first. ``batch_sizes`` holds the number of sequences that have a first
+token, a second, ... The equations and the order of the gates are those of ``nn.GRU`` and ``nn.LSTM``.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 class GRULayer(Function):
     """``h' = n + z (h - n)`` with ``n = tanh(W_n x + r (U_n h))`` and gates ``r, z = sigmoid(W x + U h)``.
 
-    Every product has a bias. Cho et al. 2014, but ``r`` is applied where PyTorch and cuDNN apply it.
+    Every matrix product has a bias. Cho et al. 2014, but ``r`` scales ``U_n h`` and not ``h``, as in PyTorch and cuDNN.
     """
 
     @staticmethod
@@ -40,21 +40,21 @@ class GRULayer(Function):
         """Run over all steps.
 
         Args:
-            ctx: Keeps what `backward` needs.
-            inputs: All tokens, ``(N, E)``.
-            state: Before the first step, ``(B, H)``.
+            ctx: Stores the tensors that `backward` needs.
+            inputs: Input vectors of all tokens, ``(N, E)``.
+            state: State before the first step, ``(B, H)``.
             w: Weights of r, z and n for the input, ``(3 * H, E)``.
             u: Weights of r, z and n for the state, ``(3 * H, H)``.
-            w_bias: Beside ``w``, ``(3 * H)``.
-            u_bias: Beside ``u``, ``(3 * H)``.
-            batch_sizes: Sequences at each step.
+            w_bias: Bias that belongs to ``w``, ``(3 * H)``.
+            u_bias: Bias that belongs to ``u``, ``(3 * H)``.
+            batch_sizes: Number of sequences at each step.
 
         Returns:
             The state after every token, ``(N, H)``, and after the last token of each sequence, ``(B, H)``.
         """
         size = state.size(1)
         both = 2 * size
-        gates = state.new_empty(len(inputs), 3 * size)  # r, z and U_n h; each step adds the state's part
+        gates = state.new_empty(len(inputs), 3 * size)  # r, z and U_n h; each step adds the state's share
         add_matmul(gates[:, :both].copy_(w_bias[:both] + u_bias[:both]), inputs, w[:both].t())
         gates[:, both:] = u_bias[both:]
         n = add_matmul(w_bias[both:].repeat(len(inputs), 1), inputs, w[both:].t())
@@ -80,9 +80,9 @@ class GRULayer(Function):
         inputs, state, w, u, gates, n, outputs = ctx.saved_tensors
         batch_sizes, (r, z, u_h) = ctx.batch_sizes, gates.chunk(3, 1)
         before = states_before(outputs, state, batch_sizes)
-        # The gradient of the state after each token; the loop below adds what comes from later steps.
+        # The gradient of the state after each token; the loop below adds the gradients from later steps.
         d_h = add_final(d_outputs.clone(memory_format=torch.contiguous_format), d_final, batch_sizes)
-        # The derivatives of the state after a token by the inputs of its gates, with u_h in the place of n.
+        # The derivatives of the state after a token with respect to its gates before activation, with u_h instead of n.
         local_grads, keep = torch.empty_like(gates), 1 - z
         grad_r, grad_z, grad_u_h = local_grads.chunk(3, 1)
         grad_n = keep.addcmul(keep * n, n, value=-1)
@@ -99,7 +99,7 @@ class GRULayer(Function):
             d_by_gate_t.mul_(d_per_gate_t)
             add_matmul(d_before[step][: batch_sizes[step]].addcmul_(d_h_t, z_t), d_gates_t, u)
         d_u, d_u_bias = local_grads.to(u.dtype).t() @ before.to(u.dtype), local_grads.sum(0)
-        torch.mul(grad_n, d_h, out=grad_u_h)  # from here on that of n, as the input's part is not scaled by r
+        torch.mul(grad_n, d_h, out=grad_u_h)  # from here on that of n: r does not scale the inputs
         d_input_gates = local_grads.to(w.dtype)
         return d_input_gates @ w, d_state, d_input_gates.t() @ inputs, d_u, local_grads.sum(0), d_u_bias, None
 
@@ -107,7 +107,7 @@ class GRULayer(Function):
 class LSTMLayer(Function):
     """``c' = f c + i g`` and ``h' = o tanh(c')`` with ``g = tanh(W_g x + U_g h)`` and ``i, f, o = sigmoid(W x + U h)``.
 
-    Every product has a bias. Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000.
+    Every matrix product has a bias. Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000.
     """
 
     @staticmethod
@@ -125,15 +125,15 @@ class LSTMLayer(Function):
         """Run over all steps.
 
         Args:
-            ctx: Keeps what `backward` needs.
-            inputs: All tokens, ``(N, E)``.
+            ctx: Stores the tensors that `backward` needs.
+            inputs: Input vectors of all tokens, ``(N, E)``.
             state: h before the first step, ``(B, H)``.
             cell: c before the first step, ``(B, H)``.
             w: Weights of i, f, g and o for the input, ``(4 * H, E)``.
             u: Weights of i, f, g and o for the state, ``(4 * H, H)``.
-            w_bias: Beside ``w``, ``(4 * H)``.
-            u_bias: Beside ``u``, ``(4 * H)``.
-            batch_sizes: Sequences at each step.
+            w_bias: Bias that belongs to ``w``, ``(4 * H)``.
+            u_bias: Bias that belongs to ``u``, ``(4 * H)``.
+            batch_sizes: Number of sequences at each step.
 
         Returns:
             h after every token, ``(N, H)``, and h and c after the last token of each sequence, ``(B, H)`` each.
@@ -161,17 +161,17 @@ class LSTMLayer(Function):
         d_outputs, d_final, d_final_cell = grad_outputs
         inputs, state, cell, w, u, gates, outputs, cells, tanh_c = ctx.saved_tensors
         batch_sizes, (i, f, g, o) = ctx.batch_sizes, gates.chunk(4, 1)
-        # The gradients of h and c after each token; the loop below adds what comes from later steps.
+        # The gradients of h and c after each token; the loop below adds the gradients from later steps.
         d_h = add_final(d_outputs.clone(memory_format=torch.contiguous_format), d_final, batch_sizes)
         d_c = add_final(torch.zeros_like(d_h), d_final_cell, batch_sizes)
-        # The derivatives of c after a token by the inputs of i, f and g, and of h by those of o.
+        # The derivatives, before activation, of c after a token with respect to i, f and g, and of h with respect to o.
         local_grads = torch.empty_like(gates)
         grad_i, grad_f, grad_g, grad_o = local_grads.chunk(4, 1)
         torch.addcmul(i, i, i, value=-1, out=grad_i).mul_(g)
         torch.addcmul(f, f, f, value=-1, out=grad_f).mul_(states_before(cells, cell, batch_sizes))
         torch.addcmul(i, i * g, g, value=-1, out=grad_g)
         torch.addcmul(o, o, o, value=-1, out=grad_o).mul_(tanh_c)
-        grad_c = o.addcmul(o * tanh_c, tanh_c, value=-1)  # of h by c
+        grad_c = o.addcmul(o * tanh_c, tanh_c, value=-1)  # of h with respect to c
 
         steps = [
             part.split(batch_sizes) for part in (local_grads, local_grads.unflatten(1, (4, -1)), f, grad_c, d_h, d_c)
@@ -191,7 +191,7 @@ class LSTMLayer(Function):
 
 
 def last_tokens(batch_sizes: Sequence[int]) -> Iterator[tuple[slice, slice]]:
-    """Yield, for each step at which sequences end, which sequences these are and which tokens are their last."""
+    """Yield, for each step at which sequences end, the slices of these sequences and of their last tokens."""
     start = 0
     for size, next_size in zip(batch_sizes, [*batch_sizes[1:], 0], strict=True):
         if next_size < size:
@@ -217,7 +217,7 @@ def add_final(gradient: Tensor, d_final: Tensor, batch_sizes: Sequence[int]) -> 
 
 
 def states_before(states: Tensor, first: Tensor, batch_sizes: Sequence[int]) -> Tensor:
-    """Return the states before every token, ``(N, H)``, given those after every token and those before the first."""
+    """Return the states before every token, ``(N, H)``, given those after every token and those at the beginning."""
     steps = states.split(batch_sizes)
     return torch.cat([first, *(step[:size] for step, size in zip(steps, batch_sizes[1:], strict=False))])
 

@@ -1,7 +1,7 @@
 """``nn.GRU`` and ``nn.LSTM`` that train faster on a CPU, with the same parameters, arguments and results.
 
 Under autocast, matrices are multiplied in lower precision, but the state stays in 32 bits: in bfloat16, small updates
-would be rounded away. Gradients can be taken once, not twice, and not in forward mode.
+would be rounded away. Second derivatives and forward-mode differentiation are not supported.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 class GRU(nn.GRU):
-    """``nn.GRU`` by `GRULayer`, while gradients are wanted on a CPU."""
+    """``nn.GRU`` that runs `GRULayer` on a CPU while gradients are enabled."""
 
     def forward(self, input: Tensor | PackedSequence, hx: Tensor | None = None) -> tuple[Any, Tensor]:  # noqa: A002  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return what ``nn.GRU`` returns."""
@@ -30,7 +30,7 @@ class GRU(nn.GRU):
 
 
 class LSTM(nn.LSTM):
-    """``nn.LSTM`` by `LSTMLayer`, while gradients are wanted on a CPU and the input is packed."""
+    """``nn.LSTM`` that runs `LSTMLayer` on a CPU while gradients are enabled and the input is packed."""
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
@@ -45,9 +45,9 @@ class LSTM(nn.LSTM):
 
 
 def can_use_fast_path(rnn: nn.RNNBase, inputs: Tensor | PackedSequence) -> bool:
-    """Return whether the kernels can take this network and input, and are faster.
+    """Return whether the kernels support this network and input, and are faster than PyTorch.
 
-    PyTorch is as fast on a single step, and on an LSTM's padded input.
+    They are not faster on a single step, or on an LSTM's padded input.
     """
     if isinstance(inputs, PackedSequence):
         fits = inputs.data.dim() == 2
@@ -64,12 +64,12 @@ def run(
     """Run all layers and directions.
 
     Args:
-        rnn: Its parameters.
-        inputs: Packed, or padded and all real, ``(B, T, E)``.
-        initial: h and, of an LSTM, c before the first step, ``(L * D, B, H)`` each; None for zeros.
+        rnn: Network whose parameters are used.
+        inputs: A packed batch, or one without padding, ``(B, T, E)``.
+        initial: h and, for an LSTM, c before the first step, ``(L * D, B, H)`` each; None for zeros.
 
     Returns:
-        The top layer's outputs, packed or padded like the inputs, and h and c after the last step.
+        The top layer's outputs, packed if the inputs are, and h and, for an LSTM, c after the last step.
     """
     if isinstance(inputs, PackedSequence):
         tokens, batch_sizes = inputs.data, inputs.batch_sizes.tolist()
@@ -112,14 +112,14 @@ def run_direction(mode: str, tensors: Sequence[Tensor], batch_sizes: Sequence[in
     layer = GRULayer if mode == "GRU" else LSTMLayer
     inputs, *state, w, u, w_bias, u_bias = tensors
     if torch.is_autocast_enabled("cpu") and u.dtype != torch.float64:
-        state = [part.to(u.dtype) for part in state]  # a bridge returns it in lower precision
+        state = [part.to(u.dtype) for part in state]  # under autocast, a bridge returns lower precision
         inputs, w, u = (part.to(torch.get_autocast_dtype("cpu")) for part in (inputs, w, u))
     with torch.autocast("cpu", enabled=False):
         return layer.apply(inputs, *state, w, u, w_bias, u_bias, batch_sizes)
 
 
 def reverse_indices(batch_sizes: Sequence[int]) -> Tensor:
-    """Return, for each packed token, the token that takes its place if its sequence is read from the end, ``(N)``.
+    """Return, for each packed token, the token that takes its place if its sequence is reversed, ``(N)``.
 
     Example:
         >>> reverse_indices([2, 2, 1]).tolist()  # tokens 0, 2 and 4 are a sequence, tokens 1 and 3 another
@@ -134,12 +134,12 @@ def reverse_indices(batch_sizes: Sequence[int]) -> Tensor:
 
 
 def permute(tokens: Tensor, order: Tensor | None) -> Tensor:
-    """Return ``tokens[order]``, for an order that is its own inverse; None is the order as it is."""
+    """Return ``tokens[order]``, for an order that is its own inverse; None keeps the order."""
     return tokens if order is None else Permute.apply(tokens, order)
 
 
 class Permute(Function):
-    """``tokens[order]``, whose gradient is a gather, not a sum, as ``order`` is its own inverse."""
+    """``tokens[order]``, whose gradient is a gather, not a scatter-add, because ``order`` is its own inverse."""
 
     @staticmethod
     def forward(ctx: Any, tokens: Tensor, order: Tensor) -> Tensor:  # noqa: ANN401 - as in PyTorch
