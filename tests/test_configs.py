@@ -49,7 +49,9 @@ def test_every_data_source_takes_exactly_its_keys(compose, name):
     settings = resolve_config(compose("train", f"data={name}").data)
 
     assert settings["task"] == name
-    assert set(settings) - {"task"} == set(inspect.signature(SOURCES[name]).parameters)
+    parameters = inspect.signature(SOURCES[name]).parameters
+    required = {key for key, parameter in parameters.items() if parameter.default is inspect.Parameter.empty}
+    assert required <= set(settings) - {"task"} <= set(parameters)
     build_source(settings)
 
 
@@ -75,10 +77,16 @@ def test_one_override_makes_lstms_of_both_sides(compose):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_runs(compose, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "pairs.tsv").write_text("ab\tx y\ncd\tz\nda\ty\n")
-    data = [f"data.{split}=pairs.tsv" for split in ("train", "val", "test")]
-    if compose("train", f"experiment={name}").data.task != "tsv":
-        data = [f"data.{split}_size=40" for split in ("train", "val", "test")]
+    (tmp_path / "pairs.tsv").write_text("ab\tx y\tA;B\ncd\tz\tB\nda\ty\tA\n")
+    (tmp_path / "one.txt").write_text("a b.\nb c.\nc a.\n")
+    (tmp_path / "dictionary").write_text("ab X Y1\nab(2) X\ncd Z0 # a name\nda Y\n")
+    splits = ("train", "val", "test")
+    data = {
+        "tsv": [f"data.{split}=pairs.tsv" for split in splits],
+        "parallel": [f"data.{split}=[one.txt,one.txt]" for split in splits],
+        "cmudict": ["data.file=dictionary", "data.val_share=0.3", "data.test_share=0.3"],
+        "dates": [f"data.{split}_size=40" for split in splits],
+    }[compose("train", f"experiment={name}").data.task]
 
     content = train(compose("train", f"experiment={name}", *data, *SMALL), tmp_path / "run")
 

@@ -2,7 +2,7 @@
 
 1. What ``nn.GRU`` returns         two sequences of unequal length, every number shown
 2. The order of ``h_n``            layer by layer, forward before backward
-3. Ends and padding                every sequence ends at its own last token, and padding is never read
+3. Ends and padding                forward ends at the last token, backward at the first; padding is never read
 4. From encoder to decoder         each decoder layer starts from both directions of its encoder layer
 5. Unequal depths                  the top layers are aligned
 6. The LSTM's cell                 it goes along; GRU to LSTM and back
@@ -15,7 +15,7 @@ forward, layer 0 backward, layer 1 forward and layer 1 backward, a GRU's hidden 
 
     0.08 * d after one token,   0.12 * d after two,   0.14 * d after three.
 
-So 0.56 is layer 1 backward after three tokens, and it cannot be anything else.
+So 0.56 in ``h_n`` is layer 1 backward after three tokens. After one token or three, no two rows have the same number.
 
 Next: ``test_handoff_claims.py`` (what people say about ``h_n``, claim by claim) and ``test_handoff_properties.py`` (the
 same for networks and batches of any shape).
@@ -47,7 +47,7 @@ def let_it_count(rnn):
     for parameter in rnn.parameters():
         nn.init.zeros_(parameter)
     for layer in range(rnn.num_layers):
-        for direction, suffix in enumerate(["", "_reverse"][: 1 + rnn.bidirectional]):
+        for direction, suffix in enumerate(["", "_reverse"] if rnn.bidirectional else [""]):
             d = 2 * layer + direction + 1
             bias = getattr(rnn, f"bias_ih_l{layer}{suffix}").data
             if rnn.mode == "GRU":  # gates: reset, update, new
@@ -92,8 +92,8 @@ def test_a_bidirectional_gru_of_two_layers():
         [[0.24, 0.56], [0.36, 0.48], [0.42, 0.32]],  # forward has read 1, 2, 3 tokens, backward 3, 2, 1
         [[0.24, 0.32], [0.00, 0.00], [0.00, 0.00]],  # one token, then padding
     ]
-    assert h_n.shape == (4, 2, 1)  # (layers * directions, batch, hidden): every layer and direction at its last step
-    assert shown(h_n.squeeze(-1)) == [
+    assert h_n.shape == (4, 2, 1)  # (layers * directions, batch, hidden): each row after its last token,
+    assert shown(h_n.squeeze(-1)) == [  # which is the sequence's last for forward, and its first for backward
         [0.14, 0.08],  # h_n[0]: layer 0 forward, of the first and of the second sequence
         [0.28, 0.16],  # h_n[1]: layer 0 backward
         [0.42, 0.24],  # h_n[2]: layer 1 forward
@@ -138,7 +138,7 @@ def test_a_state_goes_back_to_pytorch_as_it_came(with_cell):
 # 3. Ends and padding
 
 
-def test_every_sequence_ends_at_its_own_last_token():
+def test_every_sequence_has_read_its_own_tokens_and_no_padding():
     encoded = counting_encoder()(SOURCE, LENGTHS)
 
     assert by_layer(encoded.state.h, sequence=0) == [[0.14, 0.28], [0.42, 0.56]]  # three tokens
@@ -148,7 +148,7 @@ def test_every_sequence_ends_at_its_own_last_token():
 
 def test_the_top_layer_is_in_output_forward_at_the_last_token_and_backward_at_the_first():
     encoded = counting_encoder()(SOURCE, LENGTHS)
-    forward, backward = encoded.outputs.unbind(-1)  # hidden size 1: a number for each direction
+    forward, backward = encoded.outputs[..., 0], encoded.outputs[..., 1]  # in general, [..., :H] and [..., H:]
 
     assert shown(forward[[0, 1], LENGTHS - 1]) == shown(encoded.state.h[-1, 0, :, 0]) == [0.42, 0.24]
     assert shown(backward[:, 0]) == shown(encoded.state.h[-1, 1, :, 0]) == [0.56, 0.32]
@@ -187,6 +187,10 @@ def test_what_is_in_the_padding_does_not_matter(cell):
 
 
 # 4. From encoder to decoder
+#
+# A bridge makes the initial state of a decoder layer from both directions of an encoder layer:
+#     concat   side by side          linear   side by side, then a linear layer and tanh
+#     mean     averaged              top      as linear, from the top layer for all decoder layers
 
 
 def labelled_state(layers, directions=2, cell="gru"):
@@ -222,7 +226,9 @@ def test_the_mean_bridge_averages_both_directions():
 
 def encoder_layers_reached(bridge, state, part):
     """For each decoder layer, which encoder layers change its initial ``part`` (h or c), by gradients."""
-    scaled = RNNState(*(None if one is None else (one / 3000).requires_grad_() for one in state))  # tanh must not be 1
+    scaled = RNNState(
+        *(None if one is None else (one / 3000).requires_grad_() for one in state)
+    )  # where the slope of tanh is not 0
     source = getattr(scaled, part)
     reached = []
     for layer in getattr(bridge(scaled), part):
@@ -240,11 +246,14 @@ def test_nothing_of_another_layer_reaches_a_decoder_layer(name, part):
 
 
 # 5. Unequal depths
+#
+# The top decoder layer starts from the top encoder layer, the one below from the one below, and so on. A deeper decoder
+# starts its remaining lower layers from encoder layer 0.
 
 
 @pytest.mark.parametrize(
     ("layers", "decoder_layers", "starts_from"),
-    [(3, 2, [1, 2]), (3, 1, [2]), (2, 3, [0, 0, 1]), (1, 3, [0, 0, 0]), (3, 3, [0, 1, 2])],
+    [(3, 2, [1, 2]), (3, 1, [2]), (2, 3, [0, 0, 1]), (1, 2, [0, 0]), (1, 3, [0, 0, 0]), (3, 3, [0, 1, 2])],
 )
 def test_the_top_layers_are_aligned(layers, decoder_layers, starts_from):
     initial = make_bridge("concat", layers, decoder_layers)(labelled_state(layers))
@@ -301,18 +310,20 @@ def test_from_source_tokens_to_the_first_step_of_the_decoder():
     encoder = counting_encoder()
     decoder = build_decoder(
         kind="luong", vocabulary_size=2, embedding_size=3, hidden_size=2, num_layers=2, cell="gru", dropout=0,
-        attention=build_attention("none", query_size=2, value_size=2),
+        attention=build_attention("none", query_size=2, value_size=2),  # so that nothing but the state arrives
     )  # fmt: skip
     for parameter in decoder.parameters():
         nn.init.zeros_(parameter)  # a GRU of zeros halves its state with every token
     for identity in (decoder.attentional_layer, decoder.output_layer):
         nn.init.eye_(identity.weight)  # so that the logits are tanh of the top layer's output
     model = Seq2Seq(encoder, Bridge("concat", encoder=encoder, num_layers=2, hidden_size=2, cell="gru"), decoder)
-    begin = torch.tensor([1, 1])
+    begin = torch.tensor([1, 1])  # any token would do
 
     encoded = model.encode(SOURCE, LENGTHS)
     logits, after = model.step(begin, encoded)
 
+    # The bridge has been crossed: (layers, one direction, batch, hidden of the decoder).
+    assert encoded.state.h.shape == (2, 1, 2, 2)
     # Decoder layer 0 starts from layer 0 [forward, backward], and decoder layer 1 from layer 1.
     assert shown(encoded.state.h[:, 0, 0]) == [[0.14, 0.28], [0.42, 0.56]]
     assert shown(encoded.state.h[:, 0, 1]) == [[0.08, 0.16], [0.24, 0.32]]
@@ -331,17 +342,18 @@ def test_from_source_tokens_to_the_first_step_of_the_decoder():
 @pytest.mark.parametrize(
     ("name", "three_tokens", "one_token"),
     [
-        # h_n[:num_layers]: rows 0 and 1, each in place of both directions. The top layer is lost.
+        # h_n[:num_layers]: row 0 for both directions of layer 0, row 1 for both of layer 1. The top layer is lost.
         ("wrong_first_rows", [[0.14, 0.14], [0.28, 0.28]], [[0.08, 0.08], [0.16, 0.16]]),
-        # h_n.chunk(2): rows 0 and 2 for decoder layer 0, rows 1 and 3 for layer 1.
+        # h_n.chunk(2), or view(directions, layers, ...): rows 0 and 2 for layer 0, rows 1 and 3 for layer 1. With one
+        # layer or one direction, this would be right.
         ("wrong_halves", [[0.14, 0.42], [0.28, 0.56]], [[0.08, 0.24], [0.16, 0.32]]),
         # h_n.view(layers, batch, 2 * hidden): the other sequence instead of the other direction.
         ("wrong_joined_view", [[0.14, 0.08], [0.42, 0.24]], [[0.28, 0.16], [0.56, 0.32]]),
         # h_n.view(batch, layers, 2 * hidden): one sequence gets layer 0 of both, the other layer 1 of both.
         ("wrong_across_layers", [[0.14, 0.08], [0.28, 0.16]], [[0.42, 0.24], [0.56, 0.32]]),
-        # output[:, -1] of packed input: backward has read one token; the shorter sequence gets padding, zero.
+        # output[:, -1] of packed input, for both layers: backward has read one token; padding is zero.
         ("wrong_last_output", [[0.42, 0.32], [0.42, 0.32]], [[0.00, 0.00], [0.00, 0.00]]),
-        # Without pack_padded_sequence: two steps of padding are counted as tokens.
+        # Without pack_padded_sequence, two steps of padding are read as tokens: by forward last, by backward first.
         ("wrong_unpacked", [[0.14, 0.28], [0.42, 0.56]], [[0.14, 0.28], [0.42, 0.56]]),
     ],
 )

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import DataLoader
 
-from seq2seq.data import BucketSampler, FlatSequences, PairDataset, normalise
+from seq2seq.data import BucketSampler, FlatSequences, PairDataset
+from seq2seq.data.tokenizer import COLUMN
 from seq2seq.decoding import Alignment, Ensemble, EnsembleEncoded, Greedy, Search, infer, to_lists
 from seq2seq.errors import UserError
 from seq2seq.training.checkpoints import load_module
@@ -100,7 +101,8 @@ class Predictor:
             return None
         ended = ["end"] if len(prediction.ids) < self.search.max_length else []
         target = self.target_tokenizer.vocabulary.tokens(prediction.ids) + ended
-        return Alignment(self.source_tokenizer.tokenize(normalise(text)), target, weights[0, : len(target)].cpu())
+        source = [token.lstrip(COLUMN) or token for token in self.source_tokenizer.tokens(text)]
+        return Alignment(source, target, weights[0, : len(target)].cpu())
 
 
 def make_ensemble(modules: Sequence[Seq2SeqModule], device: torch.device) -> Ensemble:

@@ -9,8 +9,7 @@ import torch
 from torch import nn
 
 from seq2seq.data import BOS, UNK, PairsDataModule
-from seq2seq.data import datamodule as module
-from seq2seq.data.tokenizer import SpaceTokenizer
+from seq2seq.data.tokenizer import Normaliser, SpaceTokenizer
 from seq2seq.errors import UserError
 
 SETTINGS = {
@@ -54,13 +53,13 @@ def test_the_tokenizers_of_a_trained_model_need_no_training_pairs(tmp_path):
     data = PairsDataModule(settings | {"train": None}, source_tokenizer=tokenizer, target_tokenizer=tokenizer)
 
     assert data.dataset("test").sources.ids.tolist() == [UNK, 4, 4]
-    assert data.target_tokenizer.to_dict() == tokenizer
+    assert data.target_tokenizer.to_dict() == tokenizer | {"normalization": "nfc", "lower_case": False}
 
 
 def test_each_text_is_normalised_once_and_tokenised_once(monkeypatch):
     calls = Counter()
-    normalise, tokenize = module.normalise, SpaceTokenizer.tokenize
-    monkeypatch.setattr(module, "normalise", lambda text: calls.update(["normalise"]) or normalise(text))
+    normalise, tokenize = Normaliser.__call__, SpaceTokenizer.tokenize
+    monkeypatch.setattr(Normaliser, "__call__", lambda *args: calls.update(["normalise"]) or normalise(*args))
     monkeypatch.setattr(
         SpaceTokenizer, "tokenize", lambda self, text: calls.update(["tokenize"]) or tokenize(self, text)
     )
@@ -128,7 +127,7 @@ def test_the_hyperparameters_hold_absolute_paths(tmp_path, monkeypatch):
 
     data = PairsDataModule(settings | {"train": "pairs.tsv"})
 
-    assert data.hparams["data"] == settings
+    assert data.hparams["data"].items() >= settings.items()
 
 
 @pytest.mark.parametrize(("change", "same"), [({"seed": 1}, False), ({"first_epoch": 1}, False), ({}, True)])

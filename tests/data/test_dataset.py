@@ -1,6 +1,5 @@
 """Flat storage to padded batches; begin and end of targets."""
 
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -64,17 +63,6 @@ def test_each_id_takes_four_bytes():
     sequences = FlatSequences([[4] * 100] * 10)
 
     assert sequences.ids.nbytes == 4 * 1000
-
-
-def test_a_sequence_cannot_be_added_after_the_first_read():
-    sequences = FlatSequences([[4]])
-    ids = sequences.ids
-
-    with pytest.raises(BufferError):
-        sequences.append([5] * 1000)
-
-    assert ids.tolist() == [4]
-    assert len(sequences) == 1
 
 
 @given(texts=st.lists(st.lists(st.sampled_from("abcdef"), max_size=5), min_size=1))

@@ -7,7 +7,7 @@ from datetime import date, timedelta
 import pytest
 from babel import Locale
 
-from seq2seq.data import build_source, normalise
+from seq2seq.data import Normaliser, build_source
 from seq2seq.data.sources.dates import ZEROS, date_patterns
 from seq2seq.errors import UserError
 
@@ -45,7 +45,7 @@ def test_a_split_is_the_same_every_time_and_differs_with_another_seed(settings, 
 def test_a_source_can_be_rebuilt_from_plain_values(settings):
     source = build_source(settings)
 
-    assert source.to_dict() == settings
+    assert source.to_dict().items() >= settings.items()
     assert build_source(source.to_dict()) == source
 
 
@@ -90,7 +90,7 @@ def test_no_date_text_of_the_default_locales_has_two_readings(default_locales):
         for pattern in date_patterns(locale):
             for number in range(366):
                 day = date(2004, 1, 1) + timedelta(days=number)
-                text = normalise(pattern.apply(day, locale))
+                text = Normaliser()(pattern.apply(day, locale))
                 for variant in (text, text.lower(), text.upper()):
                     readings[variant].add(day)
 
@@ -119,11 +119,11 @@ def test_every_default_locale_has_several_ways_to_write_a_day(default_locales):
         (DATES, {"train_size": 0}, r"data\.train_size=0 must be a whole number of at least 1"),
         (DATES, {"seed": -1}, r"data\.seed=-1 must be a whole number of at least 0"),
         (DATES, {"batch_size": 0}, r"data\.batch_size=0 must be a whole number of at least 1"),
-        (DATES, {"source_tokens": "bytes"}, r"data\.source_tokens=bytes must be one of characters, spaces"),
+        (DATES, {"source_tokens": "bytes"}, r"data\.source_tokens=bytes must be one of characters, graphemes, spaces"),
         (REVERSE, {"max_letters": 1}, r"data\.max_letters=1 must be a whole number of at least 2"),
         (REVERSE, {"max_letters": 2}, r"data\.max_letters=2 gives 676 sequences, .* too few for 410"),
         (REVERSE, {"task": "revers"}, r"data\.task=revers must be one of dates, reverse, tsv"),
-        (REVERSE, {"letters": 2}, r"data\.letters is unknown; the keys of data are batch_size, max_epochs, "),
+        (REVERSE, {"letters": 2}, r"data\.letters is unknown; the keys of data are batch_size, "),
     ],
 )
 def test_a_setting_that_is_not_allowed_is_refused_by_key_and_value(settings, change, message):

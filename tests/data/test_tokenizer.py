@@ -4,8 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seq2seq.data import UNK, CharacterTokenizer, SpaceTokenizer, Vocabulary, normalise, tokenizer_from_dict
+from seq2seq.data import UNK, CharacterTokenizer, Normaliser, SpaceTokenizer, Vocabulary, tokenizer_from_dict
 from seq2seq.errors import UserError
+
+normalise = Normaliser()
 
 
 @given(texts=st.lists(st.text(min_size=1), min_size=1))
@@ -48,10 +50,10 @@ def test_a_tokenizer_can_be_rebuilt_from_plain_values():
     rebuilt = tokenizer_from_dict(tokenizer.to_dict())
 
     assert type(rebuilt) is SpaceTokenizer
-    assert rebuilt.to_dict() == {"tokens": "spaces", "symbols": ["x", "y"]}
+    assert rebuilt.to_dict() == {"tokens": "spaces", "symbols": ["x", "y"], "normalization": "nfc", "lower_case": False}
     assert rebuilt.encode("y x") == tokenizer.encode("y x")
 
 
 def test_an_unknown_tokenizer_is_refused():
-    with pytest.raises(UserError, match="tokens=words must be one of characters, spaces"):
+    with pytest.raises(UserError, match="tokens=words must be one of characters, graphemes, spaces, split, subwords"):
         tokenizer_from_dict({"tokens": "words", "symbols": []})

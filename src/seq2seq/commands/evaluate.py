@@ -47,8 +47,18 @@ class EvaluateSettings:
     precision: Literal["32-true", "bf16-mixed", "16-mixed"]
 
 
-OVERRIDABLE = ("test", "source_column", "target_column", "batch_size")
+OVERRIDABLE = (
+    "test", "source_column", "target_column", "header", "comment", "merge_references", "batch_size", "batch_tokens",
+)  # fmt: skip
 """Keys of ``data`` that may be given on the command line; the checkpoint fixes the others."""
+
+OF_TOKENIZERS = (
+    "source_tokens", "target_tokens", "normalization", "lower_case", "shared_vocabulary", "min_count", "max_symbols",
+)  # fmt: skip
+"""Keys of ``data`` that the checkpoint fixes even if the data come from another source."""
+
+FILES = ("tsv", "parallel")
+"""Sources of data that a checkpoint can be evaluated on, whatever it was trained on."""
 
 PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 """Names of precisions, as in Lightning, to the type in which matrices are multiplied; None for that of the weights."""
@@ -118,11 +128,10 @@ def evaluate_test(
         metrics: Metrics to compute.
         device: Where to compute.
     """
-    metrics, predictions, pairs = metrics.to(device), {}, data.pairs("test")
+    metrics, predictions = metrics.to(device), {}
     for batch, decoded in infer(ensemble, data.test_dataloader(), device, decoder_of(ensemble, search)):
         indices = batch.indices.tolist()
-        references = [pairs[index].target for index in indices]
-        update_metrics(metrics, batch, decoded, references, data.target_tokenizer)
+        update_metrics(metrics, batch, decoded, data.references("test", indices), data.target_tokenizer)
         predictions.update(zip(indices, decoded[0], strict=True))
     return make_result(metrics, predictions, data, "test")
 
@@ -131,12 +140,12 @@ def make_result(
     metrics: MetricCollection, decoded: Mapping[int, list[int]], data: PairsDataModule, split: Split, part: str = ""
 ) -> Result:
     """Return metrics and predictions of a split, given the decoded ids by the index of the pair."""
-    pairs, targets = data.pairs(split), data.dataset(split).targets
-    predictions = [
-        Prediction(pair.source, data.target_tokenizer.decode(ids), pair.target, ids == targets[index], pair.group)
-        for index, ids in sorted(decoded.items())
-        for pair in (pairs[index],)
-    ]
+    pairs = data.pairs(split)
+    predictions = []
+    for index, ids in sorted(decoded.items()):
+        pair, correct = pairs[index], ids in data.references(split, [index]).ids[0]
+        text = data.target_tokenizer.decode(ids)
+        predictions.append(Prediction(pair.source, text, tuple(pair.references), correct, pair.group))
     values = {str(name): float(value) for name, value in metrics.compute().items()}
     return Result(values, predictions, data.source.group_name, part)
 
@@ -179,19 +188,20 @@ def merge_data(trained: dict[str, Any], given: dict[str, Any] | None, overrides:
     if given is None:
         return trained
     task, own = given.get("task"), trained["task"]
-    if task not in ("tsv", own):
+    if task not in (*FILES, own):
         raise UserError(
-            f"data={task} cannot be given here: the checkpoint was trained on {own}; use tsv or leave it out"
+            f"data={task} cannot be given here: the checkpoint was trained on {own}; "
+            f"use {' or '.join(FILES)}, or leave it out"
         )
     named = {override.lstrip("+").partition("=")[0] for override in overrides}
     for key in sorted(name.removeprefix("data.") for name in named if name.startswith("data.")):
         if key not in OVERRIDABLE:
             raise UserError(
                 f"data.{key}={given.get(key)} cannot be given here: the checkpoint fixes it; "
-                f"what can be given is {', '.join(OVERRIDABLE)}"
+                f"what can be given is {', '.join(key for key in OVERRIDABLE if key in given)}"
             )
     if task != own:
-        return given | {key: trained[key] for key in ("source_tokens", "target_tokens", "min_count")}
+        return given | {key: trained[key] for key in OF_TOKENIZERS if key in trained}
     return trained | {key: given[key] for key in OVERRIDABLE if f"data.{key}" in named}
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from seq2seq.data import SPECIALS, UNK, FlatSequences, Tokenizer, normalise
+from seq2seq.data import SPECIALS, UNK, FlatSequences, Tokenizer
 from seq2seq.errors import UserError, check_keys
 from seq2seq.handoff.mistakes import RIGHT
 from seq2seq.handoff.picture import MAX_STEPS, handoff_picture
@@ -113,7 +113,7 @@ def trained(settings: dict[str, Any], overrides: Sequence[str]) -> Example:
     ids.append(longest + (2 * longest)[:2])
     notes = [f"Sequence {len(texts)} was added to be longer than the others, so that they are padded."]
     for number, text in enumerate(texts):
-        tokens = tokenizer.tokenize(normalise(text))
+        tokens = tokenizer.tokens(text)
         unknown = [token for token, id_ in zip(tokens, ids[number], strict=True) if id_ == UNK]
         if unknown:
             notes.append(f"Sequence {number}: not in the vocabulary, read as {SPECIALS[UNK]}: {' '.join(unknown)}")

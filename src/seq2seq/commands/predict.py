@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from seq2seq.api import Hypothesis, Predictor, load_modules
 from seq2seq.data.lines import decode_lines, open_file
+from seq2seq.data.tokenizer import COLUMN
 from seq2seq.decoding import Alignment, build_search
 from seq2seq.errors import UserError
 from seq2seq.nn.attention import NoAttention
@@ -59,7 +60,8 @@ def predict(config: DictConfig) -> None:
     attention = settings["attention"] if isinstance(settings["attention"], str) else None
     check_different(input=given, output=output, attention=attention)
     with open_input(given) as source, attention_writer(settings["attention"], predictor) as write_attention:
-        lines = decode_lines(source, "<stdin>" if given is None else str(given))
+        name = "<stdin>" if given is None else str(given)
+        lines = check_columns(decode_lines(source, name), name, predictor.source_tokenizer.columns)
         chunk = CHUNK * batch_size
         if given is None and sys.stdin.isatty():  # in a terminal, answer each line at once
             chunk = 1
@@ -105,6 +107,22 @@ def write_lines(output: IO[str], lines: Iterable[str]) -> None:
 
 
 Lines = Iterator[tuple[int, str]]
+
+
+def check_columns(lines: Lines, name: str, columns: int) -> Lines:
+    """Yield the lines, and raise if one has not as many columns as the model reads; with one column, tabs are text.
+
+    Raises:
+        UserError: If it has not.
+    """
+    for number, line in lines:
+        found = line.count(COLUMN) + 1
+        if columns > 1 and line.strip() and found != columns:
+            raise UserError(
+                f"{name}:{number}: the line has {found} columns; the model reads {columns}, separated by tabs"
+            )
+        yield number, line
+
 
 AttentionWriter = Callable[[int, str, Hypothesis], None]
 """Takes the number of a line, counted from 1, its text, and the best prediction for it."""

@@ -32,7 +32,8 @@ def score(config: DictConfig, overrides: Sequence[str] = ()) -> None:
     modules = load_modules(settings["checkpoint"])
     ensemble = make_ensemble(modules, device)
     data = data_of_checkpoint(modules[0], settings.get("data"), overrides)
-    check_different(**{"data.test": getattr(data.source, "test", None), "output": settings["output"]})
+    for file in data.source.files("test"):
+        check_different(**{"data.test": file, "output": settings["output"]})
     lines = [format_line(scores) for scores in token_log_probs(ensemble, data, device)]
     if settings["output"] is not None:
         with output_file(Path(str(settings["output"])).expanduser(), "output") as file:

@@ -339,8 +339,8 @@ def draw(output_dir: Path, module: Seq2SeqModule, predictions: Sequence[Predicti
         if drawn == HEATMAPS:
             return
         source, target = (
-            module.source_tokenizer.tokenize(pair.source),
-            module.target_tokenizer.tokenize(pair.prediction),
+            module.source_tokenizer.tokens(pair.source),
+            module.target_tokenizer.tokens(pair.prediction),
         )
         if max(len(source), len(target)) > HEATMAP_LIMIT:
             continue

@@ -1,22 +1,24 @@
 """From pairs of texts to padded batches of token ids."""
 
 from seq2seq.data.batch import Batch
-from seq2seq.data.datamodule import PairsDataModule
+from seq2seq.data.datamodule import PairsDataModule, References
 from seq2seq.data.dataset import FlatSequences, PairDataset
 from seq2seq.data.sampler import BucketSampler
-from seq2seq.data.sources import SOURCES, DataSource, Pair, Split, build_source
+from seq2seq.data.sources import SOURCES, DataSource, Pair, Split, TextFiles, build_source
 from seq2seq.data.tokenizer import (
     TOKENIZERS,
     CharacterTokenizer,
+    Normaliser,
     SpaceTokenizer,
     Tokenizer,
-    normalise,
+    build_tokenizer,
     tokenizer_from_dict,
 )
 from seq2seq.data.vocabulary import BOS, EOS, PAD, SPECIALS, UNK, Vocabulary
 
 __all__ = [
     "BOS", "EOS", "PAD", "SOURCES", "SPECIALS", "TOKENIZERS", "UNK", "Batch", "BucketSampler", "CharacterTokenizer",
-    "DataSource", "FlatSequences", "Pair", "PairDataset", "PairsDataModule", "SpaceTokenizer", "Split", "Tokenizer",
-    "Vocabulary", "build_source", "normalise", "tokenizer_from_dict",
+    "DataSource", "FlatSequences", "Normaliser", "Pair", "PairDataset", "PairsDataModule", "References",
+    "SpaceTokenizer", "Split", "TextFiles", "Tokenizer", "Vocabulary", "build_source", "build_tokenizer",
+    "tokenizer_from_dict",
 ]  # fmt: skip

@@ -1,17 +1,28 @@
 """The pairs of a data source as loaders of batches."""
 
-from typing import Any
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from seq2seq.data.batch import Batch
-from seq2seq.data.dataset import PairDataset, TokenSequences
+from seq2seq.data.cache import build_once, cache_folder
+from seq2seq.data.dataset import FlatSequences, PairDataset, TokenSequences
+from seq2seq.data.lines import LARGE
 from seq2seq.data.sampler import BucketSampler, FixedBatches
-from seq2seq.data.sources import Pair, Split, build_source
-from seq2seq.data.tokenizer import Tokenizer, normalise, tokenizer_from_dict
+from seq2seq.data.sources import DataSource, Pair, Split, build_source
+from seq2seq.data.sources.files import settings_of_content
+from seq2seq.data.sources.source import SIDES
+from seq2seq.data.tokenizer import Normaliser, Tokenizer, build_tokenizer, tokenizer_from_dict
 from seq2seq.data.vocabulary import Vocabulary
 from seq2seq.errors import UserError
+
+log = logging.getLogger(__name__)
 
 STAGES: dict[str | None, tuple[Split, ...]] = {
     "fit": ("train", "val"),
@@ -20,6 +31,18 @@ STAGES: dict[str | None, tuple[Split, ...]] = {
     None: ("train", "val", "test"),
 }
 """The splits that each of Lightning's stages needs; None stands for all stages."""
+
+
+class References(NamedTuple):
+    """What counts as right for some pairs, the target first and then its alternatives.
+
+    Attributes:
+        texts: Texts of each pair.
+        ids: The same encoded, without begin and end.
+    """
+
+    texts: list[list[str]]
+    ids: list[list[list[int]]]
 
 
 class PairsDataModule(LightningDataModule):
@@ -61,10 +84,11 @@ class PairsDataModule(LightningDataModule):
         self.save_hyperparameters(logger=False)
         self.seed = seed
         self.first_epoch = first_epoch
+        given = {"source": source_tokenizer, "target": target_tokenizer}
         # Without symbols until the training pairs have been read.
-        self._tokenizers = {
-            "source": tokenizer_from_dict(source_tokenizer or {"tokens": self.source.source_tokens, "symbols": []}),
-            "target": tokenizer_from_dict(target_tokenizer or {"tokens": self.source.target_tokens, "symbols": []}),
+        self._tokenizers: dict[str, Tokenizer] = {
+            side: tokenizer_from_dict(values) if values else self.source.make_tokenizer(side)
+            for side, values in given.items()
         }
         self._datasets: dict[Split, PairDataset] = {}
         self._pairs: dict[Split, list[Pair]] = {}
@@ -103,6 +127,16 @@ class PairsDataModule(LightningDataModule):
         self.dataset(split)
         return self._pairs[split]
 
+    def references(self, split: Split, indices: Iterable[int]) -> References:
+        """Return what counts as right for some pairs of ``val`` or ``test``."""
+        pairs, targets = self.pairs(split), self.dataset(split).targets
+        chosen = [(index, pairs[index]) for index in indices]
+        encode = self.target_tokenizer.encode
+        return References(
+            [pair.references for _, pair in chosen],
+            [[targets[index], *map(encode, pair.alternatives)] for index, pair in chosen],
+        )
+
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the training batches, shuffled."""
         return self._dataloader("train")
@@ -124,29 +158,83 @@ class PairsDataModule(LightningDataModule):
             self.dataset("train")
 
     def _read(self, split: Split) -> PairDataset:
-        """Read a split. Each text is normalised once and tokenised once."""
-        sides = {side: TokenSequences() for side in self._tokenizers}
-        pairs = []
+        """Read a split, or the cache of a large training set."""
+        files = self.source.files(split) if split == "train" else []
+        if sum(Path(file).stat().st_size for file in files if Path(file).is_file()) < LARGE:
+            return self._encode(split)
+        known = {side: tokenizer.to_dict() for side, tokenizer in self._tokenizers.items()}
+        settings = settings_of_content(self.source.to_dict()) | known
+        folder = cache_folder(getattr(self.source, "cache_dir", None), files, settings)
+        build_once(folder, files, self._write_cache)
+        tokenizers = json.loads((folder / TOKENIZERS_FILE).read_text(encoding="utf-8"))
+        self._tokenizers = {side: tokenizer_from_dict(values) for side, values in tokenizers.items()}
+        log.info("training pairs are read from %s", folder)
+        return PairDataset(*(FlatSequences.mapped(*cache_files(folder, side)) for side in SIDES))
+
+    def _write_cache(self, folder: Path) -> None:
+        self._encode("train", folder)
+        tokenizers = {side: tokenizer.to_dict() for side, tokenizer in self._tokenizers.items()}
+        (folder / TOKENIZERS_FILE).write_text(json.dumps(tokenizers), encoding="utf-8")
+
+    def _encode(self, split: Split, folder: Path | None = None) -> PairDataset:
+        """Encode a split, in memory or in files of a folder. Each text is normalised once and tokenised once."""
+        if split == "train":
+            self._learn()
+        sides = {side: TokenSequences(folder and cache_files(folder, side)) for side in SIDES}
+        pairs: list[Pair] = []
         for pair in self.source.pairs(split):
-            texts = {"source": normalise(pair.source), "target": normalise(pair.target)}
-            for side, text in texts.items():
-                tokens = self._tokenizers[side].tokenize(text)
-                self.source.check_length(side, len(tokens), pair.place)
-                sides[side].append(tokens)
+            texts = {side: self._tokenizers[side].normalise(getattr(pair, side)) for side in SIDES}
+            tokens = {side: self._tokenizers[side].tokenize(text) for side, text in texts.items()}
+            if not all(self.source.accepts(side, len(tokens[side]), pair, split) for side in SIDES):
+                continue
+            for side in SIDES:
+                sides[side].append(tokens[side])
             if split != "train":
-                pairs.append(pair._replace(**texts))
+                pairs.append(self._as_read(pair, texts))
+        if self.source.skipped:
+            log.warning("data.skip_invalid: %d training pairs are empty or too long; skipped", self.source.skipped)
         if split != "train":
             self._pairs[split] = pairs
+        elif not len(sides["source"]):
+            raise UserError("data.train: no pair is left; see data.max_length and data.skip_invalid")
+        self._count(sides)
+        return PairDataset(*(sides[side].encode(self._tokenizers[side].vocabulary) for side in SIDES))
+
+    def _as_read(self, pair: Pair, texts: dict[str, str]) -> Pair:
+        """Return a pair with its texts as people see them."""
+        source, target = (self._tokenizers[side].normalise.compose(texts[side]) for side in SIDES)
+        normalise = self._tokenizers["target"].normalise
+        alternatives = tuple(normalise.compose(normalise(text)) for text in pair.alternatives)
+        return pair._replace(source=source, target=target, alternatives=alternatives)
+
+    def _learn(self) -> None:
+        """Let tokenizers learn that must, on the training texts of their side, or of both for a shared vocabulary."""
+        shared = self.source.shared_vocabulary
+        for side, tokenizer in self._tokenizers.items():
+            if tokenizer.must_learn:
+                sides = SIDES if shared else [side]
+                tokenizer.learn(TrainingTexts(self.source, {one: self._tokenizers[one].normalise for one in sides}))
+                if shared:
+                    spec = tokenizer.spec()
+                    self._tokenizers = {one: build_tokenizer(spec, self._tokenizers[one].normalise) for one in SIDES}
+                    return
+
+    def _count(self, sequences: dict[str, TokenSequences]) -> None:
+        """Make the vocabularies that are still empty."""
+        if all(tokenizer.vocabulary.symbols for tokenizer in self._tokenizers.values()):
+            return
+        counts: dict[str, Counter[str]] = {side: Counter(sequences[side].counts()) for side in SIDES}
+        for side, tokenizer in self._tokenizers.items():
+            counts[side].update(dict.fromkeys(tokenizer.learned_tokens(), self.source.min_count))
+        if self.source.shared_vocabulary:
+            counts = dict.fromkeys(SIDES, counts["source"] + counts["target"])
         for side, tokenizer in self._tokenizers.items():
             if not tokenizer.vocabulary.symbols:
-                tokenizer.vocabulary = self._count(sides[side])
-        return PairDataset(*(sides[side].encode(self._tokenizers[side].vocabulary) for side in ("source", "target")))
-
-    def _count(self, sequences: TokenSequences) -> Vocabulary:
-        vocabulary = Vocabulary.from_counts(sequences.counts(), self.source.min_count)
-        if not vocabulary.symbols:
-            raise UserError(f"data.min_count={self.source.min_count} leaves no symbol; the most frequent is rarer")
-        return vocabulary
+                tokenizer.vocabulary = Vocabulary.from_counts(
+                    counts[side], self.source.min_count, self.source.max_symbols
+                )
+            if not tokenizer.vocabulary.symbols:
+                raise UserError(f"data.min_count={self.source.min_count} leaves no symbol; the most frequent is rarer")
 
     def _dataloader(self, split: Split) -> DataLoader[Batch]:
         dataset = self.dataset(split)
@@ -156,8 +244,35 @@ class PairsDataModule(LightningDataModule):
             batch_size=self.source.batch_size,
             shuffle=split == "train",
             seed=self.seed,
+            max_tokens=self.source.batch_tokens,
         )
         sampler.set_epoch(self.first_epoch)
         if getattr(self.trainer, "overfit_batches", 0):
             sampler = FixedBatches(sampler)
         return DataLoader(dataset, batch_size=None, sampler=sampler, num_workers=self.source.num_workers)
+
+
+TOKENIZERS_FILE = "tokenizers.json"
+
+
+def cache_files(folder: Path, side: str) -> tuple[Path, Path]:
+    """Return the files of a side in a cache: ids, and offsets."""
+    return folder / f"{side}.ids", folder / f"{side}.offsets"
+
+
+class TrainingTexts:
+    """The normalised training texts of some sides, read anew each time.
+
+    Args:
+        source: Where the pairs come from.
+        normalisers: For each side whose texts are wanted, how they are normalised.
+    """
+
+    def __init__(self, source: DataSource, normalisers: dict[str, Normaliser]) -> None:
+        self.source = source
+        self.normalisers = normalisers
+
+    def __iter__(self) -> Iterator[str]:
+        for pair in self.source.pairs("train"):
+            for side, normalise in self.normalisers.items():
+                yield normalise(getattr(pair, side))

@@ -1,9 +1,12 @@
 """Encoded pairs in flat storage, read as padded batches."""
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
+from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -11,12 +14,19 @@ from torch.utils.data import Dataset
 from seq2seq.data.batch import Batch
 from seq2seq.data.vocabulary import PAD, Vocabulary
 
+CHUNK = 1_000_000
+"""Number of ids that are held in memory before they are written."""
+
 
 class FlatSequences:
     """Many sequences of ids in one int32 tensor with offsets, which takes four bytes per token.
 
     Args:
-        sequences: The first sequences; `append` adds more.
+        sequences: The sequences.
+
+    Attributes:
+        ids: The ids of all sequences, concatenated, int32.
+        offsets: Where each sequence starts in `ids`, and where the last one ends, ``(N + 1,)``.
 
     Example:
         >>> FlatSequences([[5, 6], [7, 8, 9]]).padded(torch.tensor([1, 0]))
@@ -25,26 +35,23 @@ class FlatSequences:
     """
 
     def __init__(self, sequences: Iterable[Sequence[int]] = ()) -> None:
-        self._ids, self._offsets = array("i"), array("q", [0])
+        ids, offsets = array("i"), array("q", [0])
         for sequence in sequences:
-            self.append(sequence)
+            ids.extend(sequence)
+            offsets.append(len(ids))
+        self.ids, self.offsets = torch.from_numpy(np.array(ids)), torch.from_numpy(np.array(offsets))
 
-    def append(self, sequence: Sequence[int]) -> None:
-        """Add a sequence; only before the first read, after which tensors share the storage."""
-        self._ids.extend(sequence)
-        self._offsets.append(len(self._ids))
+    @classmethod
+    def from_arrays(cls, ids: np.ndarray, offsets: np.ndarray) -> Self:
+        """Return sequences that share the memory of their ids, int32, and offsets, int64."""
+        sequences = cls()
+        sequences.ids, sequences.offsets = torch.from_numpy(ids), torch.from_numpy(offsets)
+        return sequences
 
-    @cached_property
-    def ids(self) -> Tensor:
-        """The ids of all sequences, concatenated, int32."""
-        if not self._ids:
-            return torch.empty(0, dtype=torch.int32)
-        return torch.frombuffer(memoryview(self._ids), dtype=torch.int32)  # the view keeps the array from moving
-
-    @cached_property
-    def offsets(self) -> Tensor:
-        """Where each sequence starts in `ids`, and where the last one ends, ``(N + 1,)``."""
-        return torch.frombuffer(memoryview(self._offsets), dtype=torch.int64)
+    @classmethod
+    def mapped(cls, ids: Path, offsets: Path) -> Self:
+        """Return the sequences of two files, which are read when they are needed; all processes share the memory."""
+        return cls.from_arrays(np.memmap(ids, np.int32, mode="c"), np.memmap(offsets, np.int64, mode="c"))
 
     @cached_property
     def lengths(self) -> Tensor:
@@ -52,7 +59,7 @@ class FlatSequences:
         return self.offsets.diff()
 
     def __len__(self) -> int:
-        return len(self._offsets) - 1
+        return len(self.offsets) - 1
 
     def __getitem__(self, index: int) -> list[int]:
         return self.ids[self.offsets[index] : self.offsets[index + 1]].tolist()
@@ -75,6 +82,9 @@ class TokenSequences:
     Symbols are numbered in the order in which they appear. The vocabulary of a training set is known only after its
     last text, and thanks to these numbers no text has to be tokenised again.
 
+    Args:
+        files: Where ids and offsets are written, so that they need no memory; None keeps them in memory.
+
     Example:
         >>> sequences = TokenSequences()
         >>> sequences.append(["b", "a", "b"])
@@ -84,23 +94,56 @@ class TokenSequences:
         tensor([5, 4, 5], dtype=torch.int32)
     """
 
-    def __init__(self) -> None:
+    def __init__(self, files: tuple[Path, Path] | None = None) -> None:
+        self._files = files
         self._numbers: dict[str, int] = {}
-        self._sequences = FlatSequences()
+        self._ids, self._offsets = array("i"), array("q", [0])
+        self._written = self._sequences = 0
+        for file in files or ():
+            file.write_bytes(b"")
 
     def append(self, tokens: Iterable[str]) -> None:
         """Add the tokens of a text."""
-        self._sequences.append([self._numbers.setdefault(token, len(self._numbers)) for token in tokens])
+        numbers = self._numbers
+        self._ids.extend([numbers.setdefault(token, len(numbers)) for token in tokens])
+        self._offsets.append(self._written + len(self._ids))
+        self._sequences += 1
+        if self._files and len(self._ids) >= CHUNK:
+            self._write()
+
+    def _write(self) -> None:
+        for buffer, path in zip((self._ids, self._offsets), self._files or (), strict=True):
+            with path.open("ab") as file:
+                buffer.tofile(file)
+        self._written += len(self._ids)
+        self._ids, self._offsets = array("i"), array("q")
+
+    def __len__(self) -> int:
+        return self._sequences
 
     def counts(self) -> dict[str, int]:
         """Return how often each symbol occurs."""
-        return dict(zip(self._numbers, torch.bincount(self._sequences.ids).tolist(), strict=True))
+        counts = np.zeros(len(self._numbers), dtype=np.int64)
+        for chunk in self._chunks():
+            counts += np.bincount(chunk, minlength=len(counts))
+        return dict(zip(self._numbers, counts.tolist(), strict=True))
 
     def encode(self, vocabulary: Vocabulary) -> FlatSequences:
-        """Return the ids of all sequences. The storage is reused, so this is the last call."""
-        ids = torch.tensor(vocabulary.ids(self._numbers), dtype=torch.int32)
-        self._sequences.ids.copy_(ids.index_select(0, self._sequences.ids))
-        return self._sequences
+        """Return the ids of all sequences. They replace the numbers, so this is the last call."""
+        table = np.array(vocabulary.ids(self._numbers), dtype=np.int32)
+        for chunk in self._chunks():
+            chunk[:] = table[chunk]
+        if self._files:
+            return FlatSequences.mapped(*self._files)
+        return FlatSequences.from_arrays(np.asarray(self._ids), np.asarray(self._offsets))
+
+    def _chunks(self) -> Iterator[np.ndarray]:
+        """Yield all numbers, piece by piece, in the place where they are kept."""
+        if self._files and self._offsets:
+            self._write()
+        numbers = np.memmap(self._files[0], np.int32, mode="r+") if self._files else np.asarray(self._ids)
+        for start in range(0, len(numbers), CHUNK):
+            yield numbers[start : start + CHUNK]
 
 
 class PairDataset(Dataset[Batch]):

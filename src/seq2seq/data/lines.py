@@ -1,24 +1,53 @@
 """Lines of UTF-8 text; errors name the file and the line."""
 
-from collections.abc import Iterator
+import gzip
+import io
+import os
+import stat
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
 from seq2seq.errors import UserError
 
+MAX_LINE = 1_000_000
+"""Maximum number of bytes in a line."""
 
-def read_lines(path: str, key: str) -> Iterator[tuple[int, str]]:
-    """Yield the lines of a file with their numbers from 1, without line ends.
+LARGE = 32 * 2**20
+"""Number of bytes above which reading a file shows a progress bar and is worth a cache."""
+
+GZIP = b"\x1f\x8b"
+"""The first bytes of every file that gzip has written."""
+
+Wrap = Callable[[BinaryIO], BinaryIO]
+
+
+def read_lines(path: str, key: str, wrap: Wrap = lambda file: file) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a file, unpacked if gzip has packed it, with their numbers from 1 and without line ends.
 
     Args:
         path: The file.
         key: The setting that names the file, for errors.
+        wrap: Wraps the open file, to show how much of it has been read.
 
     Raises:
-        UserError: If the file cannot be opened, or a line is not UTF-8.
+        UserError: If the file cannot be read or changes meanwhile, or a line is not valid.
     """
     with open_file(path, key) as file:
-        yield from decode_lines(file, path)
+        before = os.fstat(file.fileno())
+        if not stat.S_ISREG(before.st_mode):  # a pipe can be read only once
+            raise UserError(f"{key}={path} must be a file, and not a pipe or a device")
+        packed = file.peek(2)[:2] == GZIP  # pyright: ignore[reportAttributeAccessIssue] - it is buffered
+        read = wrap(file)
+        yield from decode_lines(io.BufferedReader(gzip.GzipFile(fileobj=read)) if packed else read, path)  # pyright: ignore[reportArgumentType]
+        after = Path(path).stat()
+        if (before.st_size, before.st_mtime_ns, before.st_ino) != (after.st_size, after.st_mtime_ns, after.st_ino):
+            raise UserError(f"{key}={path} changed while it was read; start again when it is complete")
 
 
 def open_file(path: str, key: str) -> BinaryIO:
@@ -47,15 +76,58 @@ def decode_lines(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
         name: The name of the file, for errors.
 
     Raises:
-        UserError: If a line is not UTF-8.
+        UserError: If the file cannot be read to its end; if a line is not UTF-8, is longer than `MAX_LINE`, or contains
+            a carriage return or NUL.
     """
-    for number, line in enumerate(file, start=1):
-        try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            position = len(line) - len(error.object) + error.start  # the error does not count the byte order mark
-            raise UserError(
-                f"{name}:{number}: byte {position + 1} of the line, 0x{line[position]:02x}, is not UTF-8; "
-                "save the file as UTF-8"
-            ) from error
-        yield number, text.removesuffix("\n").removesuffix("\r")
+    number = 0
+    try:
+        while line := file.readline(MAX_LINE + 1):
+            number += 1
+            if len(line) > MAX_LINE:
+                raise UserError(f"{name}:{number}: the line has more than {MAX_LINE} bytes{hint_of_cr(line)}")
+            text = decode(line, name, number).removesuffix("\n").removesuffix("\r")
+            if "\r" in text:
+                raise UserError(f"{name}:{number}: a carriage return in the middle of the line{hint_of_cr(line)}")
+            if "\0" in text:
+                raise UserError(f"{name}:{number}: the line contains NUL, so the file is damaged or no UTF-8 text")
+            yield number, text
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(f"{name}:{number + 1}: the gzip file is damaged or incomplete from here on") from error
+    except OSError as error:
+        raise UserError(f"{name}:{number + 1}: cannot be read: {error.strerror or error}") from error
+
+
+def hint_of_cr(line: bytes) -> str:
+    """Return what to do about carriage returns; empty if there are none."""
+    return "; save the file with line ends LF or CR LF, and not CR alone" if b"\r" in line.rstrip(b"\r\n") else ""
+
+
+def decode(line: bytes, name: str, number: int) -> str:
+    """Return a line as text.
+
+    Raises:
+        UserError: If it is not UTF-8.
+    """
+    try:
+        return line.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        position = len(line) - len(error.object) + error.start  # the error does not count the byte order mark
+        raise UserError(
+            f"{name}:{number}: byte {position + 1} of the line, 0x{line[position]:02x}, is not UTF-8; "
+            "save the file as UTF-8"
+        ) from error
+
+
+@contextmanager
+def reading_progress(paths: list[str]) -> Iterator[Wrap]:
+    """Provide what wraps open files so that a bar on stderr, if that is a terminal, shows how much has been read.
+
+    Args:
+        paths: The files; there is no bar if they are smaller than `LARGE` together.
+    """
+    sizes = [Path(path).stat().st_size for path in paths if Path(path).is_file()]
+    console = Console(stderr=True)
+    columns = (TextColumn("reading"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=sum(sizes) < LARGE or not console.is_terminal) as bar:
+        task = bar.add_task("reading", total=sum(sizes))
+        yield lambda file: bar.wrap_file(file, task_id=task)

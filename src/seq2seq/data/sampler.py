@@ -1,7 +1,8 @@
 """Batches of similar length."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -31,8 +32,9 @@ class FixedBatches(SequentialSampler):
 class BucketSampler(Sampler[list[int]]):
     """Yields the indices of one batch after another; the pairs of a batch have similar lengths.
 
-    In training, the pairs are shuffled and divided into pools of ``POOL * batch_size``. Each pool is sorted by length
-    and divided into batches, and finally the batches are shuffled. The order depends on the seed and the epoch only.
+    In training, the pairs are shuffled and divided into pools of ``POOL * batch_size``, or one pool if ``max_tokens``
+    is set, so that every epoch has as many batches. Each pool is sorted by length and divided into batches, and finally
+    the batches are shuffled. The order depends on the seed and the epoch only.
     Pools are sorted by target first, because every padded target token costs time, while sources are packed.
 
     Without shuffling, all pairs are sorted by source and then by target, as the targets may be unknown.
@@ -46,8 +48,8 @@ class BucketSampler(Sampler[list[int]]):
         batch_size: Maximum number of pairs in a batch.
         shuffle: Whether to shuffle, as in training.
         seed: Seed of the shuffling.
-        max_tokens: Maximum number of source tokens in a batch, padding included; a longer source is a batch by itself.
-            None sets no limit.
+        max_tokens: Maximum number of tokens of either side in a batch, padding included; a longer pair is a batch by
+            itself. None sets no limit.
 
     Example:
         >>> lengths = torch.tensor([3, 1, 3, 1])
@@ -78,7 +80,7 @@ class BucketSampler(Sampler[list[int]]):
     def __len__(self) -> int:
         if self.max_tokens is None:
             return math.ceil(len(self.source_lengths) / self.batch_size)
-        return len(self._batches())
+        return len(self._sizes)
 
     def set_epoch(self, epoch: int) -> None:
         """Select the order of an epoch; the trainer calls this before each epoch."""
@@ -87,13 +89,13 @@ class BucketSampler(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         return (batch.tolist() for batch in self._batches())
 
-    def _batches(self) -> list[Tensor]:
+    def _batches(self) -> Sequence[Tensor]:
         if not self.shuffle:
             return self._divide(self._sort(torch.arange(len(self.source_lengths))))
         # The factor keeps pairs of seed and epoch apart: seed 1, epoch 1 must differ from seed 2, epoch 0.
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         shuffled = torch.randperm(len(self.source_lengths), generator=generator)
-        pools = shuffled.split(POOL * self.batch_size)
+        pools = shuffled.split(POOL * self.batch_size) if self.max_tokens is None else [shuffled]
         batches = [batch for pool in pools for batch in self._divide(self._sort(pool))]
         return [batches[number] for number in torch.randperm(len(batches), generator=generator).tolist()]
 
@@ -108,15 +110,22 @@ class BucketSampler(Sampler[list[int]]):
         order = second.argsort(stable=True)
         return indices[order[first[order].argsort(stable=True)]]
 
-    def _divide(self, indices: Tensor) -> list[Tensor]:
-        max_tokens = math.inf if self.max_tokens is None else self.max_tokens
+    def _divide(self, indices: Tensor) -> Sequence[Tensor]:
+        if not len(indices):
+            return []
+        return indices.split(self.batch_size if self.max_tokens is None else self._sizes)
+
+    @cached_property
+    def _sizes(self) -> list[int]:
+        """The sizes of the batches under ``max_tokens``; sorted pairs have the same lengths in every epoch."""
+        indices = self._sort(torch.arange(len(self.source_lengths)))
         sizes: list[int] = []
         longest = 0
-        for length in self.source_lengths[indices].tolist():
+        for length in torch.maximum(self.source_lengths[indices], self.target_lengths[indices]).tolist():
             longest = max(longest, length)
-            if sizes and sizes[-1] < self.batch_size and (sizes[-1] + 1) * longest <= max_tokens:
+            if sizes and sizes[-1] < self.batch_size and (sizes[-1] + 1) * longest <= (self.max_tokens or 0):
                 sizes[-1] += 1
             else:
                 sizes.append(1)
                 longest = length
-        return list(indices.split(sizes))
+        return sizes

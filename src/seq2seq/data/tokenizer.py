@@ -1,40 +1,75 @@
 """Tokenizers: the text of one side to tokens to ids, and back."""
 
+import inspect
+import os
 import unicodedata
-from abc import abstractmethod
-from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from typing import Any, ClassVar, NamedTuple
 
 from seq2seq.data.vocabulary import Vocabulary
-from seq2seq.errors import check_choice
+from seq2seq.errors import UserError, check_choice, check_count
+
+COLUMN = "\t"
+"""Separates the columns of a text. In tokens, the second column's start with it, the third's with two of it, ..."""
 
 
-def normalise(text: str) -> str:
-    r"""Return the text in Unicode's normal form C, where a letter and its accent are one character if possible.
+class Normaliser(NamedTuple):
+    r"""Brings texts into one spelling.
+
+    Attributes:
+        form: Unicode's normal form, ``nfc``, ``nfkc``, ``nfd`` or ``nfkd``; ``none`` changes nothing. The default is C,
+            where a letter and its accent are one character if possible. In form D they are two, and a Korean syllable
+            is two or three letters. The forms with K also replace characters such as ``ﬁ`` and ``ʰ``, for good.
+        lower_case: Whether texts are put in lower case.
 
     Example:
-        >>> len("e\u0301"), len(normalise("e\u0301"))
-        (2, 1)
+        >>> [len(Normaliser(form)("e\u0301")) for form in ("nfc", "nfd")]
+        [1, 2]
+        >>> Normaliser("nfd").compose("e\u0301") == "\u00e9"
+        True
     """
-    return unicodedata.normalize("NFC", text)
+
+    form: str = "nfc"
+    lower_case: bool = False
+
+    def __call__(self, text: str) -> str:
+        """Return the text, normalised."""
+        if self.lower_case:
+            text = text.lower()
+        return text if self.form == "none" else unicodedata.normalize(self.form.upper(), text)  # pyright: ignore[reportArgumentType]
+
+    def compose(self, text: str) -> str:
+        """Return a normalised text as people see it: what form D decomposed is composed again."""
+        return unicodedata.normalize("NFC", text) if self.form in ("nfd", "nfkd") else text
 
 
-class Tokenizer(Protocol):
+NFC = Normaliser()
+"""The default."""
+
+
+class Tokenizer(ABC):
     """Encodes and decodes the text of one side. An implementation defines `name`, `tokenize` and `detokenize`.
 
     Args:
         vocabulary: The symbols of this side and their ids.
+        normaliser: Applied to each text before it is split.
+        options: Keyword arguments of an implementation are its options in a config, and must be plain values that it
+            keeps as attributes.
 
     Attributes:
         name: The config value that selects the class.
+        columns: Number of columns of a text; above 1, tabs separate them.
         vocabulary: The symbols of this side and their ids.
     """
 
     name: ClassVar[str]
-    vocabulary: Vocabulary
+    columns = 1
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: Vocabulary, normaliser: Normaliser = NFC) -> None:
         self.vocabulary = vocabulary
+        self.normalise = normaliser
 
     @abstractmethod
     def tokenize(self, text: str) -> list[str]:
@@ -44,17 +79,44 @@ class Tokenizer(Protocol):
     def detokenize(self, tokens: Iterable[str]) -> str:
         """Join tokens to text."""
 
+    @property
+    def must_learn(self) -> bool:
+        """Whether `learn` must be called before the first text is tokenised."""
+        return False
+
+    def learn(self, texts: Iterable[str]) -> None:  # noqa: B027 - most have nothing to learn
+        """Learn how to tokenise from normalised training texts, which may be iterated more than once."""
+
+    def learned_tokens(self) -> list[str]:
+        """Return what `learn` has learned, which belongs to the vocabulary however rare it is."""
+        return []
+
+    def tokens(self, text: str) -> list[str]:
+        """Normalise a text and split it into tokens."""
+        return self.tokenize(self.normalise(text))
+
     def encode(self, text: str) -> list[int]:
         """Normalise and tokenise a text, and return the ids of its tokens, without begin and end."""
-        return self.vocabulary.ids(self.tokenize(normalise(text)))
+        return self.vocabulary.ids(self.tokens(text))
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of ids that include neither begin, end nor padding."""
-        return self.detokenize(self.vocabulary.tokens(ids))
+        return self.normalise.compose(self.detokenize(self.vocabulary.tokens(ids)))
+
+    def spec(self) -> Any:  # noqa: ANN401 - a name, a mapping or a list
+        """Return what the tokens are, as `build_tokenizer` takes it."""
+        options = {name: getattr(self, name) for name in options_of(type(self))}
+        return {"name": self.name} | options if options else self.name
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for a checkpoint; `tokenizer_from_dict` builds an equal tokenizer from them."""
-        return {"tokens": self.name, "symbols": self.vocabulary.symbols}
+        form, lower_case = self.normalise
+        return {
+            "tokens": self.spec(),
+            "symbols": self.vocabulary.symbols,
+            "normalization": form,
+            "lower_case": lower_case,
+        }
 
 
 class CharacterTokenizer(Tokenizer):
@@ -79,7 +141,54 @@ class CharacterTokenizer(Tokenizer):
         return "".join(tokens)
 
 
-class SpaceTokenizer(Tokenizer):
+class GraphemeTokenizer(CharacterTokenizer):
+    r"""What a reader takes for one character is a token, even if it is several: Unicode's extended grapheme clusters.
+
+    Example:
+        >>> GraphemeTokenizer(Vocabulary([])).tokenize("नमस्ते") == ["न", "म", "स्ते"]
+        True
+    """
+
+    name = "graphemes"
+
+    def __init__(self, vocabulary: Vocabulary, normaliser: Normaliser = NFC) -> None:
+        super().__init__(vocabulary, normaliser)
+        self._pattern = import_text_extra("regex").compile(r"\X")
+
+    def tokenize(self, text: str) -> list[str]:
+        """Split normalised text into grapheme clusters."""
+        return self._pattern.findall(text)
+
+
+class SplitTokenizer(Tokenizer):
+    """Tokens are separated by one or more separators.
+
+    Args:
+        separator: A text, such as ``;``.
+
+    Example:
+        >>> SplitTokenizer(Vocabulary([]), separator=";").tokenize("N;ACC;PL")
+        ['N', 'ACC', 'PL']
+    """
+
+    name = "split"
+
+    def __init__(self, vocabulary: Vocabulary, normaliser: Normaliser = NFC, *, separator: str) -> None:
+        super().__init__(vocabulary, normaliser)
+        if not isinstance(separator, str) or not separator or COLUMN in separator:
+            raise UserError(f"separator={separator!r} must be a text without tabs")
+        self.separator = separator
+
+    def tokenize(self, text: str) -> list[str]:
+        """Split normalised text at the separators."""
+        return [token for token in text.split(self.separator) if token]
+
+    def detokenize(self, tokens: Iterable[str]) -> str:
+        """Join the tokens with separators."""
+        return self.separator.join(tokens)
+
+
+class SpaceTokenizer(SplitTokenizer):
     """Tokens are separated by one or more spaces; other whitespace belongs to a token.
 
     Example:
@@ -92,23 +201,193 @@ class SpaceTokenizer(Tokenizer):
 
     name = "spaces"
 
+    def __init__(self, vocabulary: Vocabulary, normaliser: Normaliser = NFC) -> None:
+        super().__init__(vocabulary, normaliser, separator=" ")
+
+
+UNKNOWN = "\ufffd"
+"""What a `SubwordTokenizer` reads for a character that its training texts lack."""
+
+
+class SubwordTokenizer(Tokenizer):
+    """Frequent sequences of characters are tokens: byte-pair encoding (Sennrich et al. 2016), learned from the texts.
+
+    No token contains a space, except at its start, where it is shown as ``▁``. Punctuation stands alone.
+
+    Args:
+        size: Number of tokens to learn, single characters included.
+        model: What was learned, as the JSON of the library ``tokenizers``; empty before `learn`.
+    """
+
+    name = "subwords"
+
+    def __init__(
+        self, vocabulary: Vocabulary, normaliser: Normaliser = NFC, *, size: int = 8000, model: str = ""
+    ) -> None:
+        super().__init__(vocabulary, normaliser)
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # threads do not survive the fork of a loader's worker
+        self._library = import_text_extra("tokenizers")
+        self.size = check_count("size", size)
+        self.model = model
+        try:
+            self._tokenizer = self._library.Tokenizer.from_str(model) if model else None
+        except Exception as error:  # the library raises nothing more specific
+            raise UserError("model is not what the library tokenizers has written") from error
+
+    @property
+    def must_learn(self) -> bool:
+        """Whether nothing has been learned yet."""
+        return self._tokenizer is None
+
+    def learn(self, texts: Iterable[str]) -> None:
+        """Learn the tokens from normalised training texts."""
+        library = self._library
+        tokenizer = library.Tokenizer(library.models.BPE(unk_token=UNKNOWN))
+        tokenizer.pre_tokenizer = library.pre_tokenizers.Sequence(
+            [library.pre_tokenizers.Metaspace(), library.pre_tokenizers.Punctuation("isolated")]
+        )
+        tokenizer.decoder = library.decoders.Metaspace()
+        trainer = library.trainers.BpeTrainer(
+            vocab_size=self.size, special_tokens=[UNKNOWN], show_progress=False, max_token_length=32
+        )
+        tokenizer.train_from_iterator(texts, trainer)
+        self._tokenizer, self.model = tokenizer, tokenizer.to_str()
+
+    def learned_tokens(self) -> list[str]:
+        """Return all subwords; single letters of the training texts may occur there in longer ones only."""
+        return sorted(self._tokenizer.get_vocab().keys() - {UNKNOWN})  # pyright: ignore[reportOptionalMemberAccess]
+
     def tokenize(self, text: str) -> list[str]:
-        """Split normalised text at spaces."""
-        return [token for token in text.split(" ") if token]
+        """Split normalised text into subwords."""
+        return self._tokenizer.encode(text, add_special_tokens=False).tokens  # pyright: ignore[reportOptionalMemberAccess]
 
     def detokenize(self, tokens: Iterable[str]) -> str:
-        """Join the tokens with spaces."""
-        return " ".join(tokens)
+        """Join subwords to text."""
+        return self._tokenizer.decoder.decode(list(tokens))  # pyright: ignore[reportOptionalMemberAccess]
 
 
-TOKENIZERS: dict[str, type[Tokenizer]] = {kind.name: kind for kind in (CharacterTokenizer, SpaceTokenizer)}
+class ColumnTokenizer(Tokenizer):
+    r"""Texts of several columns, separated by tabs, each with its own tokenizer.
+
+    Args:
+        parts: A tokenizer for each column; their vocabularies are not used.
+
+    Example:
+        >>> tokenizer = build_tokenizer(["characters", {"name": "split", "separator": ";"}])
+        >>> tokenizer.tokenize("ház\tN;PL")
+        ['h', 'á', 'z', '\tN', '\tPL']
+        >>> tokenizer.detokenize(["h", "á", "z", "\tN", "\tPL"]) == "ház\tN;PL"
+        True
+    """
+
+    name = "columns"
+
+    def __init__(self, vocabulary: Vocabulary, normaliser: Normaliser, parts: Sequence[Tokenizer]) -> None:
+        super().__init__(vocabulary, normaliser)
+        self.parts = list(parts)
+        self.columns = len(self.parts)
+
+    @property
+    def must_learn(self) -> bool:
+        """Whether a column's tokenizer must."""
+        return any(part.must_learn for part in self.parts)
+
+    def learn(self, texts: Iterable[str]) -> None:
+        """Let the tokenizers of the columns learn."""
+        for number, part in enumerate(self.parts):
+            if part.must_learn:
+                part.learn(text.split(COLUMN)[number] for text in texts)
+
+    def learned_tokens(self) -> list[str]:
+        """Return what the tokenizers of the columns have learned."""
+        return [COLUMN * number + token for number, part in enumerate(self.parts) for token in part.learned_tokens()]
+
+    def tokenize(self, text: str) -> list[str]:
+        """Split each column into tokens."""
+        columns = text.split(COLUMN)
+        if len(columns) != self.columns:
+            raise UserError(f"{text!r} has {len(columns)} columns; the model reads {self.columns}, separated by tabs")
+        return [
+            COLUMN * number + token
+            for number, (part, column) in enumerate(zip(self.parts, columns, strict=True))
+            for token in part.tokenize(column)
+        ]
+
+    def detokenize(self, tokens: Iterable[str]) -> str:
+        """Join the tokens of each column."""
+        columns = [""] * self.columns
+        for number, own in groupby(tokens, key=lambda token: len(token) - len(token.lstrip(COLUMN))):
+            columns[number] = self.parts[number].detokenize(token[number:] for token in own)
+        return COLUMN.join(columns)
+
+    def spec(self) -> list[Any]:
+        """Return what the tokens of each column are."""
+        return [part.spec() for part in self.parts]
+
+
+TOKENIZERS: dict[str, type[Tokenizer]] = {
+    kind.name: kind
+    for kind in (CharacterTokenizer, GraphemeTokenizer, SpaceTokenizer, SplitTokenizer, SubwordTokenizer)
+}
 """Registry of tokenizers: value of ``data.source_tokens`` and ``data.target_tokens`` to class."""
 
 
+def options_of(kind: type[Tokenizer]) -> list[str]:
+    """Return the names of the options of a tokenizer: the keyword arguments of its class."""
+    parameters = inspect.signature(kind).parameters.values()
+    return [parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
+
+
+def build_tokenizer(
+    spec: object, normaliser: Normaliser = NFC, symbols: Sequence[str] = (), key: str = "tokens"
+) -> Tokenizer:
+    """Build a tokenizer.
+
+    Args:
+        spec: A name; a mapping with a ``name`` and options; or a list of these, one for each column.
+        normaliser: How texts are normalised.
+        symbols: Of the vocabulary.
+        key: The setting that holds ``spec``, for errors.
+
+    Raises:
+        UserError: If there is no such tokenizer or option, or the library that it needs is not installed.
+    """
+    vocabulary = Vocabulary(symbols)
+    if isinstance(spec, list):
+        parts = [build_tokenizer(one, key=f"{key}[{number}]") for number, one in enumerate(spec)]
+        if len(parts) < 2:
+            raise UserError(f"{key}={spec} must be a name, or a list with one entry for each of several columns")
+        return ColumnTokenizer(vocabulary, normaliser, parts)
+    options = dict(spec) if isinstance(spec, Mapping) else {"name": spec}
+    kind = TOKENIZERS[check_choice(key, options.pop("name", None), TOKENIZERS)]
+    known = options_of(kind)
+    if unknown := options.keys() - set(known):
+        raise UserError(f"{key}.{min(unknown)} is unknown: {kind.name} has {', '.join(known) or 'no options'}")
+    try:
+        return kind(vocabulary, normaliser, **options)
+    except TypeError:  # an option without default
+        raise UserError(f"{key}={kind.name} needs options: {{name: {kind.name}, {known[0]}: VALUE}}") from None
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from error
+
+
 def tokenizer_from_dict(values: Mapping[str, Any]) -> Tokenizer:
-    """Build a tokenizer from what `Tokenizer.to_dict` returned.
+    """Build a tokenizer from what `Tokenizer.to_dict` returned; the normalisation of an older one is form C.
 
     Raises:
         UserError: If there is no tokenizer of that name.
     """
-    return TOKENIZERS[check_choice("tokens", values["tokens"], TOKENIZERS)](Vocabulary(values["symbols"]))
+    normaliser = Normaliser(values.get("normalization", "nfc"), values.get("lower_case", False))
+    return build_tokenizer(values["tokens"], normaliser, values["symbols"])
+
+
+def import_text_extra(name: str) -> Any:  # noqa: ANN401 - a module
+    """Import a library of the extra ``text``.
+
+    Raises:
+        UserError: If it is not installed.
+    """
+    try:
+        return __import__(name)
+    except ImportError as error:
+        raise UserError(f"the package {name} is not installed: pip install -e '.[text]'") from error

@@ -30,10 +30,10 @@ class Vocabulary:
         self._ids = {symbol: number for number, symbol in enumerate(self.symbols, start=len(SPECIALS))}
 
     @classmethod
-    def from_counts(cls, counts: Mapping[str, int], min_count: int) -> "Vocabulary":
-        """Return the symbols that occur at least ``min_count`` times, the most frequent first."""
+    def from_counts(cls, counts: Mapping[str, int], min_count: int, max_symbols: int | None = None) -> "Vocabulary":
+        """Return the symbols that occur at least ``min_count`` times, the most frequent first, up to a number."""
         kept = [(-count, symbol) for symbol, count in counts.items() if count >= min_count]
-        return cls([symbol for _, symbol in sorted(kept)])
+        return cls([symbol for _, symbol in sorted(kept)[:max_symbols]])
 
     def __len__(self) -> int:
         return len(SPECIALS) + len(self.symbols)

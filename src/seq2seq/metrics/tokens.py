@@ -34,6 +34,23 @@ class ExactMatch(MeanMetric):
         super().update(torch.tensor(matches, device=self.device))
 
 
+class SequenceErrorRate(ExactMatch):
+    """Fraction of sequences that equal none of their references; for single words, this is the word error rate.
+
+    Example:
+        >>> metric = SequenceErrorRate()
+        >>> metric.update(predicted_ids=[[4, 5], [6]], reference_ids=[[[4, 5]], [[7], [6, 6]]])
+        >>> metric.compute()
+        tensor(0.5000)
+    """
+
+    higher_is_better = False
+
+    def compute(self) -> Tensor:
+        """Return the fraction among all sequences."""
+        return 1 - super().compute()
+
+
 class SymbolErrorRate(WordErrorRate):
     """Edit distance in tokens over the number of reference tokens; of several references, the closest counts.
 

@@ -19,16 +19,16 @@ class Prediction(NamedTuple):
     """A decoded pair.
 
     Attributes:
-        source: Text.
+        source: Text; tabs separate its columns if there are several.
         prediction: Text.
-        reference: Text.
-        correct: Whether the tokens of the prediction are those of the reference.
+        references: Texts that count as right.
+        correct: Whether the tokens of the prediction are those of a reference.
         group: Group of the pair; empty if the data have none.
     """
 
     source: str
     prediction: str
-    reference: str
+    references: tuple[str, ...]
     correct: bool
     group: str
 
@@ -96,12 +96,20 @@ def show_predictions(console: Console, result: Result) -> None:
         table.add_column(column, overflow="fold")
     for row in result.misses_first()[:SHOWN]:
         style = "" if row.correct else "red"
-        table.add_row(Text(row.source), Text(row.prediction, style=style), Text(row.reference))
+        table.add_row(Text(row.source), Text(row.prediction, style=style), Text(" | ".join(row.references)))
     console.print(table)
+
+
+PREDICTION_COLUMNS = ("source", "prediction", "reference", "correct", "group")
+
+
+def texts_of(prediction: Prediction) -> tuple[str, str, str]:
+    """Return source, prediction and references as cells of a tab-separated line; ``|`` separates references."""
+    cells = prediction.source, prediction.prediction, " | ".join(prediction.references)
+    return tuple(cell.replace("\t", " ") for cell in cells)  # pyright: ignore[reportReturnType]
 
 
 def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
     """Write predictions as tab-separated lines under a header, in the order of the data."""
-    lines = ["\t".join(Prediction._fields)]
-    lines += ["\t".join((p.source, p.prediction, p.reference, str(int(p.correct)), p.group)) for p in predictions]
-    write_file(path, lambda file: file.writelines(line + "\n" for line in lines))
+    rows = [PREDICTION_COLUMNS, *((*texts_of(p), str(int(p.correct)), p.group) for p in predictions)]
+    write_file(path, lambda file: file.writelines("\t".join(row) + "\n" for row in rows))

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from seq2seq.data import tokenizer_from_dict
 from seq2seq.data.lines import open_file
 from seq2seq.errors import UserError
 from seq2seq.training.module import CHECKPOINT_FORMAT, Seq2SeqModule
@@ -56,4 +57,6 @@ def upgraded(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
     num_heads = model.pop("num_heads", None)  # before attentions had options
     if model["attention"] == "multihead" and num_heads is not None:
         model["attention"] = {"name": "multihead", "num_heads": num_heads}
-    return now | {"model": model}
+    sides = ("source_tokenizer", "target_tokenizer")
+    tokenizers = {key: tokenizer_from_dict(now[key]).to_dict() for key in sides if key in now}
+    return now | tokenizers | {"model": model}

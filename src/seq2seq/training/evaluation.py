@@ -1,11 +1,11 @@
 """Metrics and predictions of a model, in validation, test and `scripts/evaluate.py`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from seq2seq.data import Batch, Tokenizer
+from seq2seq.data import Batch, References, Tokenizer
 from seq2seq.decoding import Ensemble, EnsembleEncoded, Search, to_lists
 
 Decoded = tuple[list[list[int]], Tensor]
@@ -22,13 +22,14 @@ def decoder_of(ensemble: Ensemble, search: Search) -> Callable[[Batch, EnsembleE
 
 
 def update_metrics(
-    metrics: MetricCollection, batch: Batch, decoded: Decoded, references: Sequence[str], tokenizer: Tokenizer
+    metrics: MetricCollection, batch: Batch, decoded: Decoded, references: References, tokenizer: Tokenizer
 ) -> None:
     """Update each metric with the arguments that its ``update`` names.
 
     ============= =========================================================================================
     preds         decoded texts
-    target        their references as texts, one for each, so that metrics of ``torchmetrics.text`` fit
+    target        the first reference of each as text, so that metrics of ``torchmetrics.text`` fit
+    references    for each of them, the texts of all its references
     predicted_ids decoded ids, without begin, end and padding
     reference_ids for each of them, the ids of all its references
     log_probs     log-probabilities under teacher forcing, ``(B, T, V)``
@@ -39,15 +40,16 @@ def update_metrics(
         metrics: Metrics to update.
         batch: A batch.
         decoded: The batch, decoded by `decoder_of`.
-        references: Texts of its targets.
+        references: What counts as right for its pairs.
         tokenizer: Tokenizer of the target.
     """
     predicted_ids, log_probs = decoded
     metrics.update(
         preds=[tokenizer.decode(ids) for ids in predicted_ids],
-        target=list(references),
+        target=[texts[0] for texts in references.texts],
+        references=references.texts,
         predicted_ids=predicted_ids,
-        reference_ids=[[ids] for ids in batch.references()],
+        reference_ids=references.ids,
         log_probs=log_probs,
         labels=batch.labels,
     )

@@ -1,6 +1,6 @@
 """Training as Lightning sees it: loss, optimizer, and what is logged."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -12,7 +12,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MetricCollection
 
-from seq2seq.data import PAD, Batch, tokenizer_from_dict
+from seq2seq.data import PAD, Batch, References, tokenizer_from_dict
 from seq2seq.decoding import Ensemble, Greedy, Search, build_search, mask_special_tokens
 from seq2seq.errors import check_count, check_number
 from seq2seq.training.build import model_from_config
@@ -146,13 +146,13 @@ class Seq2SeqModule(pl.LightningModule):
         update_metrics(self.metrics, batch, decoded, self._references(batch, split), self.target_tokenizer)
         self.predictions.update(zip(batch.indices.tolist(), decoded[0], strict=True))
 
-    def _references(self, batch: Batch, split: str) -> Sequence[str]:
-        """Return the texts of the targets, as they were before they were encoded."""
+    def _references(self, batch: Batch, split: str) -> References:
+        """Return what counts as right for the pairs of a batch."""
         datamodule: Any = getattr(self.trainer, "datamodule", None)
         if datamodule is None:
-            return [self.target_tokenizer.decode(ids) for ids in batch.references()]
-        pairs = datamodule.pairs(split)
-        return [pairs[index].target for index in batch.indices.tolist()]
+            ids = batch.references()
+            return References([[self.target_tokenizer.decode(one)] for one in ids], [[one] for one in ids])
+        return datamodule.references(split, batch.indices.tolist())
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of the whole validation set, the first of them also in the progress bar."""

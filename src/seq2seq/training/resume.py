@@ -31,7 +31,7 @@ def check_resumable(module: Seq2SeqModule, saved: Mapping[str, Any], resume: str
     Raises:
         UserError: If its model, optimizer or vocabularies differ.
     """
-    before = saved[HYPERPARAMETERS]
+    before = upgraded(saved[HYPERPARAMETERS])
     for side in ("source", "target"):
         if module.hparams[f"{side}_tokenizer"] != before[f"{side}_tokenizer"]:
             raise UserError(
@@ -41,7 +41,7 @@ def check_resumable(module: Seq2SeqModule, saved: Mapping[str, Any], resume: str
     if averaging is not ("averaging_state" in saved):
         was = "with" if "averaging_state" in saved else "without"
         raise UserError(f"weight_averaging: resume={resume} was trained {was} it; give the overrides of that run again")
-    then = dict(flatten_keys(saved.get("seq2seq_config") or upgraded(before)))
+    then = dict(flatten_keys(saved.get("seq2seq_config") or before))
     for key, now in flatten_keys(module.config):
         if key not in then or now == then[key] or key.startswith(IRRELEVANT):
             continue

@@ -1,16 +1,19 @@
 """Data sources: where the pairs of source and target text come from."""
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Any
 
+from seq2seq.data.sources.cmudict import CMUdict
 from seq2seq.data.sources.dates import Dates
+from seq2seq.data.sources.files import TextFiles
+from seq2seq.data.sources.parallel import Parallel
 from seq2seq.data.sources.reverse import Reverse
 from seq2seq.data.sources.source import DataSource, Pair, Split
 from seq2seq.data.sources.tsv import TSV
 from seq2seq.errors import check_choice, check_keys
 
-SOURCES: dict[str, type[DataSource]] = {kind.name: kind for kind in (Dates, Reverse, TSV)}
+SOURCES: dict[str, type[DataSource]] = {kind.name: kind for kind in (Dates, Reverse, TSV, Parallel, CMUdict)}
 """Registry of data sources: value of ``data.task`` to class."""
 
 
@@ -21,9 +24,13 @@ def build_source(settings: Mapping[str, Any]) -> DataSource:
         UserError: If there is no source of that name, or a key is unknown, missing or not allowed.
     """
     kind = SOURCES[check_choice("data.task", settings.get("task"), SOURCES)]
-    check_keys("data", settings, ["task", *(field.name for field in fields(kind))])
     values = {key: value for key, value in settings.items() if key != "task"}
+    defaults = {field.name: field.default for field in fields(kind) if field.default is not MISSING}
+    check_keys("data", {"task": kind.name} | defaults | values, ["task", *(field.name for field in fields(kind))])
     return kind(**values)
 
 
-__all__ = ["SOURCES", "TSV", "DataSource", "Dates", "Pair", "Reverse", "Split", "build_source"]
+__all__ = [
+    "SOURCES", "TSV", "CMUdict", "DataSource", "Dates", "Pair", "Parallel", "Reverse", "Split", "TextFiles",
+    "build_source",
+]  # fmt: skip

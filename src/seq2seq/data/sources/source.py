@@ -1,46 +1,63 @@
 """The base class of data sources."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from seq2seq.data.tokenizer import TOKENIZERS
-from seq2seq.errors import check_choice
+from seq2seq.data.tokenizer import Normaliser, Tokenizer, build_tokenizer
+from seq2seq.errors import UserError, check_choice, check_keys
 from seq2seq.schema import Count, Natural, check
 
 Split = Literal["train", "val", "test"]
+
+Form = Literal["nfc", "nfkc", "nfd", "nfkd", "none"]
+"""See `Normaliser`."""
+
+SIDES = ("source", "target")
 
 
 class Pair(NamedTuple):
     """A source text and its target.
 
     Attributes:
-        source: Text.
+        source: Text; tabs separate its columns if there are several.
         target: Text.
         group: What results are also reported by, for example a locale; empty if nothing.
         place: Where the pair stands, ``file:line``, for errors; empty if in no file.
+        alternatives: Further targets that count as right in validation and test.
     """
 
     source: str
     target: str
     group: str = ""
     place: str = ""
+    alternatives: tuple[str, ...] = ()
+
+    @property
+    def references(self) -> list[str]:
+        """All texts that count as right."""
+        return [self.target, *self.alternatives]
 
 
 @dataclass(kw_only=True)
 class DataSource(ABC):
     """Yields the pairs of each split, and holds the settings for tokenising and batching them.
 
-    The fields are the keys of ``data`` in a config. A subclass adds its own.
+    The fields are the keys of ``data`` in a config; those with a default may be left out. A subclass adds its own.
 
     Attributes:
         name: The value of ``data.task`` that selects the class.
         group_name: What `Pair.group` holds; None if nothing.
-        source_tokens: Name of the source tokenizer, ``characters`` or ``spaces``.
-        target_tokens: Name of the target tokenizer, likewise.
+        source_tokens: The source's tokenizer: a name, a mapping with a name and options, or a list for several columns.
+        target_tokens: That of the target.
+        normalization: Unicode's normal form, for both sides, or a mapping from ``source`` and ``target``.
+        lower_case: Whether all texts are put in lower case.
+        shared_vocabulary: Whether both sides have one vocabulary.
         min_count: Symbols that occur less often in the training pairs are unknown, on both sides.
-        batch_size: Pairs in a batch.
+        max_symbols: Only so many symbols, the most frequent ones, are known, on each side; None for all.
+        batch_size: Maximum number of pairs in a batch.
+        batch_tokens: Maximum number of tokens of a side in a batch, padding included; None for any number.
         max_epochs: Number of epochs that suits the data; ``trainer.max_epochs`` refers to it.
         num_workers: Processes that prepare batches; 0 prepares them in the training process, which is fastest here.
     """
@@ -48,21 +65,52 @@ class DataSource(ABC):
     name: ClassVar[str]
     group_name: ClassVar[str | None] = None
 
-    source_tokens: str
-    target_tokens: str
+    source_tokens: Any
+    target_tokens: Any
+    normalization: Any = "nfc"
+    lower_case: bool = False
+    shared_vocabulary: bool = False
     min_count: Count
+    max_symbols: Count | None = None
     batch_size: Count
+    batch_tokens: Count | None = None
     max_epochs: Count
     num_workers: Natural
 
     def __post_init__(self) -> None:
         check("data", asdict(self), type(self))
-        check_choice("data.source_tokens", self.source_tokens, TOKENIZERS)
-        check_choice("data.target_tokens", self.target_tokens, TOKENIZERS)
+        self.skipped = 0  # number of training pairs that the last pass has skipped
+        if isinstance(self.normalization, Mapping):
+            check_keys("data.normalization", self.normalization, SIDES)
+        for side in SIDES:
+            self.make_tokenizer(side)  # type: ignore[arg-type]
+        if self.shared_vocabulary and self.source_tokens != self.target_tokens:
+            raise UserError(
+                f"data.shared_vocabulary=true needs equal tokens on both sides, and not data.source_tokens="
+                f"{self.source_tokens} and data.target_tokens={self.target_tokens}"
+            )
+        if self.make_tokenizer("target").columns > 1:
+            raise UserError(f"data.target_tokens={self.target_tokens} must not be a list: a target has one column")
+
+    def make_tokenizer(self, side: str) -> Tokenizer:
+        """Return the tokenizer of a side, ``source`` or ``target``, without symbols.
+
+        Raises:
+            UserError: If the settings do not name one.
+        """
+        by_side = isinstance(self.normalization, Mapping)
+        form = self.normalization[side] if by_side else self.normalization
+        check_choice(f"data.normalization.{side}" if by_side else "data.normalization", form, Form.__args__)
+        normaliser = Normaliser(form, self.lower_case)
+        return build_tokenizer(getattr(self, f"{side}_tokens"), normaliser, key=f"data.{side}_tokens")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the section ``data`` of a config; `build_source` builds an equal source from it."""
         return {"task": self.name} | asdict(self)
+
+    def files(self, split: Split) -> list[str]:  # noqa: ARG002 - by default, there are none
+        """Return the files that a split is read from; empty if it is made up."""
+        return []
 
     @abstractmethod
     def pairs(self, split: Split) -> Iterator[Pair]:
@@ -72,14 +120,16 @@ class DataSource(ABC):
             UserError: If a file cannot be read or a line is not valid.
         """
 
-    def check_length(self, side: str, length: int, place: str) -> None:  # noqa: B027 - by default, any length is allowed
-        """Raise if a text has more tokens than the source allows.
+    def accepts(self, side: str, length: int, pair: Pair, split: Split) -> bool:  # noqa: ARG002 - by default, any
+        """Return whether a pair is used although a side of it has a number of tokens.
 
         Args:
             side: ``source`` or ``target``.
             length: Number of tokens.
-            place: `Pair.place`.
+            pair: The pair.
+            split: Its split.
 
         Raises:
             UserError: If the text is too long.
         """
+        return True

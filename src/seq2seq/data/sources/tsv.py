@@ -2,83 +2,85 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from seq2seq.data.lines import read_lines
-from seq2seq.data.sources.source import DataSource, Pair, Split
-from seq2seq.errors import UserError
+from seq2seq.data.lines import Wrap
+from seq2seq.data.sources.files import TextFiles, merge_references
+from seq2seq.data.sources.source import Pair, Split
+from seq2seq.data.tokenizer import COLUMN
+from seq2seq.errors import UserError, check_count
 from seq2seq.schema import Count
 
 
 @dataclass(kw_only=True)
-class TSV(DataSource):
-    """One pair per line, in two of the columns that tabs separate; UTF-8, without header and quoting.
+class TSV(TextFiles):
+    """One pair per line, in some of the columns that tabs separate, without quoting.
 
     Attributes:
-        train: Training file.
-        val: Validation file.
-        test: Test file; may be the same as ``val``.
-        source_column: Column of the source, counted from 1.
-        target_column: Column of the target, counted from 1.
-        max_length: Maximum number of tokens of a source and of a target.
+        source_column: Column of the source, counted from 1; a list for several, in the order in which they are read.
+        target_column: Column of the target.
+        merge_references: Whether lines of validation and test with the same source are one pair, for which any of their
+            targets counts as right.
     """
 
     name: ClassVar[str] = "tsv"
 
-    train: str | None
-    val: str | None
-    test: str | None
-    source_column: Count
+    source_column: Any
     target_column: Count
-    max_length: Count
+    merge_references: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.source_column == self.target_column:
+        columns = self._columns("source")
+        for column in columns or [0]:
+            check_count("data.source_column", column)
+        if self.target_column in columns:
             raise UserError(
                 f"data.target_column={self.target_column} must differ from data.source_column={self.source_column}"
             )
-        for key in ("train", "val", "test"):
-            path = getattr(self, key)
-            if path is not None:  # absolute, so that a checkpoint can be evaluated from any working directory
-                setattr(self, key, str(Path(str(path)).expanduser().absolute()))
-
-    def pairs(self, split: Split) -> Iterator[Pair]:
-        """Yield the pairs of a split's file, line by line."""
-        path = getattr(self, split)
-        if path is None:
-            raise UserError(f"data.{split} is missing: give a tab-separated file, data.{split}=FILE")
-        number = 0
-        for number, line in read_lines(path, f"data.{split}"):
-            columns, place = line.split("\t"), f"{path}:{number}"
-            yield Pair(
-                self._text(columns, "source", place),
-                self._text(columns, "target", place),
-                place=place,
-            )
-        if number == 0:
-            raise UserError(f"{path}: the file is empty; data.{split} needs at least one line")
-
-    def check_length(self, side: str, length: int, place: str) -> None:
-        """Raise if a text has more than ``max_length`` tokens."""
-        if length > self.max_length:
+        if len(columns) != self.make_tokenizer("source").columns:
             raise UserError(
-                f"{place}: the {side} (column {self._column(side)}) has {length} tokens; "
-                f"data.max_length={self.max_length} allows {self.max_length}"
+                f"data.source_column={self.source_column} and data.source_tokens={self.source_tokens} must be lists of "
+                "the same length, or a column and its tokens"
             )
 
-    def _column(self, side: str) -> int:
-        return self.source_column if side == "source" else self.target_column
+    def read(self, split: Split, wrap: Wrap) -> Iterator[Pair]:
+        """Yield the pairs of a split."""
+        pairs = (
+            Pair(*texts, place=place)
+            for path in self.files(split)
+            for place, line in self.lines(path, split, wrap)
+            if (texts := self._texts(line.split(COLUMN), place, split))
+        )
+        yield from merge_references(pairs) if self.merge_references and split != "train" else pairs
 
-    def _text(self, columns: list[str], side: str, place: str) -> str:
-        number = self._column(side)
-        if number > len(columns):
-            raise UserError(
-                f"{place}: data.{side}_column={number}, but the line has {len(columns)} column"
-                f"{'s' * (len(columns) != 1)}; columns are separated by tabs and counted from 1"
-            )
-        text = columns[number - 1]
-        if not text.strip():
-            raise UserError(f"{place}: the {side} (column {number}) is empty; it needs at least one token")
-        return text
+    def wanted(self, split: Split) -> str:
+        """Return what a split needs, for an error."""
+        return f"a tab-separated file, data.{split}=FILE"
+
+    def describe(self, side: str) -> str:
+        """Return a side and its columns."""
+        columns = self._columns(side)
+        return f"{side} (column{'s' * (len(columns) > 1)} {', '.join(map(str, columns))})"
+
+    def _columns(self, side: str) -> list[int]:
+        given = self.source_column if side == "source" else self.target_column
+        return given if isinstance(given, list) else [given]
+
+    def _texts(self, columns: list[str], place: str, split: Split) -> list[str] | None:
+        """Return source and target; None for a line that is skipped."""
+        texts = []
+        for side in ("source", "target"):
+            numbers = self._columns(side)
+            if max(numbers) > len(columns):
+                given = self.source_column if side == "source" else self.target_column
+                raise UserError(
+                    f"{place}: data.{side}_column={given}, but the line has {len(columns)} column"
+                    f"{'s' * (len(columns) != 1)}; columns are separated by tabs and counted from 1"
+                )
+            chosen = [columns[number - 1] for number in numbers]
+            if not all(map(str.strip, chosen)):
+                self.skips(split, f"{place}: the {self.describe(side)} is empty; it needs at least one token")
+                return None
+            texts.append(COLUMN.join(chosen))
+        return texts

@@ -1,0 +1,73 @@
+"""Encoded training pairs on the disk, so that large files are read and tokenised once."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from seq2seq.errors import UserError
+
+VERSION = 1
+"""Raised when the content of a cache changes."""
+
+
+def cache_folder(cache_dir: str | None, files: Sequence[str], settings: Mapping[str, Any]) -> Path:
+    """Return the folder for what is made of files under some settings, whether it exists or not.
+
+    Its name depends on the content of the files and on the settings.
+
+    Args:
+        cache_dir: Where to keep it; None is ``.cache`` beside the first file, or the user's cache folder if that
+            cannot be written to.
+        files: The files.
+        settings: Plain values.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for path in files:
+        with Path(path).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "blake2b").digest())
+    digest.update(json.dumps([VERSION, settings], sort_keys=True).encode())
+    beside = Path(files[0]).parent
+    if cache_dir is not None:
+        root = Path(cache_dir).expanduser()
+    elif os.access(beside, os.W_OK):
+        root = beside / ".cache"
+    else:
+        root = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "seq2seq"
+    return root / digest.hexdigest()
+
+
+def build_once(folder: Path, files: Sequence[str], build: Callable[[Path], None]) -> None:
+    """Build a folder unless it exists; it is complete or absent, and of several processes one builds it.
+
+    Args:
+        folder: The folder.
+        files: The files that it is made of.
+        build: Called with an empty folder to fill, which then gets its name.
+
+    Raises:
+        UserError: If it cannot be written, or the files change meanwhile.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if folder.exists():
+                return
+            partial = folder.with_name(f"{folder.name}.partial")
+            shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+            partial.mkdir()
+            try:
+                before = [Path(path).stat().st_mtime_ns for path in files]
+                build(partial)
+                if before != [Path(path).stat().st_mtime_ns for path in files]:
+                    raise UserError(f"{', '.join(files)} changed while it was read; start again when it is complete")
+                partial.rename(folder)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+        raise UserError(f"data.cache_dir: {folder} cannot be written: {error.strerror or error}") from error

@@ -1,0 +1,159 @@
+"""What all sources have in common that read text files."""
+
+import glob
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from seq2seq.data.lines import Wrap, read_lines, reading_progress
+from seq2seq.data.sources.source import DataSource, Pair, Split
+from seq2seq.errors import UserError
+from seq2seq.schema import Count
+
+
+@dataclass(kw_only=True)
+class TextFiles(DataSource):
+    """Pairs from UTF-8 text files, which gzip may have packed.
+
+    Attributes:
+        train: Training files: a path, a pattern such as ``parts/*.tsv``, or a list of these.
+        val: Validation files.
+        test: Test files; may be the same as ``val``.
+        header: Whether the first line of each file is skipped.
+        comment: Lines that start with this text are skipped; None skips none.
+        max_pairs: Only so many training pairs are used, the first ones; None uses all.
+        max_length: Maximum number of tokens of a source and of a target.
+        skip_invalid: Whether training pairs with an empty or too long side are skipped; otherwise they are an error.
+        cache_dir: Folder for encoded training pairs, which are kept if the files are large; None is ``.cache`` beside
+            the first file.
+    """
+
+    train: Any
+    val: Any
+    test: Any
+    header: bool = False
+    comment: str | None = None
+    max_pairs: Count | None = None
+    max_length: Count
+    skip_invalid: bool = False
+    cache_dir: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for split in ("train", "val", "test"):
+            given = getattr(self, split)
+            if given is not None and not isinstance(given, list):
+                given = str(given)
+            if isinstance(given, list) and (not given or not all(isinstance(path, str) for path in given)):
+                raise UserError(f"data.{split}={given} must be a file, a pattern, or a list of these")
+            # Absolute, so that a checkpoint can be evaluated from any working directory.
+            setattr(self, split, [absolute(path) for path in given] if isinstance(given, list) else absolute(given))
+
+    def files(self, split: Split) -> list[str]:
+        """Return the files of a split, those of a pattern in alphabetical order."""
+        given = getattr(self, split)
+        if given is None:
+            raise UserError(f"data.{split} is missing: give {self.wanted(split)}")
+        return [file for path in (given if isinstance(given, list) else [given]) for file in expand(path, split)]
+
+    def pairs(self, split: Split) -> Iterator[Pair]:
+        """Yield the pairs of a split, in the order of its files and their lines."""
+        files = self.files(split)
+        self.skipped = 0
+        with reading_progress(files) as wrap:
+            found = self.read(split, wrap)
+            yield from islice(found, self.max_pairs) if split == "train" else found
+
+    @abstractmethod
+    def read(self, split: Split, wrap: Wrap) -> Iterator[Pair]:
+        """Yield the pairs of a split; see `pairs`.
+
+        Args:
+            split: The split.
+            wrap: To be passed on to `read_lines`.
+        """
+
+    def wanted(self, split: Split) -> str:
+        """Return what a split needs, for an error."""
+        return f"a file, data.{split}=FILE"
+
+    def lines(self, path: str, split: Split, wrap: Wrap) -> Iterator[tuple[str, str]]:
+        """Yield the lines of a file that are neither header nor comment, each after its place, ``file:line``.
+
+        Raises:
+            UserError: If there is none.
+        """
+        empty = True
+        for number, line in read_lines(path, f"data.{split}", wrap):
+            if (self.header and number == 1) or (self.comment is not None and line.startswith(self.comment)):
+                continue
+            empty = False
+            yield f"{path}:{number}", line
+        if empty:
+            raise UserError(f"{path}: the file is empty; data.{split} needs at least one line")
+
+    def skips(self, split: Split, problem: str) -> bool:
+        """Return True if a pair with a problem is to be skipped, and count it.
+
+        Raises:
+            UserError: If it is not.
+        """
+        if split != "train" or not self.skip_invalid:
+            raise UserError(problem)
+        self.skipped += 1
+        return True
+
+    def accepts(self, side: str, length: int, pair: Pair, split: Split) -> bool:
+        """Return whether a text has at most ``max_length`` tokens; see `DataSource.accepts`."""
+        return length <= self.max_length or not self.skips(
+            split,
+            f"{pair.place}: the {self.describe(side)} has {length} tokens; "
+            f"data.max_length={self.max_length} allows {self.max_length}",
+        )
+
+    def describe(self, side: str) -> str:
+        """Return a side as errors name it."""
+        return side
+
+
+def absolute(path: Any) -> Any:  # noqa: ANN401 - a path or None
+    """Return an absolute path; None for None."""
+    return None if path is None else str(Path(path).expanduser().absolute())
+
+
+def expand(path: str, split: Split) -> list[str]:
+    """Return the files that a pattern matches, in alphabetical order; any other path as it is.
+
+    Raises:
+        UserError: If there is none.
+    """
+    if not glob.has_magic(path) or Path(path).exists():
+        return [path]
+    found = sorted(glob.glob(path, recursive=True))  # noqa: PTH207 - of an absolute path
+    if not found:
+        raise UserError(f"data.{split}={path} matches no file")
+    return found
+
+
+def merge_references(pairs: Iterator[Pair]) -> list[Pair]:
+    """Return the pairs with those of the same source as one, in the order of their first targets.
+
+    Example:
+        >>> merge_references(iter([Pair("a", "x"), Pair("b", "y"), Pair("a", "z"), Pair("a", "x")]))[0].references
+        ['x', 'z']
+    """
+    merged: dict[str, Pair] = {}
+    for pair in pairs:
+        first = merged.setdefault(pair.source, pair)
+        if pair.target not in first.references:
+            merged[pair.source] = first._replace(alternatives=(*first.alternatives, pair.target))
+    return list(merged.values())
+
+
+def settings_of_content(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that decide on the encoded training pairs, whatever the paths of the files."""
+    irrelevant = ("train", "val", "test", "batch_size", "batch_tokens", "max_epochs", "num_workers", "cache_dir")
+    return {key: value for key, value in settings.items() if key not in irrelevant}
