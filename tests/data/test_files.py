@@ -82,6 +82,17 @@ def test_targets_of_equal_sources_are_references_of_one_pair_outside_training(wr
     assert len(list(source.pairs("train"))) == 4
 
 
+def test_the_references_of_a_pair_are_its_target_and_the_alternatives(write):
+    path = write("a.tsv", "ab\tx\nc\ty\nab\tzx\n")
+    data = PairsDataModule(TSV | {"train": path, "test": path, "merge_references": True})
+    ids = data.target_tokenizer.encode
+
+    references = data.references("test", [1, 0])
+
+    assert references.texts == [["y"], ["x", "zx"]]
+    assert references.ids == [[ids("y")], [ids("x"), ids("zx")]]
+
+
 def test_line_n_of_one_file_belongs_to_line_n_of_the_other(write):
     source, target, more = write("s", "ab\nc\n"), write("t", "x\ny z\n"), write("u", "x\nw\n")
     pairs = list(build_source(PARALLEL | {"test": [source, target, more]}).pairs("test"))
