@@ -1,5 +1,6 @@
 """The scripts as real processes: what they print where, what they leave, and how they end."""
 
+import csv
 import json
 import os
 import pty
@@ -123,7 +124,7 @@ def test_a_sweep_goes_on_after_a_failure_and_ends_with_a_summary(tmp_path):
 
     code, stdout, stderr = run("train", *sweep, cwd=tmp_path)
 
-    rows = [line.split("\t") for line in (tmp_path / "sweep" / "summary.tsv").read_text().splitlines()]
+    rows = list(csv.reader((tmp_path / "sweep" / "summary.csv").read_text().splitlines()))
     assert code == 1
     assert "Summary" in stdout
     assert "run 1 failed: model.decoder.hidden_size=8 does not fit model.bridge=concat" in stdout
@@ -133,6 +134,7 @@ def test_a_sweep_goes_on_after_a_failure_and_ends_with_a_summary(tmp_path):
     assert (tmp_path / "sweep" / "0" / "best.ckpt").exists()
     assert rows[1][-1] == ""
     assert rows[2][-1].startswith("model.decoder.hidden_size=8")
+    assert "1 of 2 runs failed" in (tmp_path / "sweep" / "summary.md").read_text()
 
     code, _, stderr = run("train", *sweep, cwd=tmp_path)  # the same directory again
 

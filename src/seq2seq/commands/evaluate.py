@@ -12,11 +12,23 @@ from rich.console import Console
 from torchmetrics import MetricCollection
 
 from seq2seq.api import find_device, load_modules, make_ensemble
-from seq2seq.data import UNK, PairDataset, PairsDataModule, Split
+from seq2seq.data import SPECIALS, UNK, PairDataset, PairsDataModule, Split
 from seq2seq.decoding import Ensemble, Search, build_search, infer
 from seq2seq.errors import UserError
 from seq2seq.handoff.ablation import KEPT, AlteredBridge
+from seq2seq.metrics.text import CorpusMetric
 from seq2seq.nn import Seq2Seq
+from seq2seq.reporting.errors import (
+    Case,
+    by_length,
+    by_rarest,
+    closest,
+    confusions,
+    error_picture,
+    write_confusions,
+    write_errors,
+)
+from seq2seq.reporting.plots import save
 from seq2seq.reporting.tables import (
     Prediction,
     Result,
@@ -93,8 +105,11 @@ def evaluate(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()
     alone = sum(getattr(model.bridge, "alone", 0) for model in ensemble.models)
     if alone:
         log.warning("%d sequences were alone in their batch and kept their own state", alone)
+    cases = make_cases(result, data)
+    bins = {"by_source_length": by_length(cases), "by_rarest_symbol": by_rarest(cases)}
     content = {
         "test": result.to_dict(),
+        **{name: [one._asdict() for one in found] for name, found in bins.items()},
         "state": state,
         "handoff": module.hparams["handoff"],
         "search": settings["search"],
@@ -102,6 +117,9 @@ def evaluate(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()
     }
     output_dir.mkdir(parents=True, exist_ok=True)
     write_predictions(output_dir / "predictions.tsv", result.predictions)
+    write_errors(output_dir / "errors.tsv", cases)
+    write_confusions(output_dir / "confusions.tsv", confusions(cases))
+    save(error_picture(cases), output_dir / "errors.png")
     write_json(output_dir / "metrics.json", content)
     console = Console()
     show_metrics(console, {"test" if state == KEPT else f"test, state {state}": result})
@@ -147,7 +165,22 @@ def make_result(
         text = data.target_tokenizer.decode(ids)
         predictions.append(Prediction(pair.source, text, tuple(pair.references), correct, pair.group))
     values = {str(name): float(value) for name, value in metrics.compute().items()}
-    return Result(values, predictions, data.source.group_name, part)
+    signed = {str(name): metric for name, metric in metrics.items() if isinstance(metric, CorpusMetric)}
+    signatures = {name: metric.signature for name, metric in signed.items()}
+    return Result(values, predictions, data.source.group_name, part, signatures)
+
+
+def make_cases(result: Result, data: PairsDataModule) -> list[Case]:
+    """Return the predictions of the test split in tokens, for the analysis of errors."""
+    sources, tokens = data.dataset("test").sources, data.target_tokenizer.tokens
+    cases = []
+    for index, prediction in enumerate(result.predictions):
+        ids = sources[index]
+        predicted = tokens(prediction.prediction)
+        reference = closest(predicted, map(tokens, prediction.references))
+        rank = None if UNK in ids else max(ids) - len(SPECIALS) + 1
+        cases.append(Case(prediction, len(ids), rank, predicted, reference))
+    return cases
 
 
 def data_of_checkpoint(

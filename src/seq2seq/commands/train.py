@@ -56,6 +56,7 @@ class TrainSettings:
     trainer: Any
     logger: Any
     seed: Annotated[int, Bounds(0, 2**32 - 1)]
+    dataset: str | None
     resume: str | None
     skip_finished: bool
     label_smoothing: Fraction

@@ -15,6 +15,9 @@ from seq2seq.runs.files import atomic_write
 HEATMAP_LIMIT = 80
 """Maximum number of tokens on a side of a heatmap; a larger one would be unreadable and take gigabytes."""
 
+PERCENT = 2.0
+"""A metric above this goes up to 100, and is drawn on the scale of those that go up to 1."""
+
 BLUE, ORANGE, GREY = "#1f5fa8", "#d9822b", "#666666"
 
 
@@ -48,7 +51,10 @@ def learning_curves(metrics_file: Path) -> Figure:
     loss.set(title="Loss, teacher-forced", ylabel="nats per token", yscale="log")
     for name in rows[0] if rows else ():
         if name.startswith("val/") and not name.endswith("_teacher_forced"):
-            decoding.plot(*curve(rows, name), "o-", label=name.removeprefix("val/").replace("_", " "))
+            steps, values = curve(rows, name)
+            percent = bool(values) and values[-1] > PERCENT  # BLEU, say
+            label = name.removeprefix("val/").replace("_", " ") + (" / 100" if percent else "")
+            decoding.plot(steps, [value / 100 for value in values] if percent else values, "o-", label=label)
     decoding.set(title="Validation, free-running decoding", ylim=(-0.02, None))
     rate.plot(*curve(rows, "train/lr"), color=BLUE)
     rate.set(title="Learning rate")

@@ -41,12 +41,14 @@ class Result(NamedTuple):
         predictions: In the order of the data.
         group_name: What groups stand for, such as ``locale``; None if there are none.
         part: How much of the split was used, such as ``4 of 32 batches``; empty if all.
+        signatures: How metrics with several common definitions were computed, by name.
     """
 
     metrics: dict[str, float]
     predictions: list[Prediction]
     group_name: str | None
     part: str = ""
+    signatures: Mapping[str, str] = {}
 
     def by_group(self) -> dict[str, float]:
         """Return the exact match of each group."""
@@ -56,9 +58,10 @@ class Result(NamedTuple):
         return {group: sum(correct) / len(correct) for group, correct in sorted(groups.items())}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the metrics, those by group under ``by_<group name>``, and ``part`` if not all was used."""
+        """Return the metrics, their signatures, those by group under ``by_<group name>``, and ``part`` if not all."""
         by_group = {f"by_{self.group_name}": self.by_group()} if self.group_name else {}
-        return self.metrics | by_group | ({"part": self.part} if self.part else {})
+        signatures = {f"{name}_signature": signature for name, signature in self.signatures.items()}
+        return self.metrics | signatures | by_group | ({"part": self.part} if self.part else {})
 
     def misses_first(self) -> list[Prediction]:
         """Return the predictions, wrong ones first."""
@@ -67,7 +70,9 @@ class Result(NamedTuple):
 
 def show_metrics(console: Console, results: Mapping[str, Result]) -> None:
     """Print a row for each metric and a column for each split."""
-    table = Table(title="Metrics (rates are fractions of 1)")
+    signatures = dict(next(iter(results.values())).signatures)
+    caption = "\n".join(f"{name}: {signature}" for name, signature in signatures.items())
+    table = Table(title="Metrics (rates are fractions of 1)", caption=Text(caption) if caption else None)
     table.add_column("metric")
     for split, result in results.items():
         table.add_column(f"{split}\n({result.part})" if result.part else split, justify="right")

@@ -1,6 +1,8 @@
 """The summary of a sweep (``-m``): a row for each run, including failed ones."""
 
+import csv
 import json
+import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -86,18 +88,86 @@ def show_summary(console: Console, rows: Sequence[Row]) -> None:
             console.print(Text(f"run {row.name} failed: {row.failure}", style="red"), soft_wrap=True)
 
 
-def write_summary(path: Path, rows: Sequence[Row]) -> None:
-    """Write the summary as tab-separated lines."""
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
+    """Write the summary as CSV, a line for each run."""
     columns = columns_of(rows)
-    lines = ["\t".join(("run", "overrides", *columns, "failure"))]
-    for row in rows:
-        numbers = (row.numbers.get(column, "") for column in columns)
-        lines.append("\t".join((row.name, " ".join(row.overrides), *numbers, row.failure)))
-    write_file(path, lambda file: file.writelines(line + "\n" for line in lines))
+    cells = [[row.numbers.get(column, "") for column in columns] for row in rows]
+    lines = [["run", "overrides", *columns, "failure"]]
+    lines += [[row.name, " ".join(row.overrides), *own, row.failure] for row, own in zip(rows, cells, strict=True)]
+    write_file(path, lambda file: csv.writer(file, lineterminator="\n").writerows(lines))
+
+
+T_95 = (
+    12.71,
+    4.30,
+    3.18,
+    2.78,
+    2.57,
+    2.45,
+    2.36,
+    2.31,
+    2.26,
+    2.23,
+    2.20,
+    2.18,
+    2.16,
+    2.14,
+    2.13,
+    2.12,
+    2.11,
+    2.10,
+    2.09,
+)
+"""Student's t for a two-sided interval of 95 %, for 1, 2, ... degrees of freedom; 2 is close enough for more."""
+
+
+def mean_and_interval(values: Sequence[float]) -> str:
+    """Return the mean and half the 95 % interval of the mean, which takes at least two values.
+
+    Example:
+        >>> mean_and_interval([0.1, 0.2, 0.3]), mean_and_interval([0.5])
+        ('0.2000 ± 0.2483', '0.5000')
+    """
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return f"{mean:.4f}"
+    t = T_95[len(values) - 2] if len(values) - 2 < len(T_95) else 2.0
+    return f"{mean:.4f} ± {t * statistics.stdev(values) / len(values) ** 0.5:.4f}"
+
+
+def write_markdown(path: Path, rows: Sequence[Row]) -> None:
+    """Write a Markdown table with a line for all runs that differ in nothing but the seed: means and 95 % intervals.
+
+    With several lines, the last one has the means of the others, such as over files.
+    """
+    finished = [row for row in rows if row.numbers]
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in finished:
+        groups.setdefault(tuple(one for one in row.overrides if not one.startswith("seed=")), []).append(row)
+    shared = set.intersection(*map(set, groups)) if len(groups) > 1 else set()
+    columns = columns_of(finished)
+    lines = [["overrides", "runs", *columns], ["---", *["---:"] * (len(columns) + 1)]]
+    values: dict[str, list[float]] = {column: [] for column in columns}
+    for overrides, own in groups.items():
+        cells = []
+        for column in columns:
+            found = [float(row.numbers[column]) for row in own if row.numbers.get(column)]
+            cells.append(mean_and_interval(found) if found else "")
+            values[column] += [statistics.fmean(found)] if found else []
+        lines.append([f"`{' '.join(one for one in overrides if one not in shared)}`", str(len(own)), *cells])
+    if len(groups) > 1:
+        means = [f"{statistics.fmean(values[column]):.4f}" if values[column] else "" for column in columns]
+        lines.append(["mean of the lines above", str(len(finished)), *means])
+    text = [f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines]
+    note = ["", f"All runs: `{' '.join(sorted(shared))}`"] if shared else []
+    failed = ["", f"{len(rows) - len(finished)} of {len(rows)} runs failed"] if len(finished) < len(rows) else []
+    write_file(path, lambda file: file.writelines(line + "\n" for line in [*text, *note, *failed]))
 
 
 class SweepSummary(Callback):
-    """Prints the summary table at the end of a sweep, keeps it as ``summary.tsv``, and exits with 1 if a run failed.
+    """Prints the summary table at the end of a sweep, and exits with 1 if a run failed.
+
+    It is kept as ``summary.csv``, a line for each run, and ``summary.md``, with means over seeds and their intervals.
 
     It reads the runs' directories, so it does not matter which launcher ran them, or where.
     """
@@ -122,6 +192,7 @@ class SweepSummary(Callback):
         sweep_dir = Path(config.hydra.sweep.dir)
         rows = [summary_row(run) for run in runs(sweep_dir)]
         show_summary(Console(), rows)
-        write_summary(sweep_dir / "summary.tsv", rows)
+        write_csv(sweep_dir / "summary.csv", rows)
+        write_markdown(sweep_dir / "summary.md", rows)
         if any(row.failed_at >= self.start for row in rows):  # failures of earlier sweeps are shown, but do not count
             raise SystemExit(1)

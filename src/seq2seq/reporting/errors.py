@@ -1,0 +1,139 @@
+"""What a model gets wrong: the worst predictions, confused symbols, and accuracy by length and by rarest symbol."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rapidfuzz.distance import Levenshtein
+
+from seq2seq.reporting.plots import BLUE, ORANGE, new_figure, printable
+from seq2seq.reporting.tables import Prediction, texts_of
+from seq2seq.runs.files import write_file
+
+NOTHING = "(nothing)"
+"""Stands for a symbol that is missing or too many."""
+
+RANKS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
+"""Upper ends of the ranges of ranks."""
+
+SHOWN = 15
+"""Number of confusions in the picture."""
+
+
+class Case(NamedTuple):
+    """A prediction in tokens.
+
+    Attributes:
+        prediction: As texts.
+        length: Number of tokens of the source.
+        rank: Of the source's rarest token, counted from 1 for the most frequent one; None for a token that is unknown.
+        predicted: Tokens of the prediction.
+        reference: Tokens of the reference with the fewest edits.
+    """
+
+    prediction: Prediction
+    length: int
+    rank: int | None
+    predicted: list[str]
+    reference: list[str]
+
+    @property
+    def edits(self) -> int:
+        """Number of tokens that must be inserted, deleted or replaced."""
+        return Levenshtein.distance(self.predicted, self.reference)
+
+
+class Bin(NamedTuple):
+    """Some of the predictions.
+
+    Attributes:
+        label: What they have in common, such as ``1-10``.
+        pairs: How many there are.
+        exact_match: Fraction of them that is right.
+    """
+
+    label: str
+    pairs: int
+    exact_match: float
+
+
+def closest(predicted: Sequence[str], references: Iterable[list[str]]) -> list[str]:
+    """Return the reference with the fewest edits."""
+    return min(references, key=lambda reference: Levenshtein.distance(predicted, reference))
+
+
+def confusions(cases: Iterable[Case]) -> Counter[tuple[str, str]]:
+    """Count which symbol of a reference became which symbol of the prediction, with the fewest edits.
+
+    Example:
+        >>> pair = Prediction("s", "a c", ("a b c",), False, "")
+        >>> confusions([Case(pair, 1, 1, ["a", "c"], ["a", "b", "c"])])
+        Counter({('b', '(nothing)'): 1})
+    """
+    counts: Counter[tuple[str, str]] = Counter()
+    for case in cases:
+        for edit in Levenshtein.editops(case.reference, case.predicted):
+            wanted = NOTHING if edit.tag == "insert" else case.reference[edit.src_pos]
+            counts[wanted, NOTHING if edit.tag == "delete" else case.predicted[edit.dest_pos]] += 1
+    return counts
+
+
+def by_length(cases: Iterable[Case]) -> list[Bin]:
+    """Return the exact match by length of the source, in tokens."""
+    groups: dict[int, list[bool]] = defaultdict(list)
+    for case in cases:
+        groups[case.length].append(case.prediction.correct)
+    return [Bin(str(length), len(own), sum(own) / len(own)) for length, own in sorted(groups.items())]
+
+
+def by_rarest(cases: Iterable[Case]) -> list[Bin]:
+    """Return the exact match by the rank of the source's rarest symbol; what is not in the vocabulary comes last."""
+    ends = [*RANKS, 10**9]
+    groups: dict[int, list[bool]] = defaultdict(list)
+    for case in cases:
+        number = len(ends) if case.rank is None else next(n for n, end in enumerate(ends) if case.rank <= end)
+        groups[number].append(case.prediction.correct)
+    labels = [f"{start + 1}-{end}" for start, end in zip([0, *RANKS], RANKS, strict=False)]
+    labels += [f"above {RANKS[-1]}", "unknown"]
+    return [Bin(labels[number], len(own), sum(own) / len(own)) for number, own in sorted(groups.items())]
+
+
+def write_errors(path: Path, cases: Iterable[Case]) -> None:
+    """Write the wrong predictions as tab-separated lines, those with the most edits first."""
+    wrong = sorted((case for case in cases if not case.prediction.correct), key=lambda case: -case.edits)
+    rows = [("edits", "source", "prediction", "reference")]
+    rows += [(str(case.edits), *texts_of(case.prediction)) for case in wrong]
+    write_file(path, lambda file: file.writelines("\t".join(row) + "\n" for row in rows))
+
+
+def write_confusions(path: Path, counts: Mapping[tuple[str, str], int]) -> None:
+    """Write confusions as tab-separated lines, the most frequent first."""
+    rows = [("count", "reference", "prediction")]
+    rows += [(str(count), *pair) for pair, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+    write_file(path, lambda file: file.writelines("\t".join(row) + "\n" for row in rows))
+
+
+def error_picture(cases: Sequence[Case]) -> Figure:
+    """Draw accuracy by length and by rarest symbol, and the most frequent confusions."""
+    figure = new_figure(13, 4)
+    length, rarest, confused = figure.subplots(1, 3)
+    draw_bins(length, by_length(cases), "length of the source, in tokens")
+    draw_bins(rarest, by_rarest(cases), "rank of the source's rarest symbol")
+    counts = confusions(cases)
+    most = sorted(counts.items(), key=lambda item: (item[1], item[0]))[-SHOWN:]
+    labels = [" → ".join(one if one == NOTHING else printable(one) for one in pair) for pair, _ in most]
+    confused.barh(labels, [count for _, count in most], color=ORANGE)
+    confused.set(title="Confused symbols: reference → prediction", xlabel="number")
+    return figure
+
+
+def draw_bins(axes: Axes, bins: Sequence[Bin], label: str) -> None:
+    """Draw the exact match of some groups, with the number of pairs above each bar."""
+    bars = axes.bar(range(len(bins)), [one.exact_match for one in bins], color=BLUE)
+    axes.set_xticks(range(len(bins)), [one.label for one in bins])
+    axes.bar_label(bars, [str(one.pairs) for one in bins], fontsize=7, rotation=90, padding=2)
+    axes.set(title="Exact match, and number of pairs", xlabel=label, ylim=(0, 1.15))
+    axes.tick_params(axis="x", labelrotation=90, labelsize=7)
