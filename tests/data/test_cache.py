@@ -107,6 +107,11 @@ def test_a_mistake_in_the_file_leaves_no_cache(data, tmp_path):
     assert not [path for path in (tmp_path / ".cache").iterdir() if path.is_dir()]
 
 
+def test_a_missing_file_among_large_ones_is_named(data, tmp_path):
+    with pytest.raises(UserError, match=r"data\.train=.*missing\.tsv cannot be read: No such file"):
+        data(train=[str(tmp_path / "pairs.tsv"), str(tmp_path / "missing.tsv")]).dataset("train")
+
+
 def count_build(folder, start):
     start.wait()
     build_once(Path(folder), [], lambda partial: (partial / f"{multiprocessing.current_process().pid}").touch())

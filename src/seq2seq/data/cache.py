@@ -10,6 +10,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from seq2seq.data.lines import open_file
 from seq2seq.errors import UserError
 
 VERSION = 1
@@ -26,10 +27,13 @@ def cache_folder(cache_dir: str | None, files: Sequence[str], settings: Mapping[
             cannot be written to.
         files: The files.
         settings: Plain values.
+
+    Raises:
+        UserError: If a file cannot be read.
     """
     digest = hashlib.blake2b(digest_size=16)
     for path in files:
-        with Path(path).open("rb") as file:
+        with open_file(path, "data.train") as file:
             digest.update(hashlib.file_digest(file, "blake2b").digest())
     digest.update(json.dumps([VERSION, settings], sort_keys=True).encode())
     beside = Path(files[0]).parent

@@ -38,11 +38,12 @@ def read_lines(path: str, key: str, wrap: Wrap = lambda file: file) -> Iterator[
     Raises:
         UserError: If the file cannot be read or changes meanwhile, or a line is not valid.
     """
+    kind = Path(path).stat().st_mode if Path(path).exists() else stat.S_IFREG
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):  # a pipe can be read only once, and opening it may wait forever
+        raise UserError(f"{key}={path} must be a file, and not a pipe or a device")
     with open_file(path, key) as file:
         before = os.fstat(file.fileno())
-        if not stat.S_ISREG(before.st_mode):  # a pipe can be read only once
-            raise UserError(f"{key}={path} must be a file, and not a pipe or a device")
-        packed = file.peek(2)[:2] == GZIP  # pyright: ignore[reportAttributeAccessIssue] - it is buffered
+        packed = file.peek(2)[:2] == GZIP
         read = wrap(file)
         yield from decode_lines(io.BufferedReader(gzip.GzipFile(fileobj=read)) if packed else read, path)  # pyright: ignore[reportArgumentType]
         after = Path(path).stat()
@@ -50,7 +51,7 @@ def read_lines(path: str, key: str, wrap: Wrap = lambda file: file) -> Iterator[
             raise UserError(f"{key}={path} changed while it was read; start again when it is complete")
 
 
-def open_file(path: str, key: str) -> BinaryIO:
+def open_file(path: str, key: str) -> io.BufferedReader:
     """Open a file for reading bytes.
 
     Args:
