@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "data": ["data", "schema", "errors"],
     "runs": ["runs", "errors"],
     "decoding": ["decoding", "nn", "data", "schema", "errors"],
-    "metrics": ["metrics", "data", "errors"],
+    "metrics": ["metrics", "data"],
     "handoff.mistakes": ["nn", "errors"],
     "handoff.ablation": ["nn", "errors"],
     "handoff.verification": ["handoff.mistakes", "nn"],

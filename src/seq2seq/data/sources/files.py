@@ -95,24 +95,23 @@ class TextFiles(DataSource):
         if empty:
             raise UserError(f"{path}: the file is empty; data.{split} needs at least one line")
 
-    def skips(self, split: Split, problem: str) -> bool:
-        """Return True if a pair with a problem is to be skipped, and count it.
+    def skip(self, split: Split, problem: str) -> None:
+        """Count a pair that is skipped because of a problem.
 
         Raises:
-            UserError: If it is not.
+            UserError: If it must not be skipped.
         """
         if split != "train" or not self.skip_invalid:
             raise UserError(problem)
         self.skipped += 1
-        return True
 
     def accepts(self, side: str, length: int, pair: Pair, split: Split) -> bool:
         """Return whether a text has at most ``max_length`` tokens; see `DataSource.accepts`."""
-        return length <= self.max_length or not self.skips(
-            split,
-            f"{pair.place}: the {self.describe(side)} has {length} tokens; "
-            f"data.max_length={self.max_length} allows {self.max_length}",
-        )
+        if length <= self.max_length:
+            return True
+        problem = f"{pair.place}: the {self.describe(side)} has {length} tokens"
+        self.skip(split, f"{problem}; data.max_length={self.max_length} allows {self.max_length}")
+        return False
 
     def describe(self, side: str) -> str:
         """Return a side as errors name it."""

@@ -56,7 +56,7 @@ class Parallel(TextFiles):
                 yield Pair(texts[0], texts[1], place=place, alternatives=tuple(texts[2:]))
             else:
                 empty = next(where for where, text in lines if not text.strip())
-                self.skips(split, f"{empty}: the line is empty; it needs at least one token")
+                self.skip(split, f"{empty}: the line is empty; it needs at least one token")
         if len(set(counts)) > 1:
             found = " and ".join(f"{path} has {count}" for path, count in zip(paths, counts, strict=True))
             raise UserError(f"data.{split}: aligned files need as many lines as each other, but {found}")

@@ -82,14 +82,13 @@ class DataSource(ABC):
         self.skipped = 0  # number of training pairs that the last pass has skipped
         if isinstance(self.normalization, Mapping):
             check_keys("data.normalization", self.normalization, SIDES)
-        for side in SIDES:
-            self.make_tokenizer(side)  # type: ignore[arg-type]
+        tokenizers = {side: self.make_tokenizer(side) for side in SIDES}
         if self.shared_vocabulary and self.source_tokens != self.target_tokens:
             raise UserError(
                 f"data.shared_vocabulary=true needs equal tokens on both sides, and not data.source_tokens="
                 f"{self.source_tokens} and data.target_tokens={self.target_tokens}"
             )
-        if self.make_tokenizer("target").columns > 1:
+        if tokenizers["target"].columns > 1:
             raise UserError(f"data.target_tokens={self.target_tokens} must not be a list: a target has one column")
 
     def make_tokenizer(self, side: str) -> Tokenizer:
@@ -121,7 +120,7 @@ class DataSource(ABC):
         """
 
     def accepts(self, side: str, length: int, pair: Pair, split: Split) -> bool:  # noqa: ARG002 - by default, any
-        """Return whether a pair is used although a side of it has a number of tokens.
+        """Return whether a pair is used, given the number of tokens of one of its sides.
 
         Args:
             side: ``source`` or ``target``.

@@ -80,7 +80,7 @@ class TSV(TextFiles):
                 )
             chosen = [columns[number - 1] for number in numbers]
             if not all(map(str.strip, chosen)):
-                self.skips(split, f"{place}: the {self.describe(side)} is empty; it needs at least one token")
+                self.skip(split, f"{place}: the {self.describe(side)} is empty; it needs at least one token")
                 return None
             texts.append(COLUMN.join(chosen))
         return texts
