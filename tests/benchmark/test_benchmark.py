@@ -1,5 +1,6 @@
 """The benchmark: what it counts, and that it times what it says."""
 
+import itertools
 import json
 
 import pytest
@@ -9,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from seq2seq.benchmark import roofline
-from seq2seq.benchmark.cases import bare_loop, contents
+from seq2seq.benchmark.cases import bare_loop, contents, load_batches
 from seq2seq.benchmark.roofline import matmuls, roofline_seconds
 from seq2seq.benchmark.timing import Case, report, timed
 from seq2seq.commands.benchmark import benchmark
@@ -173,7 +174,7 @@ def test_the_report_has_medians_their_spread_and_the_comparison_with_the_textboo
 
     assert rows[0] == {
         "case": "x", "sequences_per_second": 5, "tokens_per_second": 25, "spread": 1.5, "times_textbook": 2.5,
-        "share_of_limit": 0.25, "padding": 0.2,
+        "share_of_limit": 0.25, "waiting_for_data": None, "padding": 0.2,
     }  # fmt: skip
     assert [row["case"] for row in rows[1:]] == ["x, trainer", "x, textbook", "y"]
     assert [row["times_textbook"] for row in rows[1:]] == [None, None, None]
@@ -250,3 +251,22 @@ def test_an_output_that_cannot_be_written_is_refused_before_anything_is_timed(co
 def test_only_a_beam_is_timed_beside_greedy_search(compose, tiny_checkpoint, tmp_path, search, message):
     with pytest.raises(UserError, match=message):
         benchmark(compose("benchmark", *SMALL, f"checkpoint={tiny_checkpoint}", *search, f"output={tmp_path}/b.json"))
+
+
+def test_what_training_waits_for_is_timed_without_the_first_batch(monkeypatch):
+    clock = itertools.count()  # each look at the clock comes a second later
+    monkeypatch.setattr("seq2seq.benchmark.cases.time.perf_counter", lambda: next(clock))
+
+    def loader():
+        for _ in range(9):
+            next(clock)  # so does each batch
+            yield make_batch([S] * B, [T] * B)
+
+    batches, waiting = load_batches(loader(), 5)
+
+    assert len(batches) == 5
+    assert waiting == 5 * (4 + 1) / 4  # four batches, and the clock itself, for five
+    assert load_batches(loader(), 1)[1] is None
+
+    case = Case("case", lambda: None, sequences=1, tokens=1, padding=0.0, waiting=1.0)
+    assert report([case], [[3.0]])[0]["waiting_for_data"] == 0.25

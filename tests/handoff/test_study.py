@@ -12,9 +12,10 @@ from test_scripts import run
 
 from seq2seq.commands.train import train
 from seq2seq.errors import UserError
-from seq2seq.handoff.study import Run, format_interval, interval, markdown, picture, read_run
+from seq2seq.handoff.study import Run, markdown, picture, read_run
 from seq2seq.reporting.plots import BLUE, ORANGE
 from seq2seq.runs.directory import lock_run_dir
+from seq2seq.runs.sweep import format_interval, interval
 
 SKIP = [*TINY, "skip_finished=true"]
 
@@ -150,8 +151,8 @@ def test_the_table_holds_means_and_intervals_by_group():
     assert lines[:6] == [
         "**dates, GRU**",
         "",
-        "| handed over | seeds | general attention | no attention | general attention, first epoch "
-        "| no attention, first epoch |",
+        "| handed over | seeds | general attention | no attention | general attention, epoch 1 "
+        "| no attention, epoch 1 |",
         "|---|---|---|---|---|---|",
         "| linear | 2 | 99.0 | 92.0 ± 25.4 | 50.0 | 30.0 ± 0.0 |",
         "| zeros | 1 |  | 10.0 |  | 1.0 |",
@@ -165,7 +166,7 @@ def test_the_interval_is_students():
 
     assert mean == 3
     assert half == pytest.approx(2.776 * (2.5 / 5) ** 0.5)
-    assert format_interval([]) == ""
+    assert format_interval([], digits=1) == ""
 
 
 def test_the_picture_has_a_panel_for_each_group_and_attention():
@@ -187,14 +188,14 @@ def test_a_run_is_read_by_its_settings(tiny_run, tmp_path):
     assert found[:3] == ("reverse, GRU", "linear", "general")
     assert found.seed == 1
     assert found.score == 100 * metrics["test"]["exact_match"]
-    assert found.first == 100 * metrics["validation"]["exact_match"]  # there was one epoch only
+    assert found.early == 100 * metrics["validation"]["exact_match"]  # there was one epoch only
 
 
 def test_a_run_without_a_curve_is_read_too(tiny_run, tmp_path):
     for name in ("config.yaml", "metrics.json"):
         shutil.copy(tiny_run / name, tmp_path)
 
-    assert math.isnan(read_run(tmp_path).first)
+    assert math.isnan(read_run(tmp_path).early)
 
 
 def test_a_mistake_through_another_bridge_is_no_seed_of_the_same(tiny_run, tmp_path):

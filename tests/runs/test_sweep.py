@@ -4,14 +4,14 @@ import statistics
 
 import pytest
 
-from seq2seq.runs.sweep import Row, mean_and_interval, write_markdown
+from seq2seq.runs.sweep import Row, format_interval, write_markdown
 
 
 def row(number, overrides, rate):
     return Row(str(number), overrides.split(), {"test word error rate": f"{rate:.4f}", "seconds": "9"}, "")
 
 
-def test_runs_that_differ_in_the_seed_are_one_line_with_mean_and_interval(tmp_path):
+def test_runs_that_differ_in_the_seed_are_one_line_with_format_interval(tmp_path):
     rows = [
         row(0, "model=gru dataset=kor seed=1", 0.20),
         row(1, "model=gru dataset=kor seed=2", 0.22),
@@ -41,6 +41,6 @@ def test_the_interval_is_that_of_students_t(count):
     t = {2: 12.706, 5: 2.776, 20: 2.093, 40: 2.023}[count]
     values = [number / count for number in range(count)]
 
-    half = float(mean_and_interval(values).split("±")[1])
+    half = float(format_interval(values, digits=4).split("±")[1])
 
     assert half == pytest.approx(t * statistics.stdev(values) / count**0.5, rel=0.015, abs=1e-4)

@@ -1,7 +1,8 @@
 """The timed cases: training in a bare loop, with Lightning's trainer and with PyTorch's own layers; and search."""
 
 import itertools
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,19 @@ def contents(batches: Sequence[Batch]) -> dict[str, Any]:
     return {"sequences": sum(len(batch.indices) for batch in batches), "tokens": tokens, "padding": 1 - real / padded}
 
 
+def load_batches(loader: Iterable[Batch], count: int) -> tuple[list[Batch], float | None]:
+    """Return the first ``count`` batches, and how many seconds a trainer waits for so many; None for a single one.
+
+    What only the first batch of an epoch waits for, such as shuffling, is not counted.
+    """
+    iterator = iter(loader)
+    batches = list(itertools.islice(iterator, 1))
+    start = time.perf_counter()
+    batches += itertools.islice(iterator, count - 1)
+    seconds = time.perf_counter() - start
+    return batches, seconds * len(batches) / (len(batches) - 1) if len(batches) > 1 else None
+
+
 def training_cases(settings: dict[str, Any], count: int, scratch: Path) -> list[Case]:
     """Return the cases of every combination of batch size, decoder, cell and precision.
 
@@ -48,10 +62,10 @@ def training_cases(settings: dict[str, Any], count: int, scratch: Path) -> list[
     cases = []
     for size in sizes:
         data = PairsDataModule(settings["data"] | {"batch_size": size})
-        batches = list(itertools.islice(data.train_dataloader(), count))
+        batches, waiting = load_batches(data.train_dataloader(), count)
         for kind, cell, precision in itertools.product(settings["kinds"], settings["cells"], settings["precisions"]):
             model = make_module(settings["model"], data, cell, kind).model
-            numbers = contents(batches)
+            numbers = contents(batches) | {"waiting": waiting}
             numbers["limit"] = sum(roofline_seconds(model, batch, precision) for batch in batches)
             name = f"{kind}, {cell}, batch {size}, {precision}"
             cases.append(Case(name, bare_loop(model, batches, precision), **numbers))

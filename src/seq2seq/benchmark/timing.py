@@ -19,6 +19,7 @@ class Case(NamedTuple):
         tokens: Number of target tokens in a pass, the ends included.
         padding: Share of padding in the source and target tokens of a pass.
         limit: Seconds that the matrix multiplications of a pass take alone; None if unknown.
+        waiting: Seconds that training waits for the data of a pass, which ``run`` leaves out; None if unknown.
         variant: ``trainer``, ``textbook``, or empty: the model as it is, in a bare loop or a search.
     """
 
@@ -28,6 +29,7 @@ class Case(NamedTuple):
     tokens: int
     padding: float
     limit: float | None = None
+    waiting: float | None = None
     variant: str = ""
 
     @property
@@ -62,6 +64,7 @@ def report(cases: Sequence[Case], seconds: Sequence[Sequence[float]]) -> list[di
             "spread": (max(passes) - min(passes)) / median,
             "times_textbook": textbook[case.name] / median if compared else None,
             "share_of_limit": None if case.limit is None else case.limit / median,
+            "waiting_for_data": None if case.waiting is None else case.waiting / (case.waiting + median),
             "padding": case.padding,
         })  # fmt: skip
     return rows

@@ -78,10 +78,11 @@ def benchmark(config: DictConfig) -> dict[str, Any]:
 
 def show(console: Console, title: str, rows: Sequence[dict[str, Any]]) -> None:
     """Print the results."""
-    table = Table(title=f"Speed of {title}, median of rounds")
-    for column in ("case", "sequences / s", "target tokens / s", "spread", "x textbook", "share of limit", "padding"):
+    table = Table(title=f"Speed of {title}, median of rounds; data: share of time spent waiting for it")
+    columns = ("sequences / s", "target tokens / s", "spread", "x textbook", "share of limit", "data", "padding")
+    for column in ("case", *columns):
         table.add_column(column, justify="left" if column == "case" else "right")
-    formats = ("{}", "{:,.0f}", "{:,.0f}", "{:.0%}", "{:.2f}", "{:.0%}", "{:.0%}")
+    formats = ("{}", "{:,.0f}", "{:,.0f}", "{:.0%}", "{:.2f}", "{:.0%}", "{:.1%}", "{:.0%}")
     for row in rows:
         cells = zip(formats, row.values(), strict=True)
         table.add_row(*("" if value is None else form.format(value) for form, value in cells))

@@ -135,7 +135,8 @@ MISTAKES = {
     ),
     "wrong_unpacked": Mistake(
         code="rnn(embedding(source)) without pack_padded_sequence",
-        seen="bentrevett/pytorch-seq2seq@b3cd54c notebook 3; IBM/pytorch-seq2seq@f146087 by default",
+        seen="bentrevett/pytorch-seq2seq@b3cd54c notebook 3; IBM/pytorch-seq2seq@f146087 by default; eole 0.6.0, "
+        "whose RNNEncoder gives a sentence another h_n with padding than alone (encoders/rnn_encoder.py, run)",
         effect="the right layers, but their state, and the outputs for attention, have read the padding: last in the "
         "forward direction, first in the backward one",
         apply=_unpacked,

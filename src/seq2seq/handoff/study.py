@@ -3,8 +3,8 @@
 import csv
 import json
 import math
-import statistics
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,13 +19,7 @@ from seq2seq.nn.bridge import BRIDGES
 from seq2seq.reporting.plots import BLUE, GREY, ORANGE, new_figure, save
 from seq2seq.runs.directory import CONFIG, METRICS
 from seq2seq.runs.files import write_file
-from seq2seq.runs.sweep import SweepSummary, runs
-
-T_95 = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
-    2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
-"""The 97.5 % quantile of Student's t for 1, 2, ... degrees of freedom; for more, the last is a little too wide."""
+from seq2seq.runs.sweep import SweepSummary, format_interval, interval, runs
 
 VARIANTS = [*BRIDGES, *MISTAKES]
 """Order of the table: bridges, then mistakes with the linear bridge; all others come last."""
@@ -40,7 +34,7 @@ class Run(NamedTuple):
         attention: Name of the attention.
         seed: Seed of the run.
         score: The monitored metric on the test set, in %.
-        first: The same on the validation set after the first epoch, which shows who learns sooner.
+        early: The same on the validation set after one of the first epochs, which shows who learns sooner.
     """
 
     group: str
@@ -48,18 +42,23 @@ class Run(NamedTuple):
     attention: str
     seed: int
     score: float
-    first: float
+    early: float
 
 
-def read_run(directory: Path) -> Run | None:
-    """Read what a run left in its directory; None if it did not finish."""
+def read_run(directory: Path, epoch: int = 1) -> Run | None:
+    """Read what a run left in its directory; None if it did not finish.
+
+    Args:
+        directory: The run's directory.
+        epoch: The epoch of `Run.early`, counted from 1.
+    """
     if not (directory / METRICS).exists():
         return None
     settings = yaml.safe_load((directory / CONFIG).read_text(encoding="utf-8"))
     results = json.loads((directory / METRICS).read_text(encoding="utf-8"))
     model, data = settings["model"], settings["data"]
     cells = dict.fromkeys((model["encoder"]["cell"], model["decoder"]["cell"]))
-    task = Path(data["train"]).stem if data["task"] == "tsv" else data["task"]
+    task = settings["dataset"] or data["task"]
     variant = model["bridge"]
     if settings["handoff"] != RIGHT:
         variant = settings["handoff"] + ("" if variant == "linear" else f" through {variant}")
@@ -69,46 +68,25 @@ def read_run(directory: Path) -> Run | None:
         model["attention"],
         settings["seed"],
         100 * results["test"][settings["monitor"].removeprefix("val/")],
-        100 * first_value(directory / "metrics.csv", settings["monitor"]),
+        100 * value_of_epoch(directory / "metrics.csv", settings["monitor"], epoch),
     )
 
 
-def first_value(metrics_file: Path, name: str) -> float:
-    """Return a metric of the first validation; NaN if it was not logged."""
+def value_of_epoch(metrics_file: Path, name: str, epoch: int) -> float:
+    """Return a metric of validation after an epoch, counted from 1; NaN if it was not logged."""
     if not metrics_file.exists():
         return math.nan
     with metrics_file.open(encoding="utf-8", newline="") as file:
-        return next((float(row[name]) for row in csv.DictReader(file) if row.get(name)), math.nan)
+        values = (float(row[name]) for row in csv.DictReader(file) if row.get(name))
+        return next(islice(values, epoch - 1, None), math.nan)
 
 
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Return the mean and the half-width of its 95 % interval by Student's t, NaN for a single value.
-
-    Example:
-        >>> mean, half = interval([1.0, 2.0, 3.0])
-        >>> mean, round(half, 2)
-        (2.0, 2.48)
-    """
-    mean = statistics.fmean(values)
-    if len(values) == 1:
-        return mean, math.nan
-    return mean, T_95[min(len(values) - 1, len(T_95)) - 1] * statistics.stdev(values) / math.sqrt(len(values))
-
-
-def format_interval(values: Sequence[float]) -> str:
-    """Return mean and interval as text."""
-    if not values:
-        return ""
-    mean, half = interval(values)
-    return f"{mean:.1f}" if math.isnan(half) else f"{mean:.1f} ± {half:.1f}"
-
-
-def columns(group: Sequence[Run]) -> list[tuple[str, str, str]]:
-    """Return the columns of a group: a title, an attention and a field of `Run`."""
+def columns(group: Sequence[Run], epoch: int = 1) -> list[tuple[str, str, str]]:
+    """Return the columns of a group: a title, an attention and a field of `Run`; ``epoch`` is that of `Run.early`."""
     attentions = sorted({run.attention for run in group}, key=lambda word: (word == "none", word))
     titles = {word: "no attention" if word == "none" else f"{word} attention" for word in attentions}
     return [(titles[word], word, "score") for word in attentions] + [
-        (f"{titles[word]}, first epoch", word, "first") for word in attentions
+        (f"{titles[word]}, epoch {epoch}", word, "early") for word in attentions
     ]
 
 
@@ -128,17 +106,24 @@ def variants_of(group: Sequence[Run]) -> list[str]:
     return [variant for variant in VARIANTS if variant in found] + sorted(found - set(VARIANTS))
 
 
-def markdown(found: Sequence[Run]) -> str:
-    """Return a table for each group: the mean of the monitored metric in %, with its 95 % interval over seeds."""
+def markdown(found: Sequence[Run], epoch: int = 1) -> str:
+    """Return a table for each group: the mean of the monitored metric in %, with its 95 % interval over seeds.
+
+    Args:
+        found: The runs.
+        epoch: The epoch of `Run.early`.
+    """
     lines = []
     for name, group in group_runs(found).items():
-        fields = columns(group)
+        fields = columns(group, epoch)
         lines += [f"**{name}**", "", "| handed over | seeds |" + "".join(f" {title} |" for title, *_ in fields)]
         lines.append("|---|---|" + "---|" * len(fields))
         for variant in variants_of(group):
             cells = [values_of(group, variant, attention, field) for _, attention, field in fields]
             seeds = {run.seed for run in group if run.variant == variant}
-            lines.append(f"| {variant} | {len(seeds)} | {' | '.join(map(format_interval, cells))} |")
+            lines.append(
+                f"| {variant} | {len(seeds)} | {' | '.join(format_interval(values, digits=1) for values in cells)} |"
+            )
         lines.append("")
     return "\n".join(lines)
 
@@ -174,15 +159,23 @@ def picture(found: Sequence[Run]) -> Figure:
 
 
 class StudyReport(SweepSummary):
-    """Ends a sweep with a table and a picture over seeds, ``table.md`` and ``study.png``."""
+    """Ends a sweep with a table and a picture over seeds, ``table.md`` and ``study.png``.
+
+    Args:
+        epoch: The table also has the results of this epoch, counted from 1, on the validation set.
+    """
+
+    def __init__(self, epoch: int = 1) -> None:
+        super().__init__()
+        self.epoch = epoch
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Report on all finished runs in the directory, including those of earlier sweeps."""
         sweep_dir = Path(config.hydra.sweep.dir)
-        found = [run for directory in runs(sweep_dir) if (run := read_run(directory))]
+        found = [run for directory in runs(sweep_dir) if (run := read_run(directory, self.epoch))]
         try:
             if found:
-                text = markdown(found)
+                text = markdown(found, self.epoch)
                 write_file(sweep_dir / "table.md", lambda file: file.write(text))
                 save(picture(found), sweep_dir / "study.png")
                 Console().print(Markdown(text))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import statistics
 import sys
 import time
@@ -98,41 +99,37 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
 
 
 T_95 = (
-    12.71,
-    4.30,
-    3.18,
-    2.78,
-    2.57,
-    2.45,
-    2.36,
-    2.31,
-    2.26,
-    2.23,
-    2.20,
-    2.18,
-    2.16,
-    2.14,
-    2.13,
-    2.12,
-    2.11,
-    2.10,
-    2.09,
-)
-"""Student's t for a two-sided interval of 95 %, for 1, 2, ... degrees of freedom; 2 is close enough for more."""
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
+    2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
+"""The 97.5 % quantile of Student's t for 1, 2, ... degrees of freedom; for more, the last is a little too wide."""
 
 
-def mean_and_interval(values: Sequence[float]) -> str:
-    """Return the mean and half the 95 % interval of the mean, which takes at least two values.
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Return the mean and the half-width of its 95 % interval by Student's t, NaN for a single value.
 
     Example:
-        >>> mean_and_interval([0.1, 0.2, 0.3]), mean_and_interval([0.5])
-        ('0.2000 ± 0.2483', '0.5000')
+        >>> mean, half = interval([1.0, 2.0, 3.0])
+        >>> mean, round(half, 2)
+        (2.0, 2.48)
     """
     mean = statistics.fmean(values)
-    if len(values) < 2:
-        return f"{mean:.4f}"
-    t = T_95[len(values) - 2] if len(values) - 2 < len(T_95) else 2.0
-    return f"{mean:.4f} ± {t * statistics.stdev(values) / len(values) ** 0.5:.4f}"
+    if len(values) == 1:
+        return mean, math.nan
+    return mean, T_95[min(len(values) - 1, len(T_95)) - 1] * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def format_interval(values: Sequence[float], digits: int) -> str:
+    """Return mean and interval as text; empty without values.
+
+    Example:
+        >>> format_interval([0.1, 0.2, 0.3], digits=4), format_interval([0.5], digits=1)
+        ('0.2000 ± 0.2484', '0.5')
+    """
+    if not values:
+        return ""
+    mean, half = interval(values)
+    return f"{mean:.{digits}f}" if math.isnan(half) else f"{mean:.{digits}f} ± {half:.{digits}f}"
 
 
 def write_markdown(path: Path, rows: Sequence[Row]) -> None:
@@ -152,7 +149,7 @@ def write_markdown(path: Path, rows: Sequence[Row]) -> None:
         cells = []
         for column in columns:
             found = [float(row.numbers[column]) for row in own if row.numbers.get(column)]
-            cells.append(mean_and_interval(found) if found else "")
+            cells.append(format_interval(found, digits=4))
             values[column] += [statistics.fmean(found)] if found else []
         lines.append([f"`{' '.join(one for one in overrides if one not in shared)}`", str(len(own)), *cells])
     if len(groups) > 1:
