@@ -20,12 +20,14 @@ def hear_ctrl_c():
 
 
 @contextmanager
-def started(script, *overrides, cwd):
+def started(script, *overrides, cwd, **options):
     """A script's process, ended in any case."""
     command = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *overrides]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    process = subprocess.Popen(command, cwd=cwd, env=environment, encoding="utf-8", preexec_fn=hear_ctrl_c, **streams)
+    process = subprocess.Popen(
+        command, cwd=cwd, env=environment, encoding="utf-8", preexec_fn=hear_ctrl_c, **streams, **options
+    )
     try:
         yield process
     finally:
@@ -140,8 +142,7 @@ def test_a_sweep_goes_on_after_a_failure_and_ends_with_a_summary(tmp_path):
 
     assert code == 1
     assert stderr == (
-        "error: hydra.sweep.dir=sweep already holds runs; choose another directory, or skip_finished=true to "
-        "continue them\n"
+        "error: hydra.sweep.dir=sweep already holds runs; choose another directory, or resume=auto to continue them\n"
     )
 
 
@@ -156,7 +157,7 @@ def test_ctrl_c_ends_with_a_code_of_its_own_and_keeps_the_checkpoints(tmp_path):
         stdout, stderr = process.communicate(timeout=60)
 
     assert process.returncode == 130
-    assert f"interrupted; kept: {tmp_path}/run/best.ckpt, {tmp_path}/run/last.ckpt" in stdout + stderr
+    assert f"stopped by SIGINT; kept: {tmp_path}/run/best.ckpt, {tmp_path}/run/last.ckpt" in stdout + stderr
     assert "Traceback" not in stderr
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import DataLoader
@@ -121,13 +121,18 @@ def make_ensemble(modules: Sequence[Seq2SeqModule], device: torch.device) -> Ens
     return Ensemble([module.model for module in modules]).to(device).eval()
 
 
+def as_list(value: object) -> list[Any]:
+    """Return a list as it is, and anything else as a list of one."""
+    return value if isinstance(value, list) else [value]
+
+
 def load_modules(checkpoint: object) -> list[Seq2SeqModule]:
     """Load the checkpoint or the list of checkpoints that ``checkpoint`` in a config names.
 
     Raises:
         UserError: If one is not a checkpoint of this project.
     """
-    paths = checkpoint if isinstance(checkpoint, list) else [checkpoint]
+    paths = as_list(checkpoint)
     if not paths:
         raise UserError("checkpoint=[] must name at least one file")
     return [load_module(str(path)) for path in paths]

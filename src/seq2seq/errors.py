@@ -1,7 +1,34 @@
 """The error for mistakes of the user, and checks that raise it."""
 
+import re
+import signal
 from collections.abc import Collection, Mapping
 from typing import Any
+
+STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+"""Signals that ask a program to end: Ctrl-C, `kill` and Slurm, and Slurm before a job's time is up."""
+
+
+class Stopped(SystemExit):
+    """Raised when a signal ends the program, with the exit code that shells expect: 128 and the signal's number.
+
+    Args:
+        number: Number of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.signal = signal.Signals(number).name
+
+
+def visible(text: str) -> str:
+    r"""Return a text with control characters as escapes, so that a terminal shows them instead of obeying them.
+
+    Example:
+        >>> print(visible("\x1b[2J and\r"))
+        \x1b[2J and\x0d
+    """
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 class UserError(ValueError):

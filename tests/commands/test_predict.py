@@ -27,7 +27,16 @@ def predicted(compose, tiny_checkpoint, tmp_path, monkeypatch):
     def run(*overrides):
         monkeypatch.chdir(tmp_path)
         (tmp_path / "in.txt").write_text("".join(line + "\n" for line in LINES))
-        predict(compose("predict", f"checkpoint={tiny_checkpoint}", "input=in.txt", "output=out.txt", *overrides))
+        predict(
+            compose(
+                "predict",
+                f"checkpoint={tiny_checkpoint}",
+                "input=in.txt",
+                "output=out.txt",
+                "overwrite=true",
+                *overrides,
+            )
+        )
         return (tmp_path / "out.txt").read_text().splitlines()
 
     return run
@@ -118,10 +127,33 @@ def test_a_file_is_complete_or_absent(compose, tiny_checkpoint, tmp_path):
     target.write_text("older\n")
 
     with pytest.raises(UserError, match=f"{source}:2: byte 3 of the line, 0xff, is not UTF-8"):
-        predict(compose("predict", f"checkpoint={tiny_checkpoint}", f"input={source}", f"output={target}"))
+        predict(
+            compose("predict", f"checkpoint={tiny_checkpoint}", f"input={source}", f"output={target}", "overwrite=true")
+        )
 
     assert target.read_text() == "older\n"
     assert {path.name for path in tmp_path.iterdir()} == {"in.txt", "out.txt"}
+
+
+@pytest.mark.parametrize(("key", "name"), [("output", "out.txt"), ("attention", "weights.jsonl")])
+def test_a_file_that_exists_is_replaced_only_on_request(compose, tiny_checkpoint, tmp_path, key, name):
+    (tmp_path / "in.txt").write_text("a b\n")
+    (tmp_path / name).write_text("older\n")
+    given = [f"checkpoint={tiny_checkpoint}", f"input={tmp_path}/in.txt", f"{key}={tmp_path}/{name}"]
+
+    with pytest.raises(UserError, match=rf"{key}={tmp_path}/{name} exists; give overwrite=true to replace it"):
+        predict(compose("predict", *given))
+    assert (tmp_path / name).read_text() == "older\n"
+
+    predict(compose("predict", *given, "overwrite=true"))
+    assert (tmp_path / name).read_text() != "older\n"
+
+
+def test_a_checkpoint_is_never_replaced(compose, tiny_checkpoint):
+    given = [f"checkpoint={tiny_checkpoint}", f"output={tiny_checkpoint}", "overwrite=true"]
+
+    with pytest.raises(UserError, match=f"output={tiny_checkpoint} is the checkpoint, which would be lost"):
+        predict(compose("predict", *given))
 
 
 def test_a_link_stays_and_a_pipe_is_written_to(compose, tiny_checkpoint, tmp_path):
@@ -133,7 +165,7 @@ def test_a_link_stays_and_a_pipe_is_written_to(compose, tiny_checkpoint, tmp_pat
     given = [f"checkpoint={tiny_checkpoint}", f"input={tmp_path / 'in.txt'}"]
 
     for name in ("link.txt", "pipe"):
-        predict(compose("predict", *given, f"output={tmp_path / name}"))
+        predict(compose("predict", *given, f"output={tmp_path / name}", "overwrite=true"))
 
     assert (tmp_path / "link.txt").is_symlink()
     assert os.read(reader, 1000).decode() == (tmp_path / "real.txt").read_text() != "older\n"

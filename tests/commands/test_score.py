@@ -17,7 +17,13 @@ def scored(compose, tiny_checkpoint, tmp_path):
 
     def run(*overrides):
         (tmp_path / "pairs.tsv").write_text("".join(f"{source}\t{target}\n" for source, target in PAIRS))
-        given = ["data=tsv", f"data.test={tmp_path}/pairs.tsv", f"output={tmp_path}/out.tsv", *overrides]
+        given = [
+            "data=tsv",
+            f"data.test={tmp_path}/pairs.tsv",
+            f"output={tmp_path}/out.tsv",
+            "overwrite=true",
+            *overrides,
+        ]
         checkpoint = (
             [] if any("checkpoint=" in override for override in overrides) else [f"checkpoint={tiny_checkpoint}"]
         )
@@ -60,7 +66,7 @@ def test_without_an_output_the_scores_are_printed(compose, tiny_checkpoint, tmp_
 
 def test_the_pairs_are_not_overwritten(compose, tiny_checkpoint, tmp_path):
     (tmp_path / "pairs.tsv").write_text("a b\tb a\n")
-    given = ["data=tsv", f"data.test={tmp_path}/pairs.tsv", f"output={tmp_path}/pairs.tsv"]
+    given = ["data=tsv", f"data.test={tmp_path}/pairs.tsv", f"output={tmp_path}/pairs.tsv", "overwrite=true"]
 
     with pytest.raises(
         UserError, match=r"output=.*pairs\.tsv is the data\.test, which would be lost; give another file"

@@ -2,7 +2,11 @@
 
 import csv
 import json
+import multiprocessing
+import os
 import re
+import signal
+import time
 
 import pytest
 import torch
@@ -12,7 +16,7 @@ from torchmetrics.functional.text import word_error_rate
 
 from seq2seq.commands.evaluate import evaluate
 from seq2seq.commands.train import train, train_for_sweeper, validation_step
-from seq2seq.errors import UserError
+from seq2seq.errors import Stopped, UserError
 from seq2seq.metrics import ExactMatch
 from seq2seq.runs.directory import lock_run_dir
 from seq2seq.training.checkpoints import load_module
@@ -195,10 +199,29 @@ def test_of_two_runs_that_start_at_once_one_gets_the_directory(tmp_path):
     ):
         lock_run_dir(tmp_path, {"seed": 2}, [], resume=None, anew=False).__enter__()
 
-    with pytest.raises(UserError, match=r"already holds a run; choose another directory$"):
-        lock_run_dir(tmp_path, {"seed": 2}, [], resume=None, anew=False).__enter__()
-
     assert yaml.safe_load((tmp_path / "config.yaml").read_text()) == {"seed": 1}
+
+
+def test_a_process_that_a_run_has_forked_does_not_keep_its_lock(tmp_path):
+    # As a worker does that outlives its run.
+    with lock_run_dir(tmp_path, {"seed": 1}, [], resume=None, anew=False):
+        processes = multiprocessing.get_context("fork")
+        runs = processes.Event()
+        worker = processes.Process(target=lambda: (runs.set(), time.sleep(100)), daemon=True)
+        worker.start()
+        assert runs.wait(timeout=60)
+    try:
+        with lock_run_dir(tmp_path, {"seed": 2}, [], resume=None, anew=False):
+            assert worker.is_alive()
+    finally:
+        worker.kill()
+
+
+def test_a_directory_in_which_nothing_was_kept_yet_is_free(compose, tmp_path):
+    with lock_run_dir(tmp_path, {"seed": 1}, [], resume=None, anew=False):
+        pass  # killed before its first checkpoint
+
+    train(compose("train", *TINY), tmp_path)
 
 
 def test_an_interrupted_resume_leaves_no_results_of_other_checkpoints(compose, tmp_path):
@@ -329,15 +352,15 @@ def test_long_pairs_are_not_drawn(compose, tmp_path, monkeypatch):
 
 
 def stop_after(config, epochs, output_dir):
-    """Run as if the user pressed Ctrl-C at the start of an epoch."""
+    """Run until Ctrl-C at the start of an epoch."""
 
     def interrupt(_callback, trainer, _module):
         if trainer.current_epoch == epochs:
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pytorch_lightning.callbacks.ModelCheckpoint.on_train_epoch_start", interrupt)
-        with pytest.raises(SystemExit) as stopped:
+        patch.setattr("seq2seq.training.callbacks.BatchSeed.on_train_epoch_start", interrupt)
+        with pytest.raises(Stopped) as stopped:
             train(config, output_dir)
     assert stopped.value.code == 130
 
@@ -393,13 +416,13 @@ def test_ctrl_c_keeps_the_checkpoints_and_says_where(compose, tmp_path, caplog):
     stop_after(compose("train", *TINY, "trainer.max_epochs=3"), epochs=1, output_dir=tmp_path)
 
     assert {path.name for path in tmp_path.glob("*.ckpt")} == {"best.ckpt", "last.ckpt"}
-    assert f"interrupted; kept: {tmp_path / 'best.ckpt'}, {tmp_path / 'last.ckpt'}" in caplog.text
+    assert f"stopped by SIGINT; kept: {tmp_path / 'best.ckpt'}, {tmp_path / 'last.ckpt'}; continue with" in caplog.text
 
 
 def test_ctrl_c_in_the_first_epoch_says_that_there_is_nothing_and_frees_the_directory(compose, tmp_path, caplog):
     stop_after(compose("train", *TINY), epochs=0, output_dir=tmp_path)
 
-    assert "no checkpoint, as no epoch was complete" in caplog.text
+    assert "kept: no checkpoint, as none was written yet" in caplog.text
     train(compose("train", *TINY), tmp_path)
 
 
@@ -449,7 +472,7 @@ def test_a_directory_that_holds_a_run_is_refused_and_left_as_it_is(compose, tiny
         (["+metrics.foo=1"], "metrics.foo"),
         (["+search.beam=4"], "search.beam is unknown"),
         (["+model.foo=1"], "model.foo is unknown"),
-        (["+foo=1"], "foo is unknown; the keys are callbacks, data, "),
+        (["+foo=1"], "foo is unknown; the keys are callbacks, checkpoint, data, "),
         (["trainer.max_steps=abc"], "trainer.max_steps=abc must be a whole number of at least -1"),
         (
             ["+trainer.accumulate_grad_batches=0"],
@@ -477,7 +500,6 @@ def test_a_mistake_is_one_line_before_any_training(compose, tmp_path, overrides,
         (["model.encoder.hidden_size=5"], "model.encoder.hidden_size=5 differs from the 6 that resume="),
         (["optimizer.lr=1"], "optimizer.lr=1 differs from the 0.003 that resume="),
         (["data.min_letters=3", "data.train_size=5"], "data: the source vocabulary differs from that of resume="),
-        ([], "trainer.max_epochs=1 must be above the 1 epochs that are already done"),
     ],
 )
 def test_a_run_does_not_resume_with_settings_that_must_not_change(compose, tmp_path, tiny_run, overrides, message):

@@ -115,7 +115,7 @@ def test_the_hyperparameters_are_plain_values_that_rebuild_the_same_batches():
 
     rebuilt = PairsDataModule(**data.hparams)
 
-    assert set(data.hparams) == {"data", "seed", "source_tokenizer", "target_tokenizer", "first_epoch"}
+    assert set(data.hparams) == {"data", "seed", "source_tokenizer", "target_tokenizer", "first_epoch", "first_batch"}
     assert is_plain(dict(data.hparams))
     assert ids_of(rebuilt.train_dataloader()) == ids_of(data.train_dataloader())
     assert ids_of(rebuilt.test_dataloader()) == ids_of(data.test_dataloader())

@@ -17,7 +17,7 @@ from seq2seq.reporting.plots import BLUE, ORANGE
 from seq2seq.runs.directory import lock_run_dir
 from seq2seq.runs.sweep import format_interval, interval
 
-SKIP = [*TINY, "skip_finished=true"]
+SKIP = [*TINY, "resume=auto"]
 
 
 def test_a_run_that_is_finished_is_left_as_it_is(compose, tmp_path):
@@ -30,10 +30,11 @@ def test_a_run_that_is_finished_is_left_as_it_is(compose, tmp_path):
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()} == before
 
 
-def test_a_run_that_was_killed_starts_anew(compose, tmp_path):
+def test_a_run_without_a_whole_checkpoint_starts_anew(compose, tmp_path):
     expected = train(compose("train", *SKIP), tmp_path / "run")
     (tmp_path / "run" / "metrics.json").unlink()  # killed before its end
-    (tmp_path / "run" / "best.ckpt").write_bytes(b"half")
+    for name in ("best.ckpt", "last.ckpt"):
+        (tmp_path / "run" / name).write_bytes(b"half")
 
     again = train(compose("train", *SKIP), tmp_path / "run")
 
@@ -51,7 +52,7 @@ def test_a_run_that_cannot_start_anew_loses_nothing(compose, tmp_path):
     tsv = [size for size in TINY if not size.startswith("data")]
     (tmp_path / "pairs.tsv").write_text("ab\tx\ncd\tz\n")
     files = [f"data.{split}={tmp_path}/pairs.tsv" for split in ("train", "val", "test")]
-    again = ["data=tsv", *files, *tsv, "skip_finished=true"]
+    again = ["data=tsv", *files, *tsv, "resume=auto"]
     train(compose("train", *again), tmp_path / "run")
     (tmp_path / "run" / "metrics.json").unlink()
     (tmp_path / "pairs.tsv").unlink()
@@ -73,7 +74,7 @@ def test_a_checkpoint_that_no_run_of_ours_left_is_not_removed(compose, tmp_path,
 
 
 def test_what_does_not_change_the_result_may_differ(compose, tmp_path):
-    first = train(compose("train", *TINY), tmp_path / "run")  # without skip_finished
+    first = train(compose("train", *TINY), tmp_path / "run")  # without resume=auto
 
     again = train(compose("train", *SKIP, "trainer.log_every_n_steps=7", "~logger.csv"), tmp_path / "run")
 
@@ -107,11 +108,6 @@ def test_a_sweep_that_is_refused_a_directory_says_so_and_changes_nothing(tmp_pat
 
     assert code == 0
     assert "failed" not in stdout
-
-
-def test_skip_finished_is_true_or_false(compose, tmp_path):
-    with pytest.raises(UserError, match="skip_finished=maybe must be true or false"):
-        train(compose("train", *TINY, "skip_finished=maybe"), tmp_path / "run")
 
 
 def test_a_study_is_one_command_and_goes_on_where_it_stopped(tmp_path):

@@ -1,5 +1,8 @@
 """Checkpoints: they hold plain values, load the same model, and anything else is refused by name."""
 
+import math
+import random
+
 import pytest
 import torch
 from conftest import ROOT
@@ -146,3 +149,65 @@ def test_the_heads_of_a_checkpoint_from_before_attention_had_options_are_kept():
 
     assert now == {"model": {"attention": {"name": "multihead", "num_heads": 2}, "bridge": "linear"}}
     assert upgraded({"model": {"attention": "general", "num_heads": 2}}) == {"model": {"attention": "general"}}
+
+
+def test_a_flipped_byte_is_noticed_or_changes_nothing(tiny_run, tmp_path):
+    content = (tiny_run / "best.ckpt").read_bytes()
+    whole = torch.load(tiny_run / "best.ckpt", weights_only=True)
+    generator = random.Random(1)
+    refused = 0
+    for place in generator.sample(range(len(content)), 200):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << generator.randrange(8)
+        (tmp_path / "x.ckpt").write_bytes(damaged)
+        try:
+            found = read_checkpoint(str(tmp_path / "x.ckpt"), "checkpoint")
+        except UserError:
+            refused += 1
+        else:
+            assert str(found) == str(whole)
+            assert all(torch.equal(found["state_dict"][name], one) for name, one in whole["state_dict"].items())
+    assert refused > 100  # the others are in names, times and gaps of the archive
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("model.decoder.output_layer.bias", math.nan, "holds numbers that are not finite"),
+        ("model.decoder.output_layer.bias", math.inf, "holds numbers that are not finite"),
+        ("model.decoder.output_layer.bias", 1, "holds numbers of type torch.int64"),
+    ],
+)
+def test_weights_that_are_no_finite_numbers_are_refused(tiny_run, tmp_path, name, value, message):
+    content = torch.load(tiny_run / "best.ckpt", weights_only=True)
+    content["state_dict"][name] = torch.full_like(content["state_dict"][name], 0) + value
+    if isinstance(value, int):
+        content["state_dict"][name] = content["state_dict"][name].long()
+    torch.save(content, tmp_path / "x.ckpt")
+
+    with pytest.raises(UserError, match=rf"checkpoint={tmp_path}/x.ckpt is damaged: {name} {message}"):
+        load_module(str(tmp_path / "x.ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [("encoder", "num_layers", 10**6), ("decoder", "hidden_size", 10**7), ("encoder", "embedding_size", 10**7)],
+)
+def test_absurd_sizes_are_refused_before_they_take_memory(tiny_run, tmp_path, section, key, value):
+    content = torch.load(tiny_run / "best.ckpt", weights_only=True)
+    content["hyper_parameters"]["model"][section][key] = value
+    torch.save(content, tmp_path / "x.ckpt")
+
+    with pytest.raises(UserError, match=f"is damaged: model.{section}.{key}={value} does not fit the weights"):
+        load_module(str(tmp_path / "x.ckpt"))
+
+
+def test_an_absurd_length_is_refused(tiny_run, tmp_path):
+    content = torch.load(tiny_run / "best.ckpt", weights_only=True)
+    content["hyper_parameters"]["max_length"] = 10**9
+    torch.save(content, tmp_path / "x.ckpt")
+
+    with pytest.raises(
+        UserError, match=r"search\.max_length=1000000000 must be a whole number of at least 1 and at most"
+    ):
+        load_module(str(tmp_path / "x.ckpt"))

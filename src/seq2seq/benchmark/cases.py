@@ -65,7 +65,7 @@ def training_cases(settings: dict[str, Any], count: int, scratch: Path) -> list[
         batches, waiting = load_batches(data.train_dataloader(), count)
         for kind, cell, precision in itertools.product(settings["kinds"], settings["cells"], settings["precisions"]):
             model = make_module(settings["model"], data, cell, kind).model
-            numbers = contents(batches) | {"waiting": waiting}
+            numbers: dict[str, Any] = contents(batches) | {"waiting": waiting}
             numbers["limit"] = sum(roofline_seconds(model, batch, precision) for batch in batches)
             name = f"{kind}, {cell}, batch {size}, {precision}"
             cases.append(Case(name, bare_loop(model, batches, precision), **numbers))

@@ -14,14 +14,14 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from seq2seq.api import Hypothesis, Predictor, load_modules
+from seq2seq.api import Hypothesis, Predictor, as_list, load_modules
 from seq2seq.data.lines import decode_lines, open_file
 from seq2seq.data.tokenizer import COLUMN
 from seq2seq.decoding import Alignment, build_search
-from seq2seq.errors import UserError
+from seq2seq.errors import UserError, visible
 from seq2seq.nn.attention import NoAttention
 from seq2seq.reporting.plots import HEATMAP_LIMIT, attention_heatmap, save
-from seq2seq.runs.files import check_different, output_file
+from seq2seq.runs.files import check_different, check_free, output_file
 from seq2seq.schema import Count, check
 from seq2seq.training.build import resolve_config
 
@@ -40,6 +40,7 @@ class PredictSettings:
     batch_size: Count
     device: str
     search: Any
+    overwrite: bool
     scores: bool
     attention: Any
 
@@ -53,12 +54,15 @@ def predict(config: DictConfig) -> None:
     settings = resolve_config(config)
     check("", settings, PredictSettings)
     batch_size, scores = settings["batch_size"], settings["scores"]
+    given, output = settings["input"], settings["output"]
+    attention = settings["attention"] if isinstance(settings["attention"], str) else None
+    for checkpoint in as_list(settings["checkpoint"]):
+        check_different(checkpoint=checkpoint, input=given, output=output, attention=attention)
+    for key, path in (("output", output), ("attention", attention)):
+        check_free(key, path, overwrite=settings["overwrite"])
     modules = load_modules(settings["checkpoint"])
     search = build_search(settings["search"], modules[0].max_length, len(modules[0].target_tokenizer.vocabulary))
     predictor = Predictor(modules, settings["device"], search)
-    given, output = settings["input"], settings["output"]
-    attention = settings["attention"] if isinstance(settings["attention"], str) else None
-    check_different(input=given, output=output, attention=attention)
     with open_input(given) as source, attention_writer(settings["attention"], predictor) as write_attention:
         name = "<stdin>" if given is None else str(given)
         lines = check_columns(decode_lines(source, name), name, predictor.source_tokenizer.columns)
@@ -98,7 +102,7 @@ def write_lines(output: IO[str], lines: Iterable[str]) -> None:
         UserError: If they cannot be written.
     """
     try:
-        output.writelines(lines)
+        output.writelines(map(visible, lines) if output.isatty() else lines)
         output.flush()
     except BrokenPipeError:  # the reader has closed the pipe, as `head` does
         raise

@@ -7,13 +7,13 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from seq2seq.api import find_device, load_modules, make_ensemble
+from seq2seq.api import as_list, find_device, load_modules, make_ensemble
 from seq2seq.commands.evaluate import data_of_checkpoint
 from seq2seq.commands.predict import utf8_stdout, write_lines
 from seq2seq.data import Batch, PairsDataModule
 from seq2seq.decoding import Ensemble, EnsembleEncoded, infer
-from seq2seq.errors import check_keys
-from seq2seq.runs.files import check_different, output_file
+from seq2seq.errors import check_flag, check_keys
+from seq2seq.runs.files import check_different, check_free, output_file
 from seq2seq.training.build import resolve_config
 
 
@@ -27,16 +27,20 @@ def score(config: DictConfig, overrides: Sequence[str] = ()) -> None:
         UserError: If the checkpoint, a file or a setting is not valid.
     """
     settings = resolve_config(config)
-    check_keys("", {"data": None} | settings, ["checkpoint", "data", "output", "device"])
+    check_keys("", {"data": None} | settings, ["checkpoint", "data", "output", "overwrite", "device"])
+    output = settings["output"]
+    check_free("output", output, overwrite=check_flag("overwrite", settings["overwrite"]))
+    for checkpoint in as_list(settings["checkpoint"]):
+        check_different(checkpoint=checkpoint, output=output)
     device = find_device(settings["device"])
     modules = load_modules(settings["checkpoint"])
     ensemble = make_ensemble(modules, device)
     data = data_of_checkpoint(modules[0], settings.get("data"), overrides)
     for file in data.source.files("test"):
-        check_different(**{"data.test": file, "output": settings["output"]})
+        check_different(**{"data.test": file, "output": output})
     lines = [format_line(scores) for scores in token_log_probs(ensemble, data, device)]
-    if settings["output"] is not None:
-        with output_file(Path(str(settings["output"])).expanduser(), "output") as file:
+    if output is not None:
+        with output_file(Path(str(output)).expanduser(), "output") as file:
             file.writelines(lines)
     else:
         write_lines(utf8_stdout(), lines)

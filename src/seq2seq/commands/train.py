@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,18 +10,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytorch_lightning as pl
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from seq2seq.api import Predictor
 from seq2seq.commands.evaluate import make_result
 from seq2seq.data import PairsDataModule, Split
-from seq2seq.errors import UserError, check_choice, check_count, check_mapping
+from seq2seq.errors import Stopped, UserError, check_choice, check_count, check_mapping
 from seq2seq.reporting.plots import HEATMAP_LIMIT, attention_heatmap, learning_curves, save
 from seq2seq.reporting.tables import Prediction, Result, show_groups, show_metrics, show_predictions, write_predictions
-from seq2seq.runs.directory import CONFIG, METRICS, finished, lock_run_dir, refuse_used
+from seq2seq.runs.directory import METRICS, finished, lock_run_dir, refuse_used
 from seq2seq.runs.files import write_json
-from seq2seq.schema import Bounds, Fraction, check
+from seq2seq.schema import Bounds, Count, Fraction, check
 from seq2seq.training.build import (
     TRAINER_CONTENT,
     MatmulPrecision,
@@ -35,12 +36,20 @@ from seq2seq.training.build import (
     resolve_config,
     silence_expected_warnings,
 )
-from seq2seq.training.callbacks import BatchSeed, WeightAveraging
+from seq2seq.training.callbacks import BatchSeed, StopSignals, WeightAveraging
 from seq2seq.training.checkpoints import read_checkpoint
 from seq2seq.training.module import Seq2SeqModule
-from seq2seq.training.resume import check_resumable, keep_logged_rows
+from seq2seq.training.resume import check_resumable, newest_checkpoint, restore_log
+from seq2seq.training.saving import position
 
 log = logging.getLogger(__name__)
+
+
+class CheckpointSettings:
+    """The keys of ``checkpoint``."""
+
+    every_n_steps: Count | None
+    every_minutes: Annotated[float, Bounds(0, math.inf)] | None
 
 
 class TrainSettings:
@@ -58,7 +67,7 @@ class TrainSettings:
     seed: Annotated[int, Bounds(0, 2**32 - 1)]
     dataset: str | None
     resume: str | None
-    skip_finished: bool
+    checkpoint: CheckpointSettings
     label_smoothing: Fraction
     scheduled_sampling: Annotated[float, Bounds(0, math.nextafter(1, 2))]
     weight_averaging: Fraction
@@ -87,35 +96,46 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
 
     Raises:
         UserError: If a setting or a file is not valid; nothing has been trained or written then.
-        SystemExit: With code 130 if the user interrupts.
+        Stopped: When a signal has ended the run.
     """
     silence_expected_warnings()
     settings = resolve_config(config)
     check_settings(settings)
-    if content := results_of_finished_run(output_dir, settings):
-        return content
-    pl.seed_everything(settings["seed"], workers=True, verbose=False)
+    automatic = settings["resume"] == "auto"
+    if automatic:
+        if content := finished(output_dir, settings):
+            log.info("%s is finished already", output_dir)
+            return content
+        config = OmegaConf.merge(config, {"resume": newest_checkpoint(output_dir)})  # pyright: ignore[reportAssignmentType]
+        settings = resolve_config(config)
     resume = settings["resume"]
-    saved = read_checkpoint(resume, "resume") if resume else {"epoch": -1, "global_step": 0}
-    data = PairsDataModule(settings["data"], seed=settings["seed"], first_epoch=saved["epoch"] + 1)
+    refuse_used(output_dir, resume, anew=automatic)
+    pl.seed_everything(settings["seed"], workers=True, verbose=False)
+    saved = read_checkpoint(resume, "resume") if resume else None
+    epoch, batch = position(saved) if saved else (0, 0)
+    data = PairsDataModule(settings["data"], seed=settings["seed"], first_epoch=epoch, first_batch=batch)
     data.setup()
     module = build_module(config, settings, data)
-    if resume:
+    if saved:
         check_resumable(module, saved, resume, averaging=settings["weight_averaging"] > 0)
-    check_end(settings["trainer"], data.first_epoch, batches=len(data.train_dataloader()))
+    check_end(settings["trainer"], epoch, batches=len(data.train_dataloader()))
     loggers = build_loggers(config.logger, output_dir)
-    callbacks = make_callbacks(config, output_dir, has_logger=bool(loggers))
-    trainer = build_trainer(config.trainer, output_dir, callbacks, loggers, settings["monitor"])
 
-    with lock_run_dir(output_dir, settings, overrides, resume=resume, anew=settings["skip_finished"]):
-        keep_logged_rows(loggers, output_dir, saved["global_step"])
+    with (
+        lock_run_dir(output_dir, settings, overrides, resume=resume, anew=automatic),
+        checkpoints_named_when_stopped(output_dir),
+        StopSignals() as signals,
+    ):
+        callbacks = [signals, *make_callbacks(config, output_dir, has_logger=bool(loggers))]
+        trainer = build_trainer(config.trainer, output_dir, callbacks, loggers, settings["monitor"])
+        restore_log(loggers, saved or {})
         for logger in loggers:
             logger.log_hyperparams(settings)
         log.info("%s", describe(module, data))
-        with checkpoints_named_on_interrupt(output_dir):
-            start = time.monotonic()
-            with matmul_precision(settings["matmul_precision"]):
-                trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+        start = time.monotonic()
+        with matmul_precision(settings["matmul_precision"]), memory_named(module):
+            trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+        with memory_named(module):
             return finish(output_dir, trainer, module, data, seconds=time.monotonic() - start)
 
 
@@ -124,21 +144,6 @@ def train_for_sweeper(config: DictConfig, output_dir: Path, overrides: Sequence[
     content = train(config, output_dir, overrides)
     split, _, name = str(config.optimized_metric).partition("/")
     return content.get({"val": "validation"}.get(split, split), {}).get(name)
-
-
-def results_of_finished_run(output_dir: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the results of a finished run that is to be skipped; None if this run is to be trained.
-
-    Raises:
-        UserError: If the directory holds another run.
-    """
-    if not settings["skip_finished"]:
-        refuse_used(output_dir, settings["resume"])
-        return None
-    content = finished(output_dir, settings)
-    if content:
-        log.info("%s is finished already", output_dir)
-    return content
 
 
 def check_settings(settings: dict[str, Any]) -> None:
@@ -217,8 +222,10 @@ def check_end(trainer: dict[str, Any], done: int, batches: int) -> None:
         raise UserError("trainer.max_epochs=-1 sets no end; give a number of epochs, or trainer.max_steps")
     if epochs == 0:
         raise UserError("trainer.max_epochs=0 must be at least 1, or -1 with trainer.max_steps")
-    if 0 < epochs <= done:
-        raise UserError(f"trainer.max_epochs={epochs} must be above the {done} epochs that are already done")
+    if 0 < epochs < done:
+        raise UserError(f"trainer.max_epochs={epochs} must be at least the {done} epochs that are already done")
+    if epochs == done:  # only the results are missing
+        return
     next_validation = validation_step(trainer, done, batches)
     if 0 <= steps < next_validation:
         raise UserError(
@@ -263,21 +270,30 @@ def count_parameters(module: Seq2SeqModule) -> int:
 
 
 @contextmanager
-def checkpoints_named_on_interrupt(output_dir: Path) -> Iterator[None]:
-    """Turn Ctrl-C into exit code 130, and log which checkpoints are kept."""
+def checkpoints_named_when_stopped(output_dir: Path) -> Iterator[None]:
+    """Log which checkpoints are kept when a signal ends the run."""
     try:
         yield
-    except (KeyboardInterrupt, SystemExit) as stop:
-        # Lightning turns the interrupt into an exit of its own.
-        if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
-            raise
+    except Stopped as stop:
         kept = [str(path) for path in (output_dir / "best.ckpt", output_dir / "last.ckpt") if path.exists()]
-        if kept:
-            log.error("interrupted; kept: %s; continue with resume=%s", ", ".join(kept), kept[-1])
-        else:
-            (output_dir / CONFIG).unlink(missing_ok=True)  # the directory may be used again
-            log.error("interrupted; kept: no checkpoint, as no epoch was complete")
-        raise SystemExit(130) from None
+        go_on = f"{', '.join(kept)}; continue with the same command, hydra.run.dir={output_dir} and resume=auto"
+        log.error("stopped by %s; kept: %s", stop.signal, go_on if kept else "no checkpoint, as none was written yet")
+        raise
+
+
+@contextmanager
+def memory_named(module: Seq2SeqModule) -> Iterator[None]:
+    """Turn a lack of memory into an error that names the shape of the batch, and what to lower."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:  # of which torch.OutOfMemoryError is one
+        if isinstance(error, RuntimeError) and not re.search(r"out of memory|can't allocate memory", str(error)):
+            raise
+        source, target = map(tuple, module.batch_shape)
+        raise UserError(
+            f"out of memory with a batch of source {source} and target {target}, as (pairs, tokens); lower "
+            "data.batch_size, or limit data.batch_tokens, and add +trainer.accumulate_grad_batches to keep the step"
+        ) from error
 
 
 def finish(
@@ -287,7 +303,9 @@ def finish(
     best = next((one for one in trainer.checkpoint_callbacks if getattr(one, "monitor", None)), None)
     checkpoint = getattr(best, "best_model_path", "") or None
     if best and not checkpoint and not module.config["trainer"].get("fast_dev_run"):
-        raise UserError("trainer: training ended before the first validation: there is no checkpoint to test")
+        raise UserError(
+            "trainer: training ended before the first validation, or best.ckpt is lost: there is no checkpoint to test"
+        )
     results = {}
     splits: tuple[Split, Split] = ("val", "test")
     for split in splits:
@@ -316,7 +334,6 @@ def report(output_dir: Path, module: Seq2SeqModule, results: dict[str, Result], 
     test = results.get("test")
     if test:
         write_predictions(output_dir / "predictions.tsv", test.predictions)
-    write_json(output_dir / METRICS, content)
     console = Console()
     show_metrics(console, results)
     if test:
@@ -327,6 +344,7 @@ def report(output_dir: Path, module: Seq2SeqModule, results: dict[str, Result], 
     checkpoint = content["best_checkpoint"] or "none, the final weights were tested"
     console.print(f"{summary}; best checkpoint: {checkpoint}", soft_wrap=True, markup=False)
     draw(output_dir, module.cpu().eval(), test.misses_first() if test else [])
+    write_json(output_dir / METRICS, content)  # at the very end: it marks the run as finished
 
 
 def draw(output_dir: Path, module: Seq2SeqModule, predictions: Sequence[Prediction]) -> None:

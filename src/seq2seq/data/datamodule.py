@@ -2,6 +2,7 @@
 
 import json
 import logging
+import signal
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from seq2seq.data.sources.files import settings_of_content
 from seq2seq.data.sources.source import SIDES
 from seq2seq.data.tokenizer import Normaliser, Tokenizer, build_tokenizer, tokenizer_from_dict
 from seq2seq.data.vocabulary import Vocabulary
-from seq2seq.errors import UserError
+from seq2seq.errors import STOP_SIGNALS, UserError
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class PairsDataModule(LightningDataModule):
         target_tokenizer: The same for the target.
         first_epoch: The epoch whose order comes first; above 0 in a run that resumes. The trainer sets the epoch, too,
             but workers read ahead of it.
+        first_batch: Number of training batches of that epoch that are already done.
 
     Raises:
         UserError: If a setting is not allowed, or later, if a file is not valid.
@@ -77,6 +79,7 @@ class PairsDataModule(LightningDataModule):
         source_tokenizer: dict[str, Any] | None = None,
         target_tokenizer: dict[str, Any] | None = None,
         first_epoch: int = 0,
+        first_batch: int = 0,
     ) -> None:
         super().__init__()
         self.source = build_source(data)
@@ -84,6 +87,7 @@ class PairsDataModule(LightningDataModule):
         self.save_hyperparameters(logger=False)
         self.seed = seed
         self.first_epoch = first_epoch
+        self.first_batch = first_batch
         given = {"source": source_tokenizer, "target": target_tokenizer}
         # Without symbols until the training pairs have been read.
         self._tokenizers: dict[str, Tokenizer] = {
@@ -182,11 +186,7 @@ class PairsDataModule(LightningDataModule):
             self._learn()
         sides = {side: TokenSequences(folder and cache_files(folder, side)) for side in SIDES}
         pairs: list[Pair] = []
-        for pair in self.source.pairs(split):
-            texts = {side: self._tokenizers[side].normalise(getattr(pair, side)) for side in SIDES}
-            tokens = {side: self._tokenizers[side].tokenize(text) for side, text in texts.items()}
-            if not all(self.source.accepts(side, len(tokens[side]), pair, split) for side in SIDES):
-                continue
+        for pair, texts, tokens in self._accepted(split):
             for side in SIDES:
                 sides[side].append(tokens[side])
             if split != "train":
@@ -199,6 +199,20 @@ class PairsDataModule(LightningDataModule):
             raise UserError("data.train: no pair is left; see data.max_length and data.skip_invalid")
         self._count(sides)
         return PairDataset(*(sides[side].encode(self._tokenizers[side].vocabulary) for side in SIDES))
+
+    def _accepted(self, split: Split) -> Iterator[tuple[Pair, dict[str, str], dict[str, list[str]]]]:
+        """Yield each pair of a split that is used, its normalised texts, and their tokens."""
+        for pair in self.source.pairs(split):
+            texts = {side: self._tokenizers[side].normalise(getattr(pair, side)) for side in SIDES}
+            tokens = {side: self._tokenizers[side].tokenize(text) for side, text in texts.items()}
+            if all(self.source.accepts(side, len(tokens[side]), pair, split) for side in SIDES):
+                yield pair, texts, tokens
+
+    def training_places(self, indices: Iterable[int]) -> list[str]:
+        """Return where training pairs stand, ``file:line``, or what they are; reads the training files again."""
+        wanted = set(indices)
+        used = enumerate(self._accepted("train"))
+        return [pair.place or f"{pair.source} -> {pair.target}" for number, (pair, *_) in used if number in wanted]
 
     def _as_read(self, pair: Pair, texts: dict[str, str]) -> Pair:
         """Return a pair with its texts as people see them."""
@@ -246,10 +260,32 @@ class PairsDataModule(LightningDataModule):
             seed=self.seed,
             max_tokens=self.source.batch_tokens,
         )
-        sampler.set_epoch(self.first_epoch)
+        if split == "train":
+            sampler.resume(self.first_epoch, self.first_batch)
         if getattr(self.trainer, "overfit_batches", 0):
             sampler = FixedBatches(sampler)
-        return DataLoader(dataset, batch_size=None, sampler=sampler, num_workers=self.source.num_workers)
+        return DataLoader(
+            dataset,
+            batch_size=None,
+            sampler=sampler,
+            num_workers=self.source.num_workers,
+            worker_init_fn=leave_signals_to_parent,
+        )
+
+
+GRACE = 5
+"""Seconds that a worker lives on after SIGTERM."""
+
+
+def leave_signals_to_parent(_worker: int) -> None:
+    """Let a worker ignore the signals that end a run: a terminal and Slurm send them to all processes of a job.
+
+    A worker that they ended would end its parent with an error, in the middle of a step. SIGTERM is obeyed later, as a
+    parent that fails ends its workers with it.
+    """
+    for number in STOP_SIGNALS:
+        wait = number == signal.SIGTERM and hasattr(signal, "alarm")
+        signal.signal(number, (lambda *_: signal.alarm(GRACE)) if wait else signal.SIG_IGN)
 
 
 TOKENIZERS_FILE = "tokenizers.json"

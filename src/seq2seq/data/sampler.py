@@ -76,6 +76,7 @@ class BucketSampler(Sampler[list[int]]):
         self.seed = seed
         self.max_tokens = max_tokens
         self.epoch = 0
+        self._resumed = (0, 0)
 
     def __len__(self) -> int:
         if self.max_tokens is None:
@@ -86,8 +87,14 @@ class BucketSampler(Sampler[list[int]]):
         """Select the order of an epoch; the trainer calls this before each epoch."""
         self.epoch = epoch
 
+    def resume(self, epoch: int, batch: int) -> None:
+        """Go on in an epoch, of which so many batches are done; `__len__` still counts all batches."""
+        self.epoch = epoch
+        self._resumed = (epoch, batch)
+
     def __iter__(self) -> Iterator[list[int]]:
-        return (batch.tolist() for batch in self._batches())
+        epoch, done = self._resumed
+        return (batch.tolist() for batch in self._batches()[done if self.epoch == epoch else 0 :])
 
     def _batches(self) -> Sequence[Tensor]:
         if not self.shuffle:

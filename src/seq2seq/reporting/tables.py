@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from seq2seq.errors import visible
 from seq2seq.runs.files import write_file
 
 SHOWN = 8
@@ -90,7 +91,7 @@ def show_groups(console: Console, result: Result) -> None:
     table.add_column(result.group_name)
     table.add_column("exact_match", justify="right")
     for group, rate in worst:
-        table.add_row(group, f"{rate:.4f}")
+        table.add_row(Text(visible(group)), f"{rate:.4f}")
     console.print(table)
 
 
@@ -101,7 +102,8 @@ def show_predictions(console: Console, result: Result) -> None:
         table.add_column(column, overflow="fold")
     for row in result.misses_first()[:SHOWN]:
         style = "" if row.correct else "red"
-        table.add_row(Text(row.source), Text(row.prediction, style=style), Text(" | ".join(row.references)))
+        source, prediction, references = map(visible, (row.source, row.prediction, " | ".join(row.references)))
+        table.add_row(Text(source), Text(prediction, style=style), Text(references))
     console.print(table)
 
 

@@ -1,5 +1,6 @@
 """Run a command from a script: errors become one line and an exit code."""
 
+import logging
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from seq2seq.errors import UserError
+from seq2seq.errors import UserError, visible
 from seq2seq.runs.directory import CONFIG, FAILURE, OVERRIDES
 from seq2seq.runs.files import write_file, write_yaml
 
@@ -22,13 +23,21 @@ def remove_if_empty(output_dir: Path, log_file: Path) -> None:
         output_dir.rmdir()
 
 
+class VisibleFormatter(logging.Formatter):
+    """Formats log messages for a terminal, on which names and values from files must have no effect."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the message with its control characters escaped."""
+        return visible(super().format(record))
+
+
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """Turn a `UserError` into one line on stderr and exit code 1."""
     try:
         yield
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(visible(f"error: {error}"), file=sys.stderr)
         raise SystemExit(1) from None
     except BrokenPipeError:  # the reader of our output has closed it, as `head` does
         sys.stdout = None
@@ -63,7 +72,7 @@ def run_job(job: Callable[..., object], config: DictConfig, *, in_sweeps: bool =
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         if not isinstance(error, UserError):
             traceback.print_exc()
-        print(f"error: {' '.join(overrides)}: {reason}", file=sys.stderr)
+        print(visible(f"error: {' '.join(overrides)}: {reason}"), file=sys.stderr)
         write_file(output_dir / FAILURE, lambda file: file.write(reason + "\n"))
         if not (output_dir / CONFIG).exists():  # otherwise the overrides are those of an earlier run
             write_yaml(output_dir / OVERRIDES, overrides)

@@ -28,21 +28,23 @@ FAILURE = "error.txt"
 """The reason why a run of a sweep failed."""
 
 IRRELEVANT = (
-    "resume", "skip_finished", "logger.", "trainer.enable_", "trainer.log_every_n_steps", "optimized_metric",
-    "callbacks.best_checkpoint.resume", "callbacks.last_checkpoint.resume",
+    "resume", "checkpoint.", "logger.", "trainer.enable_", "trainer.log_every_n_steps", "optimized_metric",
+    "callbacks.best_checkpoint.resume", "callbacks.last_checkpoint.resume", "callbacks.last_checkpoint.every_",
 )  # fmt: skip
 """Keys, or prefixes of keys, that do not change the results."""
 
-RUN_FILES = (CONFIG, "best.ckpt", "last.ckpt", METRICS, "predictions.tsv")
-"""Files that show that a directory holds a run."""
+RUN_FILES = ("best.ckpt", "last.ckpt", METRICS, "predictions.tsv")
+"""Files that show that a directory holds a run from which something would be lost."""
 
 
-def refuse_used(output_dir: Path, resume: str | None = None) -> None:
-    """Raise if a directory holds a run, unless that run is the one to resume.
+def refuse_used(output_dir: Path, resume: str | None = None, *, anew: bool = False) -> None:
+    """Raise if a directory holds a run, unless that run is the one to resume, or the directory's own starts anew.
 
     Raises:
         UserError: If it does.
     """
+    if anew and (output_dir / CONFIG).exists():
+        return
     resumed_here = resume is not None and Path(resume).expanduser().resolve().parent == output_dir.resolve()
     if resumed_here or not any((output_dir / name).exists() for name in RUN_FILES):
         return
@@ -65,12 +67,26 @@ def finished(output_dir: Path, settings: Mapping[str, Any]) -> dict[str, Any] | 
         if before and before.get(key) != now.get(key) and not key.startswith(IRRELEVANT):
             raise UserError(
                 f"{output_dir} holds a run with {key}={before.get(key)}, and this one has {now.get(key)}; "
-                "choose another hydra.sweep.dir, or remove it"
+                "choose another directory, or remove it"
             )
     if not (output_dir / METRICS).exists():
         return None
     (output_dir / FAILURE).unlink(missing_ok=True)  # left by an attempt with other settings
     return json.loads((output_dir / METRICS).read_text(encoding="utf-8"))
+
+
+HANDLES: list[int] = []
+"""Of locked directories."""
+
+
+def close_handles() -> None:
+    """Close the handles in a forked process, such as a worker, which could otherwise keep the lock of a dead run."""
+    while HANDLES:
+        os.close(HANDLES.pop())
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=close_handles)
 
 
 @contextmanager
@@ -86,6 +102,7 @@ def locked(output_dir: Path) -> Iterator[None]:
     import fcntl  # not on Windows
 
     handle = os.open(output_dir, os.O_RDONLY)
+    HANDLES.append(handle)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -93,6 +110,7 @@ def locked(output_dir: Path) -> Iterator[None]:
             raise UserError(f"hydra.run.dir={output_dir} is in use by another run; choose another directory") from None
         yield
     finally:
+        HANDLES.remove(handle)
         os.close(handle)
 
 
@@ -118,7 +136,7 @@ def lock_run_dir(
             log.warning("%s holds an unfinished run; it starts again from the beginning", output_dir)
             for name in RUN_FILES:
                 (output_dir / name).unlink(missing_ok=True)
-        refuse_used(output_dir, resume)
+        refuse_used(output_dir, resume, anew=anew)
         # Earlier results do not belong to the checkpoints that follow.
         pictures = ("learning_curves.png", *(path.name for path in output_dir.glob("attention_*.png")))
         for stale in (METRICS, "predictions.tsv", FAILURE, *pictures):

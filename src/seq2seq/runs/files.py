@@ -73,6 +73,16 @@ def write_yaml(path: Path, content: object) -> None:
     write_file(path, lambda file: file.write(text))
 
 
+def check_free(key: str, path: object, *, overwrite: bool) -> None:
+    """Raise if a file exists that a command is to write; None, a folder, a pipe and a device may exist.
+
+    Raises:
+        UserError: If it does, and may not be replaced.
+    """
+    if path is not None and Path(str(path)).expanduser().is_file() and not overwrite:
+        raise UserError(f"{key}={path} exists; give overwrite=true to replace it, or another file")
+
+
 def check_different(**paths: object) -> None:
     """Raise if two files of a command are the same. Names are config keys; None stands for no file.
 

@@ -176,10 +176,10 @@ class SweepSummary(Callback):
         """Refuse a directory that already holds a sweep, unless this one continues it."""
         sweep_dir = Path(config.hydra.sweep.dir)
         self.start = time.time() - 1  # file systems round times
-        if runs(sweep_dir) and config.get("skip_finished") is not True:
+        if runs(sweep_dir) and config.get("resume") != "auto":
             print(
                 f"error: hydra.sweep.dir={sweep_dir} already holds runs; choose another directory, or "
-                "skip_finished=true to continue them",
+                "resume=auto to continue them",
                 file=sys.stderr,
             )
             raise SystemExit(1)

@@ -24,6 +24,7 @@ from seq2seq.handoff.mistakes import MISTAKES, RIGHT, WrongEncoder, check_effect
 from seq2seq.nn import Seq2Seq, build_model
 from seq2seq.schema import Count, Fraction, check
 from seq2seq.training.callbacks import EpochLines
+from seq2seq.training.saving import WholeCheckpoints
 
 log = logging.getLogger(__name__)
 
@@ -143,6 +144,15 @@ def check_fast(fast: object) -> bool:
 
 TRAINER_CONTENT = "the arguments of Lightning's Trainer"
 
+SET_ELSEWHERE = {
+    "callbacks": "see the section callbacks",
+    "default_root_dir": "it is hydra.run.dir",
+    "enable_checkpointing": "give callbacks=none to keep no checkpoint",
+    "logger": "see the section logger",
+    "plugins": "checkpoints are written by a plugin of this project",
+}
+"""Arguments of the trainer that are not the user's to give, and what to give instead."""
+
 MatmulPrecision = Literal["highest", "high", "medium"]
 """The values of ``torch.set_float32_matmul_precision``."""
 
@@ -152,6 +162,9 @@ def build_trainer(
 ) -> pl.Trainer:
     """Build the trainer."""
     check_mapping("trainer", node, TRAINER_CONTENT)
+    for name, instead in SET_ELSEWHERE.items():
+        if name in node:
+            raise UserError(f"trainer.{name}={node[name]} has no effect here: {instead}")
     devices = node.get("devices", 1)
     if devices not in (1, "1", "auto") and not (isinstance(devices, ListConfig) and len(devices) == 1):
         raise UserError(f"trainer.devices={devices} must be 1 or a list of one device: a run uses one device")
@@ -169,6 +182,7 @@ def build_trainer(
         logger=loggers or False,
         enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
         enable_progress_bar=bar,
+        plugins=[WholeCheckpoints()],
     )
 
 
@@ -247,5 +261,7 @@ def silence_expected_warnings() -> None:
     warnings.filterwarnings("ignore", "You have overridden `transfer_batch_to_device`")  # lengths stay on the CPU
     warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")  # between Lightning and the newest PyTorch
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
+    # The sampler skips the batches that are done.
+    warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
     warnings.filterwarnings("ignore", "You're using the WeightAveraging callback, but loading")  # to test it
     warnings.filterwarnings("ignore", "You defined a `validation_step` but have no `val_dataloader`")  # the benchmark

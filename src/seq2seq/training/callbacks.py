@@ -1,76 +1,94 @@
 """Callbacks that Lightning does not have."""
 
 import logging
-import shutil
+import signal
+import threading
 import time
-from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging
 
-from seq2seq.errors import check_count
-from seq2seq.runs.files import atomic_write
+from seq2seq.errors import STOP_SIGNALS, Stopped, check_count
+from seq2seq.training.saving import LastCheckpoint
 
 log = logging.getLogger(__name__)
 
 
-class RunCheckpoint(ModelCheckpoint):
-    """`ModelCheckpoint` that keeps one file, always under the same name, and survives a move of the run's directory.
+class StopSignals(pl.Callback):
+    """Ends training at Ctrl-C, SIGTERM and SIGUSR1, after the current step and with its state saved.
 
-    Of equal epochs it keeps the later. A run that resumes takes the file along from the directory of the checkpoint it
-    resumes from; Lightning's callback would forget its score and replace it by whatever comes next.
+    As a context manager it handles the signals; as a callback, it tells when there is a step to wait for. At any other
+    time, and at a second signal, the program ends at once.
 
-    Args:
-        dirpath: The run's directory.
-        filename: File name, without suffix.
-        monitor: The metric that selects the best epoch; None keeps the last.
-        mode: ``max`` or ``min``.
-        resume: The checkpoint from which the run resumes, if any.
+    Raises:
+        Stopped: When the program is to end.
     """
 
-    def __init__(
-        self, dirpath: str, filename: str, monitor: str | None = None, mode: str = "min", resume: str | None = None
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._training = False
+        self._handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():  # the only one that may handle signals
+            self._handlers = {number: signal.signal(number, self._handle) for number in STOP_SIGNALS}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        if self.received is not None and isinstance(error, Exception):  # such as that a worker has died of the signal
+            raise Stopped(self.received) from None
+
+    def _handle(self, number: int, frame: object) -> None:
+        first, self.received = self.received is None, number
+        if not self._training or not first:
+            raise Stopped(number)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take over SIGTERM from Lightning, which would end training as if it were complete."""
+        if self._handlers:
+            signal.signal(signal.SIGTERM, self._handle)
+        self._training = True
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        super().__init__(
-            dirpath,
-            filename=filename,
-            monitor=monitor,
-            mode=mode,
-            auto_insert_metric_name=False,
-            enable_version_counter=False,
-        )
-        self.path = Path(dirpath) / f"{filename}{self.FILE_EXTENSION}"
-        self.resume = resume
-        self.stage = ""
+        """Save the state and end the program, if a signal has come."""
+        if self.received is not None:
+            self._save(trainer, batch_idx)
+            raise Stopped(self.received)
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Prepare for a stage."""
-        super().setup(trainer, pl_module, stage)
-        self.stage = stage
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Save the state if a worker has died of the signal, so that no further batch comes."""
+        progress = trainer.fit_loop.epoch_loop.batch_progress
+        between = progress.current.ready == progress.current.completed and not progress.is_last_batch
+        if self._training and self.received is not None and isinstance(exception, Exception) and between:
+            self._save(trainer, progress.current.completed)
 
-    def check_monitor_top_k(self, trainer: pl.Trainer, current: torch.Tensor | None = None) -> bool:
-        """Return whether this epoch is the best; of equal epochs, the later is."""
-        best = self.best_k_models.get(self.kth_best_model_path)
-        equal = current is not None and best is not None and bool(current == best)
-        return equal or super().check_monitor_top_k(trainer, current)
+    def _save(self, trainer: pl.Trainer, batch: int) -> None:
+        self._training = False
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, LastCheckpoint):
+                callback.save_between_batches(trainer, batch)
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the state, even if the run's directory has moved."""
-        if self.stage != "fit":  # a checkpoint that is tested
-            return
-        kept = Path(self.resume).expanduser().with_name(self.path.name) if self.resume else self.path
-        if not kept.is_file():
-            log.warning("%s is missing; the best of the next epochs will replace it", kept)
-            return
-        if kept.resolve() != self.path.resolve():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(self.path, "resume") as temporary:
-                shutil.copyfile(kept, temporary)
-        here = {"dirpath": self.dirpath, "best_model_path": str(self.path), "kth_best_model_path": str(self.path)}
-        scores = {str(self.path): score for score in state_dict["best_k_models"].values()}
-        super().load_state_dict(state_dict | here | {"best_k_models": scores})
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Validation does not wait for its end."""
+        self._training = False
+        if self.received is not None:
+            raise Stopped(self.received)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Training goes on."""
+        self._training = trainer.state.fn == "fit" and not trainer.sanity_checking
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Training is complete."""
+        self._training = False
+        if self.received is not None:
+            raise Stopped(self.received)
 
 
 class PatientStopping(EarlyStopping):
@@ -88,6 +106,11 @@ class PatientStopping(EarlyStopping):
     def __init__(self, monitor: str, mode: str, patience: int) -> None:
         check_count("callbacks.early_stopping.patience", patience)
         super().__init__(monitor, mode=mode, patience=patience, strict=False)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop at once if the run that resumes was already out of patience."""
+        if self.wait_count >= self.patience:
+            trainer.should_stop = True
 
     def _counts(self, trainer: pl.Trainer) -> bool:
         return self.mode == "min" or float(trainer.callback_metrics.get(self.monitor, 0)) > 0

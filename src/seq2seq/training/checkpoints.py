@@ -1,14 +1,18 @@
 """Checkpoints: plain numbers, strings, lists, dicts and tensors, so that loading one runs no code."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from seq2seq.data import tokenizer_from_dict
 from seq2seq.data.lines import open_file
 from seq2seq.errors import UserError
+from seq2seq.runs.directory import flatten_keys
 from seq2seq.training.module import CHECKPOINT_FORMAT, Seq2SeqModule
+from seq2seq.training.saving import is_whole
 
 HYPERPARAMETERS = "hyper_parameters"
 """Key under which Lightning keeps the arguments of the module's constructor."""
@@ -26,6 +30,9 @@ def read_checkpoint(path: str, key: str) -> dict[str, Any]:
     """
     with open_file(path, key) as file:
         try:
+            if not is_whole(file):
+                raise ValueError
+            file.seek(0)
             content = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # arbitrary bytes raise arbitrary errors
             raise UserError(
@@ -36,18 +43,48 @@ def read_checkpoint(path: str, key: str) -> dict[str, Any]:
         raise UserError(f"{key}={path} is a checkpoint of another program; give a best.ckpt or last.ckpt of a run")
     if found != CHECKPOINT_FORMAT:
         raise UserError(f"{key}={path} has format {found}, and this version reads format {CHECKPOINT_FORMAT} only")
+    with damage_named(path, key):
+        check_weights(content["state_dict"], content[HYPERPARAMETERS]["model"])
     return content
+
+
+@contextmanager
+def damage_named(path: str, key: str) -> Iterator[None]:
+    """Turn the errors that odd content causes into one of the user's."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines() or [type(error).__name__]
+        raise UserError(f"{key}={path} is damaged: {reason[0]}") from error
+
+
+def check_weights(weights: Mapping[str, Tensor], model: Mapping[str, Any]) -> None:
+    """Raise if weights are no finite numbers, or could not belong to a model of these settings.
+
+    Building a model of absurd sizes would take the machine's memory before it fails.
+
+    Raises:
+        ValueError: If they are or could not.
+    """
+    for name, tensor in weights.items():
+        if not tensor.is_floating_point() or tensor.dtype != next(iter(weights.values())).dtype:
+            raise ValueError(f"{name} holds numbers of type {tensor.dtype}")
+        if not tensor.isfinite().all():
+            raise ValueError(f"{name} holds numbers that are not finite")
+    largest = max(size for tensor in weights.values() for size in tensor.shape)
+    for name, value in flatten_keys(model):
+        limit = len(weights) if name.endswith("num_layers") else largest
+        if isinstance(value, int) and value > limit:
+            raise ValueError(f"model.{name}={value} does not fit the weights")
 
 
 def load_module(path: str, key: str = "checkpoint") -> Seq2SeqModule:
     """Load a trained model on the CPU, ready to predict; see `read_checkpoint` for the errors."""
     content = read_checkpoint(path, key)
-    try:
+    with damage_named(path, key):
         module = Seq2SeqModule(**upgraded(content[HYPERPARAMETERS]))
         module.load_state_dict(content["state_dict"])
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise UserError(f"{key}={path} is damaged: {str(error).splitlines()[0]}") from error
-    return module.eval()
+        return module.eval()
 
 
 def upgraded(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:

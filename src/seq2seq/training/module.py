@@ -1,12 +1,12 @@
 """Training as Lightning sees it: loss, optimizer, and what is logged."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -14,7 +14,7 @@ from torchmetrics import MetricCollection
 
 from seq2seq.data import PAD, Batch, References, tokenizer_from_dict
 from seq2seq.decoding import Ensemble, Greedy, Search, build_search, mask_special_tokens
-from seq2seq.errors import check_count, check_number
+from seq2seq.errors import UserError, check_count, check_number
 from seq2seq.training.build import model_from_config
 from seq2seq.training.evaluation import decoder_of, update_metrics
 
@@ -24,6 +24,10 @@ CHECKPOINT_FORMAT = 3
 A new option does not raise it: its parameter gets a default that keeps the old behaviour, so that checkpoints from
 before the option load.
 """
+
+
+MAX_LENGTH = 100_000
+"""Largest ``search.max_length``; a search reserves memory for so many tokens."""
 
 
 class Seq2SeqModule(pl.LightningModule):
@@ -83,8 +87,9 @@ class Seq2SeqModule(pl.LightningModule):
         )
         self.label_smoothing = check_number("label_smoothing", label_smoothing, 0, 1)
         self.scheduled_sampling = check_number("scheduled_sampling", scheduled_sampling, 0, 1.000001)
-        self.max_length = check_count("search.max_length", max_length)
+        self.max_length = check_count("search.max_length", max_length, maximum=MAX_LENGTH)
         self.search: Search = build_search(search, max_length, target_size) if search else Greedy(max_length)
+        self.batch_shape: tuple[Sequence[int], Sequence[int]] = (0, 0), (0, 0)  # of source and target
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
         self.metrics = metrics or MetricCollection({})
@@ -95,6 +100,7 @@ class Seq2SeqModule(pl.LightningModule):
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Move the ids and leave the lengths on the CPU, where packing needs them."""
+        self.batch_shape = batch.source.shape, batch.inputs.shape
         return batch.to(device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -103,14 +109,35 @@ class Seq2SeqModule(pl.LightningModule):
         checkpoint["seq2seq_config"] = self.config
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the smoothed loss of a batch under teacher forcing, the mean over its target tokens."""
+        """Return the smoothed loss of a batch under teacher forcing, the mean over its target tokens.
+
+        Raises:
+            UserError: If it is not a finite number.
+        """
         inputs = self._scheduled_inputs(batch) if self.scheduled_sampling else batch.inputs
         logits = self.model(batch.source, batch.source_lengths, inputs).logits  # (B, T, V)
         loss = F.cross_entropy(
             logits.flatten(0, 1), batch.labels.flatten(), ignore_index=PAD, label_smoothing=self.label_smoothing
         )
+        if not loss.isfinite():
+            raise UserError(self._describe_failure(loss.item(), batch))
         self.log("train/loss", loss, prog_bar=True)
         return loss
+
+    def _describe_failure(self, loss: float, batch: Batch) -> str:
+        """Return what to tell about a loss that is not a finite number."""
+        datamodule: Any = getattr(self.trainer, "datamodule", None)
+        places = datamodule.training_places(batch.indices.tolist()) if datamodule else []
+        return (
+            f"train/loss is {loss} at step {self.global_step + 1}, with the pairs {', '.join(places)}; the "
+            "checkpoints before it are kept; lower optimizer.lr or trainer.gradient_clip_val"
+        )
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Log the norm of all gradients, before they are clipped."""
+        if (self.global_step + 1) % getattr(self.trainer, "log_every_n_steps", 1) == 0:
+            gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
+            self.log("train/gradient_norm", nn.utils.get_total_norm(gradients))
 
     @torch.no_grad()
     def _scheduled_inputs(self, batch: Batch) -> Tensor:

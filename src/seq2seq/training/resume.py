@@ -9,8 +9,8 @@ from typing import Any
 from pytorch_lightning.loggers import CSVLogger, Logger
 
 from seq2seq.errors import UserError
-from seq2seq.runs.directory import IRRELEVANT, flatten_keys
-from seq2seq.training.checkpoints import HYPERPARAMETERS, upgraded
+from seq2seq.runs.directory import CONFIG, IRRELEVANT, flatten_keys
+from seq2seq.training.checkpoints import HYPERPARAMETERS, read_checkpoint, upgraded
 from seq2seq.training.module import Seq2SeqModule
 
 FIXED = ("model.", "optimizer.", "scheduler.", "handoff")
@@ -53,19 +53,25 @@ def check_resumable(module: Seq2SeqModule, saved: Mapping[str, Any], resume: str
         log.warning("%s=%s from here on; it was %s", key, now, then[key])
 
 
-def keep_logged_rows(loggers: Sequence[Logger], output_dir: Path, steps: int) -> None:
-    """Keep the rows of ``metrics.csv`` up to a step if a run resumes in its own directory.
+def newest_checkpoint(output_dir: Path) -> str | None:
+    """Return the whole checkpoint of a run with the most steps; None if there is none. Damaged ones are reported."""
+    found: list[tuple[int, str]] = []
+    for name in ("best.ckpt", "last.ckpt"):
+        if (output_dir / CONFIG).exists() and (output_dir / name).exists():
+            try:
+                found.append((read_checkpoint(str(output_dir / name), "resume")["global_step"], str(output_dir / name)))
+            except UserError as error:
+                log.warning("%s; it is not used", error)
+    return max(found)[1] if found else None
 
-    Lightning's logger would start a new file.
-    """
-    path = output_dir / "metrics.csv"
-    if steps == 0 or not path.exists():
-        return
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if int(row["step"]) < steps]
+
+def restore_log(loggers: Sequence[Logger], saved: Mapping[str, Any]) -> None:
+    """Begin ``metrics.csv`` with what a checkpoint holds of it; Lightning's logger would begin with nothing."""
     for logger in loggers:
         if isinstance(logger, CSVLogger):
-            for row in rows:
-                numbers = {name: float(value) for name, value in row.items() if value and name != "step"}
-                logger.experiment.log_metrics(numbers, int(row["step"]))
+            for row in csv.DictReader(saved.get("seq2seq_log", "").splitlines()):
+                step = int(row.pop("step"))
+                if step < saved["global_step"]:  # the learning rate of the next step has been logged, too
+                    numbers = {key: int(one) if one.isdecimal() else float(one) for key, one in row.items() if one}
+                    logger.experiment.log_metrics(numbers, step)
             logger.save()

@@ -1,0 +1,218 @@
+"""When checkpoints are written, and how: a run that resumes from one ends like a run that never stopped."""
+
+import io
+import logging
+import math
+import os
+import shutil
+import time
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.plugins import TorchCheckpointIO
+
+from seq2seq.errors import check_count, check_number
+from seq2seq.runs.files import atomic_write
+
+log = logging.getLogger(__name__)
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes each checkpoint beside its place, in the same folder, and renames it when it is complete and on disk."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint; whatever happens, the one that ``path`` holds is lost only when the new one is whole.
+
+        Raises:
+            UserError: If it cannot be written, for example because the disk is full.
+        """
+        if not all(tensor.isfinite().all() for tensor in checkpoint["state_dict"].values()):
+            log.warning("%s is not written: weights are no longer finite numbers", path)
+            return
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(Path(path), "checkpoint") as temporary, temporary.open("wb") as file:
+            file.write(content.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def is_whole(checkpoint: Path | IO[bytes]) -> bool:
+    """Return whether a checkpoint is complete, by the checksums of its parts, which PyTorch writes but never reads."""
+    try:
+        with zipfile.ZipFile(checkpoint) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError):
+        return False
+
+
+def log_of(trainer: pl.Trainer) -> str:
+    """Return what has been logged, as in ``metrics.csv``; empty without that logger."""
+    for logger in trainer.loggers:
+        if isinstance(logger, CSVLogger):
+            logger.save()
+            file = Path(logger.experiment.metrics_file_path)
+            return file.read_text(encoding="utf-8") if file.exists() else ""
+    return ""
+
+
+def position(saved: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the epoch in which a checkpoint goes on, and how many of its batches are done; both count from 0."""
+    progress = saved["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    if progress["is_last_batch"]:
+        return saved["epoch"] + 1, 0
+    return saved["epoch"], progress["current"]["completed"]
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """`ModelCheckpoint` that keeps one file, always under the same name, and survives a move of the run's directory.
+
+    Of equal epochs it keeps the later. A run that resumes takes the file along from the directory of the checkpoint it
+    resumes from; Lightning's callback would forget its score and replace it by whatever comes next.
+
+    Args:
+        dirpath: The run's directory.
+        filename: File name, without suffix.
+        monitor: The metric that selects the best epoch; None keeps the last.
+        mode: ``max`` or ``min``.
+        resume: The checkpoint from which the run resumes, if any.
+    """
+
+    def __init__(
+        self, dirpath: str, filename: str, monitor: str | None = None, mode: str = "min", resume: str | None = None
+    ) -> None:
+        super().__init__(
+            dirpath,
+            filename=filename,
+            monitor=monitor,
+            mode=mode,
+            auto_insert_metric_name=False,
+            enable_version_counter=False,
+        )
+        self.path = Path(dirpath) / f"{filename}{self.FILE_EXTENSION}"
+        self.resume = resume
+        self.stage = ""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Prepare for a stage."""
+        super().setup(trainer, pl_module, stage)
+        self.stage = stage
+
+    def check_monitor_top_k(self, trainer: pl.Trainer, current: torch.Tensor | None = None) -> bool:
+        """Return whether this epoch is the best; of equal epochs, the later is."""
+        best = self.best_k_models.get(self.kth_best_model_path)
+        equal = current is not None and best is not None and bool(current == best)
+        return equal or super().check_monitor_top_k(trainer, current)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the state, even if the run's directory has moved."""
+        if self.stage != "fit":  # a checkpoint that is tested
+            return
+        if not state_dict["best_model_path"]:  # none was written yet
+            return
+        kept = Path(self.resume).expanduser().with_name(self.path.name) if self.resume else self.path
+        if not kept.is_file() or not is_whole(kept):
+            log.warning("%s is missing or damaged; the next epochs will replace it", kept)
+            return
+        if kept.resolve() != self.path.resolve():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(self.path, "resume") as temporary:
+                shutil.copyfile(kept, temporary)
+        here = {"dirpath": self.dirpath, "best_model_path": str(self.path), "kth_best_model_path": str(self.path)}
+        scores = {str(self.path): score for score in state_dict["best_k_models"].values()}
+        super().load_state_dict(state_dict | here | {"best_k_models": scores})
+
+
+class LastCheckpoint(RunCheckpoint):
+    """The last state of a run: of the last epoch, and before that, every few steps or minutes.
+
+    A run that resumes from it ends with the same weights and the same log as one that never stopped.
+
+    Args:
+        dirpath: The run's directory.
+        filename: File name, without suffix.
+        every_n_steps: Save after so many batches of an epoch; None for no such limit.
+        every_minutes: Save after so many minutes; None for no such limit.
+        resume: The checkpoint from which the run resumes, if any.
+    """
+
+    def __init__(
+        self,
+        dirpath: str,
+        filename: str,
+        every_n_steps: int | None = None,
+        every_minutes: float | None = None,
+        resume: str | None = None,
+    ) -> None:
+        super().__init__(dirpath, filename, resume=resume)
+        if every_n_steps is not None:
+            check_count("checkpoint.every_n_steps", every_n_steps)
+        if every_minutes is not None:
+            check_number("checkpoint.every_minutes", every_minutes, 0, float("inf"))
+        self.every_n_steps = every_n_steps
+        self.every_seconds = math.inf if every_minutes is None else 60 * every_minutes
+        self._saved_at = time.monotonic()
+        self._between_batches = False
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Save what the batches before this one have left, if it is time to.
+
+        Lightning's callback saves at the end of a batch, before the batch is counted and its results are logged.
+        """
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        by_steps = self.every_n_steps is not None and batch_idx % self.every_n_steps == 0
+        by_time = time.monotonic() - self._saved_at >= self.every_seconds
+        if by_steps or by_time:
+            self.save_between_batches(trainer, batch_idx)
+
+    def save_between_batches(self, trainer: pl.Trainer, batch: int) -> None:
+        """Save the state before a batch, unless it is saved already or gradients wait for their step.
+
+        Args:
+            trainer: The trainer.
+            batch: Number of the batch in its epoch.
+        """
+        if batch == 0 or batch % trainer.accumulate_grad_batches or trainer.overfit_batches or trainer.fast_dev_run:  # pyright: ignore[reportAttributeAccessIssue]
+            return
+        self._between_batches = True
+        trainer.save_checkpoint(self.path)
+        self._between_batches = False
+        self._saved_at = time.monotonic()
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the log so far, and take back the start of a batch that has not run yet."""
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        checkpoint["seq2seq_log"] = log_of(trainer)
+        if not self._between_batches:
+            return
+        loops = checkpoint["loops"]["fit_loop"]
+        progress = loops["epoch_loop.batch_progress"]
+        for counts in (progress["total"], progress["current"]):
+            counts.update(dict.fromkeys(("ready", "started", "processed"), counts["completed"]))
+        progress["is_last_batch"] = False
+        by_epoch = trainer.check_val_every_n_epoch is not None
+        done = progress["current" if by_epoch else "total"]["completed"]
+        validated = not by_epoch or (trainer.current_epoch + 1) % trainer.check_val_every_n_epoch == 0  # pyright: ignore[reportOperatorIssue]
+        if trainer.enable_validation and validated and done % trainer.val_check_batch == 0:
+            # Where a validation has just ended, Lightning counts the batch when it resumes.
+            loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save the end of an epoch; a validation within an epoch is saved before the next batch."""
+        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            super().on_validation_end(trainer, pl_module)
+            self._saved_at = time.monotonic()
+        else:
+            self._saved_at = -math.inf
