@@ -38,6 +38,7 @@ from seq2seq.training.build import (
 )
 from seq2seq.training.callbacks import BatchSeed, StopSignals, WeightAveraging
 from seq2seq.training.checkpoints import read_checkpoint
+from seq2seq.training.limits import check_limits
 from seq2seq.training.module import Seq2SeqModule
 from seq2seq.training.resume import check_resumable, newest_checkpoint, restore_log
 from seq2seq.training.saving import position
@@ -120,14 +121,15 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
         check_resumable(module, saved, resume, averaging=settings["weight_averaging"] > 0)
     check_end(settings["trainer"], epoch, batches=len(data.train_dataloader()))
     loggers = build_loggers(config.logger, output_dir)
+    signals = StopSignals()
+    callbacks = [signals, *make_callbacks(config, output_dir, has_logger=bool(loggers))]
+    trainer = build_trainer(config.trainer, output_dir, callbacks, loggers, settings["monitor"])
 
     with (
         lock_run_dir(output_dir, settings, overrides, resume=resume, anew=automatic),
         checkpoints_named_when_stopped(output_dir),
-        StopSignals() as signals,
+        signals,
     ):
-        callbacks = [signals, *make_callbacks(config, output_dir, has_logger=bool(loggers))]
-        trainer = build_trainer(config.trainer, output_dir, callbacks, loggers, settings["monitor"])
         restore_log(loggers, saved or {})
         for logger in loggers:
             logger.log_hyperparams(settings)
@@ -154,6 +156,8 @@ def check_settings(settings: dict[str, Any]) -> None:
     """
     check("", settings, TrainSettings)
     check_model(settings["model"])
+    check_limits("optimizer", settings["optimizer"], "a _target_ and its arguments")
+    check_limits("trainer", settings["trainer"], TRAINER_CONTENT)
     check_mapping("metrics", settings["metrics"], "metrics by name")
     check_choice("monitor", settings["monitor"], [f"val/{name}" for name in settings["metrics"]])
     if settings["callbacks"] and settings["trainer"].get("limit_val_batches") == 0:
