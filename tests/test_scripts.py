@@ -146,18 +146,21 @@ def test_a_sweep_goes_on_after_a_failure_and_ends_with_a_summary(tmp_path):
     )
 
 
-def test_ctrl_c_ends_with_a_code_of_its_own_and_keeps_the_checkpoints(tmp_path):
-    long = [*TINY, "trainer.max_epochs=5000", "callbacks.early_stopping.patience=5000", "hydra.run.dir=run"]
-    with started("train", *long, cwd=tmp_path) as process:
-        deadline = time.monotonic() + 100
-        while not (tmp_path / "run" / "last.ckpt").exists() and time.monotonic() < deadline:
-            time.sleep(0.1)
-
-        process.send_signal(signal.SIGINT)
+@pytest.mark.parametrize(("name", "code", "workers"), [("SIGTERM", 143, 1), ("SIGUSR1", 138, 0), ("SIGINT", 130, 1)])
+def test_a_signal_to_all_processes_of_a_run_is_survived(tmp_path, name, code, workers):
+    command = [*TINY, "trainer.max_epochs=4000", "callbacks.early_stopping.patience=4000", "hydra.run.dir=run"]
+    command += [f"data.num_workers={workers}"]
+    with started("train", *command, cwd=tmp_path, start_new_session=True) as process:
+        while not (tmp_path / "run" / "last.ckpt").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        os.killpg(process.pid, getattr(signal, name))
         stdout, stderr = process.communicate(timeout=60)
 
-    assert process.returncode == 130
-    assert f"stopped by SIGINT; kept: {tmp_path}/run/best.ckpt, {tmp_path}/run/last.ckpt" in stdout + stderr
+    assert process.returncode == code
+    assert (
+        f"stopped by {name}; kept: {tmp_path}/run/best.ckpt, {tmp_path}/run/last.ckpt; continue with" in stdout + stderr
+    )
     assert "Traceback" not in stderr
 
 

@@ -4,12 +4,10 @@ import csv
 import errno
 import os
 import signal
-import time
 
 import pytest
 import torch
 from conftest import TINY
-from test_scripts import started
 
 from seq2seq.commands.train import train
 from seq2seq.errors import Stopped, UserError
@@ -17,10 +15,6 @@ from seq2seq.training.callbacks import StopSignals
 from seq2seq.training.saving import position
 
 RUN = [*TINY, "data.batch_size=8", "trainer.max_epochs=3", "resume=auto", "model.dropout=0.3"]
-
-
-COMMAND = [*RUN, "checkpoint.every_n_steps=1", "hydra.run.dir=run"]
-"""The same as a script."""
 
 
 class Died(BaseException):
@@ -178,24 +172,6 @@ def test_a_signal_waits_for_the_step_and_saves_its_state(compose, tmp_path, hook
     train(config, tmp_path / "parts")
 
     assert ending(tmp_path / "parts") == ending(tmp_path / "whole")
-
-
-@pytest.mark.parametrize(("name", "code", "workers"), [("SIGTERM", 143, 1), ("SIGUSR1", 138, 0), ("SIGINT", 130, 1)])
-def test_a_signal_to_all_processes_of_a_run_is_survived(tmp_path, name, code, workers):
-    command = [*COMMAND, "trainer.max_epochs=400", "checkpoint.every_n_steps=null", f"data.num_workers={workers}"]
-    command += ["callbacks.early_stopping.patience=400"]
-    with started("train", *command, cwd=tmp_path, start_new_session=True) as process:
-        while not (tmp_path / "run" / "last.ckpt").exists():
-            assert process.poll() is None
-            time.sleep(0.05)
-        os.killpg(process.pid, getattr(signal, name))
-        stdout, stderr = process.communicate(timeout=60)
-
-    assert process.returncode == code
-    assert (
-        f"stopped by {name}; kept: {tmp_path}/run/best.ckpt, {tmp_path}/run/last.ckpt; continue with" in stdout + stderr
-    )
-    assert "Traceback" not in stderr
 
 
 @pytest.mark.parametrize("broken", ["nan", "inf"])
