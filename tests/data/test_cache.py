@@ -114,7 +114,7 @@ def test_a_missing_file_among_large_ones_is_named(data, tmp_path):
 
 def count_build(folder, start):
     start.wait()
-    build_once(Path(folder), [], lambda partial: (partial / f"{multiprocessing.current_process().pid}").touch())
+    build_once(lambda: Path(folder), [], lambda partial: (partial / f"{multiprocessing.current_process().pid}").touch())
 
 
 def test_of_two_processes_one_builds(tmp_path):

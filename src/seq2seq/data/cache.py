@@ -46,31 +46,31 @@ def cache_folder(cache_dir: str | None, files: Sequence[str], settings: Mapping[
     return root / digest.hexdigest()
 
 
-def build_once(folder: Path, files: Sequence[str], build: Callable[[Path], None]) -> None:
-    """Build a folder unless it exists; it is complete or absent, and of several processes one builds it.
+def build_once(locate: Callable[[], Path], files: Sequence[str], build: Callable[[Path], None]) -> Path:
+    """Build a folder unless it exists, and return it; it is complete or absent, and of several processes one builds it.
 
     Args:
-        folder: The folder.
+        locate: Returns the folder, whose name depends on the content of the files.
         files: The files that it is made of.
         build: Called with an empty folder to fill, which then gets its name.
 
     Raises:
         UserError: If it cannot be written, or the files change meanwhile.
     """
+    folder = locate()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
             if folder.exists():
-                return
+                return folder
             partial = folder.with_name(f"{folder.name}.partial")
             shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
             partial.mkdir()
             try:
-                before = [Path(path).stat().st_mtime_ns for path in files]
                 build(partial)
-                if before != [Path(path).stat().st_mtime_ns for path in files]:
+                if locate() != folder:
                     raise UserError(f"{', '.join(files)} changed while it was read; start again when it is complete")
-                partial.rename(folder)
+                return partial.rename(folder)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:

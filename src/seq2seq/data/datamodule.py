@@ -168,8 +168,8 @@ class PairsDataModule(LightningDataModule):
             return self._encode(split)
         known = {side: tokenizer.to_dict() for side, tokenizer in self._tokenizers.items()}
         settings = settings_of_content(self.source.to_dict()) | known
-        folder = cache_folder(getattr(self.source, "cache_dir", None), files, settings)
-        build_once(folder, files, self._write_cache)
+        cache_dir = getattr(self.source, "cache_dir", None)
+        folder = build_once(lambda: cache_folder(cache_dir, files, settings), files, self._write_cache)
         tokenizers = json.loads((folder / TOKENIZERS_FILE).read_text(encoding="utf-8"))
         self._tokenizers = {side: tokenizer_from_dict(values) for side, values in tokenizers.items()}
         log.info("training pairs are read from %s", folder)
