@@ -3,7 +3,7 @@
 import hydra
 from omegaconf import DictConfig
 
-from seq2seq.runs.console import one_line_errors
+from seq2seq.runs.console import one_line_errors, run_main
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="benchmark")
@@ -16,4 +16,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -4,7 +4,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from seq2seq.runs.console import one_line_errors
+from seq2seq.runs.console import one_line_errors, run_main
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="explain_handoff")
@@ -17,4 +17,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

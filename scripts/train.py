@@ -3,7 +3,7 @@
 import hydra
 from omegaconf import DictConfig
 
-from seq2seq.runs.console import run_job
+from seq2seq.runs.console import run_job, run_main
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="train")
@@ -15,4 +15,4 @@ def main(config: DictConfig) -> object:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -4,11 +4,13 @@ import csv
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, TINY
@@ -204,3 +206,29 @@ def test_in_a_terminal_each_line_is_answered_at_once(tiny_checkpoint, tmp_path):
             process.kill()
             os.close(keyboard)
             os.close(terminal)
+
+
+@pytest.mark.parametrize("script", ["train", "predict"])
+def test_ctrl_c_while_a_script_starts_is_one_line(tmp_path, script):
+    with started(script, "checkpoint=none.ckpt" if script == "predict" else "data=reverse", cwd=tmp_path) as process:
+        maps = Path(f"/proc/{process.pid}/maps")
+        while process.poll() is None and "libtorch" not in maps.read_text():  # it imports PyTorch
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
+
+    assert (process.returncode, stdout, stderr) == (130, "", "interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("script", "overrides"),
+    [("train", ["hydra.run.dir=file/x"]), ("evaluate", ["checkpoint=x", "hydra.run.dir=file/x"]),
+     ("train", ["-m", "seed=1,2", "hydra.sweep.dir=file/x"])],
+)  # fmt: skip
+def test_a_directory_that_cannot_be_made_is_one_line(tmp_path, script, overrides):
+    (tmp_path / "file").touch()
+
+    code, stdout, stderr = run(script, *overrides, cwd=tmp_path)
+
+    assert (code, stdout) == (1, "")
+    assert re.fullmatch(r"error: hydra\.(run|sweep)\.dir=file/x cannot be written: Not a directory\n", stderr)

@@ -42,6 +42,12 @@ def one_line_errors() -> Iterator[None]:
     except BrokenPipeError:  # the reader of our output has closed it, as `head` does
         sys.stdout = None
         raise SystemExit(1) from None
+
+
+def run_main(main: Callable[[], object]) -> None:
+    """Run a script's main function; Ctrl-C ends it with one line and exit code 130, even while it imports PyTorch."""
+    try:
+        main()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None

@@ -1,8 +1,10 @@
 """The summary of a sweep (``-m``): a row for each run, including failed ones."""
 
 import csv
+import errno
 import json
 import math
+import os
 import statistics
 import sys
 import time
@@ -16,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from seq2seq.errors import visible
 from seq2seq.runs.directory import FAILURE, METRICS, OVERRIDES
 from seq2seq.runs.files import write_file
 
@@ -161,7 +164,26 @@ def write_markdown(path: Path, rows: Sequence[Row]) -> None:
     write_file(path, lambda file: file.writelines(line + "\n" for line in [*text, *note, *failed]))
 
 
-class SweepSummary(Callback):
+class WritableDirectory(Callback):
+    """Ends a command with one line if the directory for its results cannot be made."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Make the directory of a single run."""
+        make_directory("hydra.run.dir", Path(config.hydra.run.dir))
+
+
+def make_directory(key: str, path: Path) -> None:
+    """Make a directory, or end the program with the key that names it."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        print(visible(f"error: {key}={path} cannot be written: {error.strerror}"), file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+class SweepSummary(WritableDirectory):
     """Prints the summary table at the end of a sweep, and exits with 1 if a run failed.
 
     It is kept as ``summary.csv``, a line for each run, and ``summary.md``, with means over seeds and their intervals.
@@ -175,11 +197,14 @@ class SweepSummary(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse a directory that already holds a sweep, unless this one continues it."""
         sweep_dir = Path(config.hydra.sweep.dir)
+        make_directory("hydra.sweep.dir", sweep_dir)
         self.start = time.time() - 1  # file systems round times
         if runs(sweep_dir) and config.get("resume") != "auto":
             print(
-                f"error: hydra.sweep.dir={sweep_dir} already holds runs; choose another directory, or "
-                "resume=auto to continue them",
+                visible(
+                    f"error: hydra.sweep.dir={sweep_dir} already holds runs; choose another directory, or "
+                    "resume=auto to continue them"
+                ),
                 file=sys.stderr,
             )
             raise SystemExit(1)
