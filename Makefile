@@ -2,11 +2,12 @@
 # make test    set everything up and run the tests
 # make check   format, lint and types
 # make mutants break the handoff on purpose, in every way we know, and see that a test fails
+# make torture kill runs at random moments and feed in damaged files; not part of CI, takes half an hour
 # make install make the environment only
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install train test mutants check format clean
+.PHONY: install train test mutants torture check format clean
 
 install: .venv/installed
 
@@ -26,6 +27,9 @@ test: install
 
 mutants: install
 	$(BIN)/python tests/mutants.py
+
+torture: install
+	$(BIN)/python tests/torture.py $(ARGS)
 
 check: install
 	$(BIN)/ruff format --check
