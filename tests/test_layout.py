@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "handoff.picture": ["handoff.mistakes", "handoff.verification", "nn", "reporting"],
     "handoff.study": ["handoff.mistakes", "nn", "metrics", "reporting", "runs"],
     "handoff": [],
-    "reporting": ["reporting", "decoding", "runs"],
+    "reporting": ["reporting", "decoding", "runs", "errors"],
     "training": ["training", "nn", "data", "decoding", "metrics", "handoff.mistakes", "runs", "schema", "errors"],
     "api": ["training", "nn", "data", "decoding", "errors"],
     "benchmark": ["benchmark", "api", "training", "nn", "data", "decoding", "errors"],
