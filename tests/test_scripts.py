@@ -150,8 +150,9 @@ def test_a_sweep_goes_on_after_a_failure_and_ends_with_a_summary(tmp_path):
 
 @pytest.mark.parametrize(("name", "code", "workers"), [("SIGTERM", 143, 1), ("SIGUSR1", 138, 0), ("SIGINT", 130, 1)])
 def test_a_signal_to_all_processes_of_a_run_is_survived(tmp_path, name, code, workers):
-    command = [*TINY, "trainer.max_epochs=4000", "callbacks.early_stopping.patience=4000", "hydra.run.dir=run"]
-    command += [f"data.num_workers={workers}"]
+    # A worker that has just been forked does not know yet what to ignore: let the signal come in mid-epoch.
+    command = [*TINY, "data.train_size=20000", "checkpoint.every_n_steps=50", f"data.num_workers={workers}"]
+    command += ["hydra.run.dir=run"]
     with started("train", *command, cwd=tmp_path, start_new_session=True) as process:
         while not (tmp_path / "run" / "last.ckpt").exists():
             assert process.poll() is None
@@ -160,9 +161,7 @@ def test_a_signal_to_all_processes_of_a_run_is_survived(tmp_path, name, code, wo
         stdout, stderr = process.communicate(timeout=60)
 
     assert process.returncode == code
-    assert (
-        f"stopped by {name}; kept: {tmp_path}/run/best.ckpt, {tmp_path}/run/last.ckpt; continue with" in stdout + stderr
-    )
+    assert f"stopped by {name}; kept: {tmp_path}/run/last.ckpt; continue with" in stdout + stderr
     assert "Traceback" not in stderr
 
 
