@@ -284,8 +284,10 @@ def leave_signals_to_parent(_worker: int) -> None:
     parent that fails ends its workers with it.
     """
     for number in STOP_SIGNALS:
-        wait = number == signal.SIGTERM and hasattr(signal, "alarm")
-        signal.signal(number, (lambda *_: signal.alarm(GRACE)) if wait else signal.SIG_IGN)
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "alarm"):  # not on Windows
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))
 
 
 TOKENIZERS_FILE = "tokenizers.json"
