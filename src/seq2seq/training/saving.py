@@ -18,7 +18,6 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.plugins import TorchCheckpointIO
 
-from seq2seq.errors import check_count, check_number
 from seq2seq.runs.files import atomic_write
 
 log = logging.getLogger(__name__)
@@ -153,10 +152,6 @@ class LastCheckpoint(RunCheckpoint):
         resume: str | None = None,
     ) -> None:
         super().__init__(dirpath, filename, resume=resume)
-        if every_n_steps is not None:
-            check_count("checkpoint.every_n_steps", every_n_steps)
-        if every_minutes is not None:
-            check_number("checkpoint.every_minutes", every_minutes, 0, float("inf"))
         self.every_n_steps = every_n_steps
         self.every_seconds = math.inf if every_minutes is None else 60 * every_minutes
         self._saved_at = time.monotonic()
@@ -176,7 +171,7 @@ class LastCheckpoint(RunCheckpoint):
             self.save_between_batches(trainer, batch_idx)
 
     def save_between_batches(self, trainer: pl.Trainer, batch: int) -> None:
-        """Save the state before a batch, unless it is saved already or gradients wait for their step.
+        """Save the state before a batch, unless it is the first of its epoch or gradients wait for their step.
 
         Args:
             trainer: The trainer.
