@@ -5,11 +5,13 @@ import math
 import re
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytorch_lightning as pl
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -40,6 +42,7 @@ from seq2seq.training.callbacks import BatchSeed, StopSignals, WeightAveraging
 from seq2seq.training.checkpoints import read_checkpoint
 from seq2seq.training.limits import check_limits
 from seq2seq.training.module import Seq2SeqModule
+from seq2seq.training.processes import freeze_unused, one_message
 from seq2seq.training.resume import check_resumable, newest_checkpoint, restore_log
 from seq2seq.training.saving import position
 
@@ -124,16 +127,23 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
     signals = StopSignals()
     callbacks = [signals, *make_callbacks(config, output_dir, has_logger=bool(loggers))]
     trainer = build_trainer(config.trainer, output_dir, callbacks, loggers, settings["monitor"])
+    check_share(trainer.world_size, data)
+    if trainer.world_size > 1:
+        freeze_unused(module.model)
 
     with (
-        lock_run_dir(output_dir, settings, overrides, resume=resume, anew=automatic),
+        lock_run_dir(output_dir, settings, overrides, resume=resume, anew=automatic)
+        if trainer.is_global_zero
+        else nullcontext(),
         checkpoints_named_when_stopped(output_dir),
+        one_message(trainer),
         signals,
     ):
-        restore_log(loggers, saved or {})
+        if trainer.is_global_zero:
+            restore_log(loggers, saved or {})
         for logger in loggers:
             logger.log_hyperparams(settings)
-        log.info("%s", describe(module, data))
+        log.info("%s%s", describe(module, data), f", {trainer.world_size} processes" * (trainer.world_size > 1))
         start = time.monotonic()
         with matmul_precision(settings["matmul_precision"]), memory_named(module):
             trainer.fit(module, data, ckpt_path=resume, weights_only=True)
@@ -204,6 +214,23 @@ def make_callbacks(config: DictConfig, output_dir: Path, *, has_logger: bool) ->
     averaging = [WeightAveraging(decay=config.weight_averaging)] if config.weight_averaging else []
     configured = build_callbacks(config.callbacks, output_dir, has_logger=has_logger)
     return [BatchSeed(config.seed), *averaging, *configured]
+
+
+def check_share(processes: int, data: PairsDataModule) -> None:
+    """Raise if several processes train in a sweep, or have fewer pairs in a batch than there are of them.
+
+    Raises:
+        UserError: In either case.
+    """
+    if processes == 1:
+        return
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise UserError(
+            f"trainer.devices makes {processes} processes, each of which would start the sweep again; give one device, "
+            "or start the runs one by one"
+        )
+    if data.source.batch_size < processes:
+        raise UserError(f"data.batch_size={data.source.batch_size} must be at least the {processes} processes")
 
 
 def check_end(trainer: dict[str, Any], done: int, batches: int) -> None:
@@ -329,7 +356,8 @@ def finish(
         "seconds": round(seconds, 1),
         "best_checkpoint": checkpoint and str(Path(checkpoint).absolute()),
     }
-    report(output_dir, module, results, content)
+    if trainer.is_global_zero:
+        report(output_dir, module, results, content)
     return content
 
 

@@ -258,6 +258,7 @@ class PairsDataModule(LightningDataModule):
             batch_size=self.source.batch_size,
             shuffle=split == "train",
             seed=self.seed,
+            share=(self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1),
             max_tokens=self.source.batch_tokens,
         )
         if split == "train":

@@ -71,7 +71,7 @@ class FlatSequences:
             indices: Positions of the sequences, ``(B,)``.
         """
         lengths = self.lengths[indices].unsqueeze(1)
-        steps = torch.arange(int(lengths.max()))
+        steps = torch.arange(int(lengths.max()) if len(lengths) else 0)
         positions = (self.offsets[indices].unsqueeze(1) + steps).clamp(max=len(self.ids) - 1)  # (B, S)
         return self.ids[positions].long().masked_fill(steps >= lengths, PAD)
 
@@ -170,7 +170,7 @@ class PairDataset(Dataset[Batch]):
 
     def __getitem__(self, indices: Sequence[int]) -> Batch:
         """Return the batch of the given pairs."""
-        index = torch.as_tensor(indices)
+        index = torch.as_tensor(indices, dtype=torch.long)
         return Batch.from_padded(
             self.sources.padded(index),
             self.sources.lengths[index],

@@ -43,11 +43,14 @@ class CorpusMetric(Metric):
 
     def update(self, preds: Sequence[str], references: Sequence[Sequence[str]]) -> None:
         """Add predictions, and the references of each."""
+        joined, lengths = bytearray(), []
         for prediction, own in zip(preds, references, strict=True):
             encoded = [text.encode() for text in (prediction, *own)]
-            joined = bytearray(b"".join(encoded))
-            self.texts.append(torch.tensor(joined, dtype=torch.uint8, device=self.device))
-            self.lengths.append(torch.tensor([len(own), *map(len, encoded)], device=self.device))
+            joined += b"".join(encoded)
+            lengths += [len(own), *map(len, encoded)]
+        # Also if they are empty: all processes must have tensors of the same type.
+        self.texts.append(torch.tensor(joined, dtype=torch.uint8, device=self.device))
+        self.lengths.append(torch.tensor(lengths, dtype=torch.long, device=self.device))
 
     def compute(self) -> Tensor:
         """Return the score of all texts, from 0 to 100."""

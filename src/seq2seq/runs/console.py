@@ -1,8 +1,10 @@
 """Run a command from a script: errors become one line and an exit code."""
 
 import logging
+import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +25,35 @@ def remove_if_empty(output_dir: Path, log_file: Path) -> None:
         output_dir.rmdir()
 
 
+def leave_log_to_first(output_dir: Path, log_file: Path) -> None:
+    """Log nothing in this process, one of several but not the first, and leave no empty log behind."""
+    logging.disable(logging.CRITICAL)
+    warnings.simplefilter("ignore")
+    if "_ddp_process_" in log_file.name:  # Lightning has named the job so
+        log_file.unlink(missing_ok=True)
+    else:
+        remove_if_empty(output_dir, log_file)
+
+
+def is_later_process() -> bool:
+    """Return whether this process is one of several of the same run, and not the first."""
+    from pytorch_lightning.utilities import rank_zero_only  # only now, as scripts answer --help without PyTorch
+
+    return rank_zero_only.rank > 0
+
+
+def is_told_elsewhere() -> bool:
+    """Return whether another process of the same run reports the same error.
+
+    Processes that torchrun or Slurm has started on one machine find the same mistakes before they are connected.
+    """
+    import torch.distributed
+
+    together = "TORCHELASTIC_RUN_ID" in os.environ or "LOCAL_RANK" not in os.environ
+    first_here = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0"
+    return together and not first_here and not torch.distributed.is_initialized()
+
+
 class VisibleFormatter(logging.Formatter):
     """Formats log messages for a terminal, on which names and values from files must have no effect."""
 
@@ -37,7 +68,8 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        print(visible(f"error: {error}"), file=sys.stderr)
+        if not is_told_elsewhere():
+            print(visible(f"error: {error}"), file=sys.stderr)
         raise SystemExit(1) from None
     except BrokenPipeError:  # the reader of our output has closed it, as `head` does
         sys.stdout = None
@@ -65,12 +97,15 @@ def run_job(job: Callable[..., object], config: DictConfig, *, in_sweeps: bool =
     hydra = HydraConfig.get()
     output_dir = Path(hydra.runtime.output_dir)
     overrides = list(hydra.overrides.task)
+    log_file = output_dir / f"{hydra.job.name}.log"
+    if is_later_process():
+        leave_log_to_first(output_dir, log_file)
     if hydra.mode != RunMode.MULTIRUN or not in_sweeps:
         with one_line_errors():
             try:
                 return job(config, output_dir, overrides)
             except UserError:
-                remove_if_empty(output_dir, output_dir / f"{hydra.job.name}.log")
+                remove_if_empty(output_dir, log_file)
                 raise
     try:
         return job(config, output_dir, overrides)

@@ -1,6 +1,7 @@
 """From a composed config to objects; the only module that uses Hydra's ``instantiate``."""
 
 import logging
+import os
 import re
 import sys
 import warnings
@@ -19,11 +20,12 @@ from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, Ri
 from pytorch_lightning.loggers import Logger
 from torchmetrics import MetricCollection
 
-from seq2seq.errors import UserError, check_mapping
+from seq2seq.errors import UserError, check_choice, check_count, check_mapping
 from seq2seq.handoff.mistakes import MISTAKES, RIGHT, WrongEncoder, check_effect
 from seq2seq.nn import Seq2Seq, build_model
 from seq2seq.schema import Count, Fraction, check
 from seq2seq.training.callbacks import EpochLines
+from seq2seq.training.processes import check_started, torchelastic_started
 from seq2seq.training.saving import WholeCheckpoints
 
 log = logging.getLogger(__name__)
@@ -150,6 +152,7 @@ SET_ELSEWHERE = {
     "enable_checkpointing": "give callbacks=none to keep no checkpoint",
     "logger": "see the section logger",
     "plugins": "checkpoints are written by a plugin of this project",
+    "use_distributed_sampler": "the batches are divided among the processes by the project's own sampler",
 }
 """Arguments of the trainer that are not the user's to give, and what to give instead."""
 
@@ -165,17 +168,10 @@ def build_trainer(
     for name, instead in SET_ELSEWHERE.items():
         if name in node:
             raise UserError(f"trainer.{name}={node[name]} has no effect here: {instead}")
-    devices = node.get("devices", 1)
-    if devices not in (1, "1", "auto") and not (isinstance(devices, ListConfig) and len(devices) == 1):
-        raise UserError(f"trainer.devices={devices} must be 1 or a list of one device: a run uses one device")
-    if node.get("num_nodes", 1) != 1:
-        raise UserError(f"trainer.num_nodes={node.num_nodes} must be 1: a run uses one device")
-    if node.get("accelerator", "auto") == "cpu" or not torch.accelerator.is_available():
-        node = DictConfig({**node, "devices": 1})  # Lightning takes no list of CPUs
     # A live bar in a terminal, a line per epoch elsewhere.
     bar = bool(node.get("enable_progress_bar", True)) and sys.stdout.isatty()
-    return build(
-        node,
+    trainer = build(
+        DictConfig({**node, **choose_devices(node)}),
         "trainer",
         default_root_dir=str(output_dir),
         callbacks=[*callbacks, RichProgressBar(leave=True) if bar else EpochLines(monitor)],
@@ -183,7 +179,30 @@ def build_trainer(
         enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
         enable_progress_bar=bar,
         plugins=[WholeCheckpoints()],
+        use_distributed_sampler=False,
     )
+    check_started(trainer, node)
+    return trainer
+
+
+STRATEGIES = ("auto", "ddp")
+"""Values of ``trainer.strategy``."""
+
+
+def choose_devices(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the devices of a trainer, how many machines have them, and the strategy, as Lightning takes them.
+
+    Raises:
+        UserError: If a value is not allowed.
+    """
+    strategy = check_choice("trainer.strategy", node.get("strategy", "auto"), STRATEGIES)
+    devices, nodes = node.get("devices", 1), check_count("trainer.num_nodes", node.get("num_nodes", 1))
+    if devices == "auto" and torchelastic_started():
+        devices, nodes = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["GROUP_WORLD_SIZE"])
+    on_cpu = node.get("accelerator", "auto") == "cpu" or not torch.accelerator.is_available()
+    if on_cpu and isinstance(devices, ListConfig):  # Lightning takes no list of CPUs
+        devices = len(devices)
+    return {"devices": devices, "num_nodes": nodes, "strategy": strategy}
 
 
 def build_callbacks(node: DictConfig, output_dir: Path, *, has_logger: bool) -> list[pl.Callback]:
@@ -248,7 +267,8 @@ def build_loggers(node: DictConfig, output_dir: Path) -> list[Logger]:
 
 def silence_expected_warnings() -> None:
     """Silence Lightning's messages about itself, and warnings about what is intended here."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    for library in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(library).setLevel(logging.ERROR)
     # With flat storage, batches are made faster in the training process than by workers.
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     # A run that ends before its first validation raises an error of ours.

@@ -11,6 +11,7 @@ import torch
 from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging
 
 from seq2seq.errors import STOP_SIGNALS, Stopped, check_count
+from seq2seq.training import processes
 from seq2seq.training.saving import LastCheckpoint
 
 log = logging.getLogger(__name__)
@@ -57,15 +58,16 @@ class StopSignals(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Save the state and end the program, if a signal has come."""
-        if self.received is not None:
+        if processes.any_process(self.received is not None, trainer.strategy.root_device):
             self._save(trainer, batch_idx)
-            raise Stopped(self.received)
+            raise Stopped(self.received or signal.SIGTERM)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Save the state if a worker has died of the signal, so that no further batch comes."""
         progress = trainer.fit_loop.epoch_loop.batch_progress
         between = progress.current.ready == progress.current.completed and not progress.is_last_batch
-        if self._training and self.received is not None and isinstance(exception, Exception) and between:
+        alone = trainer.world_size == 1  # several can only save together
+        if self._training and self.received is not None and isinstance(exception, Exception) and between and alone:
             self._save(trainer, progress.current.completed)
 
     def _save(self, trainer: pl.Trainer, batch: int) -> None:

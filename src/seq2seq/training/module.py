@@ -15,6 +15,7 @@ from torchmetrics import MetricCollection
 from seq2seq.data import PAD, Batch, References, tokenizer_from_dict
 from seq2seq.decoding import Ensemble, Greedy, Search, build_search, mask_special_tokens
 from seq2seq.errors import UserError, check_count, check_number
+from seq2seq.training import processes
 from seq2seq.training.build import model_from_config
 from seq2seq.training.evaluation import decoder_of, update_metrics
 
@@ -111,18 +112,28 @@ class Seq2SeqModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the smoothed loss of a batch under teacher forcing, the mean over its target tokens.
 
+        Of several processes, each has a share of the batch; the average over them is the mean over the whole batch.
+
         Raises:
             UserError: If it is not a finite number.
         """
-        inputs = self._scheduled_inputs(batch) if self.scheduled_sampling else batch.inputs
-        logits = self.model(batch.source, batch.source_lengths, inputs).logits  # (B, T, V)
-        loss = F.cross_entropy(
-            logits.flatten(0, 1), batch.labels.flatten(), ignore_index=PAD, label_smoothing=self.label_smoothing
-        )
+        loss = self._loss(batch) if len(batch.indices) else self._no_loss()
         if not loss.isfinite():
             raise UserError(self._describe_failure(loss.item(), batch))
-        self.log("train/loss", loss, prog_bar=True)
+        loss = loss * processes.share_of(batch.target_lengths.sum(), self.device)
+        self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         return loss
+
+    def _loss(self, batch: Batch) -> Tensor:
+        inputs = self._scheduled_inputs(batch) if self.scheduled_sampling else batch.inputs
+        logits = self.model(batch.source, batch.source_lengths, inputs).logits  # (B, T, V)
+        return F.cross_entropy(
+            logits.flatten(0, 1), batch.labels.flatten(), ignore_index=PAD, label_smoothing=self.label_smoothing
+        )
+
+    def _no_loss(self) -> Tensor:
+        """Return the loss of an empty share: 0, and of all parameters, as the process takes part in the backward pass."""
+        return sum((0 * one.sum() for one in self.parameters() if one.requires_grad), torch.zeros(()))
 
     def _describe_failure(self, loss: float, batch: Batch) -> str:
         """Return what to tell about a loss that is not a finite number."""
@@ -168,6 +179,9 @@ class Seq2SeqModule(pl.LightningModule):
         self._evaluate(batch, "test")
 
     def _evaluate(self, batch: Batch, split: str) -> None:
+        if not len(batch.indices):  # the share of a process among several
+            update_metrics(self.metrics, batch, ([], torch.empty(0, 1, 1)), References([], []), self.target_tokenizer)
+            return
         ensemble = Ensemble([self.model])
         decoded = decoder_of(ensemble, self.search)(batch, ensemble.encode(batch.source, batch.source_lengths))
         update_metrics(self.metrics, batch, decoded, self._references(batch, split), self.target_tokenizer)
@@ -191,8 +205,10 @@ class Seq2SeqModule(pl.LightningModule):
         self._log_metrics("test")
 
     def _log_metrics(self, split: str) -> None:
-        for number, (name, value) in enumerate(self.metrics.compute().items()):
-            self.log(f"{split}/{name}", value.float(), prog_bar=number == 0)
+        for number, (name, value) in enumerate(self.metrics.compute().items()):  # over all processes
+            self.log(f"{split}/{name}", value.float(), prog_bar=number == 0, sync_dist=True)
+        if self.trainer.state.fn != "fit":
+            self.predictions = processes.merge(self.predictions)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build optimizer and scheduler; the scheduler goes on with every step."""

@@ -19,6 +19,7 @@ from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.plugins import TorchCheckpointIO
 
 from seq2seq.runs.files import atomic_write
+from seq2seq.training.processes import any_process
 
 log = logging.getLogger(__name__)
 
@@ -96,14 +97,20 @@ class RunCheckpoint(ModelCheckpoint):
             auto_insert_metric_name=False,
             enable_version_counter=False,
         )
-        self.path = Path(dirpath) / f"{filename}{self.FILE_EXTENSION}"
         self.resume = resume
         self.stage = ""
+        self.writes = True
+
+    @property
+    def path(self) -> Path:
+        """The file; of several processes, all use the directory of the first."""
+        return Path(str(self.dirpath)) / f"{self.filename}{self.FILE_EXTENSION}"
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Prepare for a stage."""
         super().setup(trainer, pl_module, stage)
         self.stage = stage
+        self.writes = trainer.is_global_zero
 
     def check_monitor_top_k(self, trainer: pl.Trainer, current: torch.Tensor | None = None) -> bool:
         """Return whether this epoch is the best; of equal epochs, the later is."""
@@ -121,7 +128,7 @@ class RunCheckpoint(ModelCheckpoint):
         if not kept.is_file() or not is_whole(kept):
             log.warning("%s is missing or damaged; the next epochs will replace it", kept)
             return
-        if kept.resolve() != self.path.resolve():
+        if self.writes and kept.resolve() != self.path.resolve():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(self.path, "resume") as temporary:
                 shutil.copyfile(kept, temporary)
@@ -167,7 +174,7 @@ class LastCheckpoint(RunCheckpoint):
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         by_steps = self.every_n_steps is not None and batch_idx % self.every_n_steps == 0
         by_time = time.monotonic() - self._saved_at >= self.every_seconds
-        if by_steps or by_time:
+        if any_process(by_steps or by_time, trainer.strategy.root_device):
             self.save_between_batches(trainer, batch_idx)
 
     def save_between_batches(self, trainer: pl.Trainer, batch: int) -> None:
@@ -189,7 +196,7 @@ class LastCheckpoint(RunCheckpoint):
     ) -> None:
         """Add the log so far, and take back the start of a batch that has not run yet."""
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
-        checkpoint["seq2seq_log"] = log_of(trainer)
+        checkpoint["seq2seq_log"] = log_of(trainer) if trainer.is_global_zero else ""
         if not self._between_batches:
             return
         loops = checkpoint["loops"]["fit_loop"]
