@@ -1,12 +1,13 @@
 """Run a command from a script: errors become one line and an exit code."""
 
+import atexit
 import logging
 import os
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -20,19 +21,20 @@ from seq2seq.runs.files import write_file, write_yaml
 
 def remove_if_empty(output_dir: Path, log_file: Path) -> None:
     """Remove the directory that Hydra made for a refused run, unless it holds more than an empty log."""
-    if [*output_dir.iterdir()] == [log_file] and log_file.stat().st_size == 0:
-        log_file.unlink()
-        output_dir.rmdir()
+    with suppress(FileNotFoundError):  # another process of the run has done so
+        if [*output_dir.iterdir()] == [log_file] and log_file.stat().st_size == 0:
+            log_file.unlink()
+            output_dir.rmdir()
 
 
 def leave_log_to_first(output_dir: Path, log_file: Path) -> None:
     """Log nothing in this process, one of several but not the first, and leave no empty log behind."""
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
-    if "_ddp_process_" in log_file.name:  # Lightning has named the job so
+    if "_ddp_process_" in log_file.name:  # Lightning has started this process, and named its job so
         log_file.unlink(missing_ok=True)
-    else:
-        remove_if_empty(output_dir, log_file)
+    else:  # at the end: the log may be that of the first process
+        atexit.register(remove_if_empty, output_dir, log_file)
 
 
 def is_later_process() -> bool:

@@ -13,7 +13,7 @@ from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 from torch import Tensor, distributed
 
 from seq2seq.data import UNK
-from seq2seq.errors import UserError
+from seq2seq.errors import Stopped, UserError
 from seq2seq.nn import Seq2Seq
 
 PATIENCE = 3
@@ -102,6 +102,7 @@ def one_message(trainer: pl.Trainer) -> Iterator[None]:
 
     Raises:
         SystemExit: In that case.
+        Stopped: If it was a signal.
         UserError: If the other process has not ended, or was killed.
     """
     try:
@@ -115,6 +116,8 @@ def one_message(trainer: pl.Trainer) -> Iterator[None]:
         while processes and not any(process.poll() for process in processes) and time.monotonic() < deadline:
             time.sleep(0.05)
         codes = [process.returncode for process in processes if process.returncode]
+        if any(code > 128 for code in codes):  # a signal has ended them in good order, and all have saved
+            raise Stopped(max(codes) - 128) from None
         if any(code > 0 for code in codes):
             raise SystemExit(max(codes)) from None
         if codes:
