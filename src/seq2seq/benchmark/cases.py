@@ -1,28 +1,21 @@
-"""The timed cases: training in a bare loop, with Lightning's trainer and with PyTorch's own layers; and search."""
+"""The timed cases: training in several ways, and search."""
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Timer
-from pytorch_lightning.loggers import CSVLogger
-from torch import nn
-from torch.nn import functional as F
-from torch.utils.data import DataLoader
 
 from seq2seq.api import load_modules, make_ensemble
+from seq2seq.benchmark.loops import bare_loop, processes_loop, trainer_loop
 from seq2seq.benchmark.roofline import roofline_seconds
 from seq2seq.benchmark.timing import TEXTBOOK, Case
-from seq2seq.data import PAD, Batch, PairsDataModule
+from seq2seq.data import Batch, PairsDataModule
 from seq2seq.decoding import Greedy, Search, build_search, infer
 from seq2seq.errors import UserError, check_choice
-from seq2seq.nn import Seq2Seq
 from seq2seq.training.build import check_model
-from seq2seq.training.callbacks import BatchSeed
 from seq2seq.training.module import Seq2SeqModule
 
 
@@ -76,6 +69,13 @@ def training_cases(settings: dict[str, Any], count: int, scratch: Path) -> list[
             if textbook:
                 model = make_module(settings["model"], data, cell, kind, fast=False).model
                 cases.append(Case(name, bare_loop(model, batches, precision), **numbers, variant=TEXTBOOK))
+            for processes in settings["processes"]:
+                dataset = data.dataset("train")
+                whole = [one.indices.tolist() for one in batches if len(one.indices) >= processes]
+                shares = [[dataset[indices[rank::processes]] for indices in whole] for rank in range(processes)]
+                run = processes_loop(make_module(settings["model"], data, cell, kind).model, shares, precision)
+                variant = f"{processes} process{'es' * (processes > 1)}"
+                cases.append(Case(name, run, **numbers, variant=variant))
     return cases
 
 
@@ -97,44 +97,6 @@ def make_module(
         data={},
         fast=fast,
     )
-
-
-def bare_loop(model: Seq2Seq, batches: Sequence[Batch], precision: str) -> Callable[[], None]:
-    """Return a function that trains for a pass without a trainer: forward, backward, clip, step."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
-
-    def run() -> None:
-        model.train()
-        for batch in batches:
-            optimizer.zero_grad()
-            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
-                logits = model(batch.source, batch.source_lengths, batch.inputs).logits  # (B, T, V)
-                loss = F.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), ignore_index=PAD)
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-
-    return run
-
-
-def trainer_loop(
-    module: Seq2SeqModule, batches: Sequence[Batch], precision: str, output_dir: Path
-) -> Callable[[], float]:
-    """Return a function that trains for a pass with Lightning's trainer, configured like that of a run."""
-    loader = DataLoader(list(batches), batch_size=None)  # pyright: ignore[reportArgumentType]
-
-    def run() -> float:
-        timer = Timer()
-        trainer = pl.Trainer(
-            max_epochs=1, accelerator="cpu", devices=1, precision=precision, gradient_clip_val=1.0,  # pyright: ignore[reportArgumentType]
-            logger=CSVLogger(output_dir, name="", version=""), log_every_n_steps=10, limit_val_batches=0,
-            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-            callbacks=[BatchSeed(1), timer],
-        )  # fmt: skip
-        trainer.fit(module, loader)
-        return timer.time_elapsed("train")
-
-    return run
 
 
 def search_cases(settings: dict[str, Any], count: int) -> list[Case]:

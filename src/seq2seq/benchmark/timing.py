@@ -20,7 +20,8 @@ class Case(NamedTuple):
         padding: Share of padding in the source and target tokens of a pass.
         limit: Seconds that the matrix multiplications of a pass take alone; None if unknown.
         waiting: Seconds that training waits for the data of a pass, which ``run`` leaves out; None if unknown.
-        variant: ``trainer``, ``textbook``, or empty: the model as it is, in a bare loop or a search.
+        variant: ``trainer``, ``textbook``, a number of processes, or empty: the model as it is, in a bare loop or a
+            search.
     """
 
     name: str

@@ -38,6 +38,7 @@ class BenchmarkSettings:
     matmul_precision: MatmulPrecision
     trainer_overhead: bool
     textbook: bool
+    processes: list[Count]
     rounds: Count
     batches: Count
     checkpoint: Any

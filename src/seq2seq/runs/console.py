@@ -41,7 +41,7 @@ def is_later_process() -> bool:
     """Return whether this process is one of several of the same run, and not the first."""
     from pytorch_lightning.utilities import rank_zero_only  # only now, as scripts answer --help without PyTorch
 
-    return rank_zero_only.rank > 0
+    return getattr(rank_zero_only, "rank", 0) > 0
 
 
 def is_told_elsewhere() -> bool:

@@ -132,7 +132,7 @@ class Seq2SeqModule(pl.LightningModule):
         )
 
     def _no_loss(self) -> Tensor:
-        """Return the loss of an empty share: 0, and of all parameters, as the process takes part in the backward pass."""
+        """Return the loss of an empty share, 0, which depends on all parameters: each process has a backward pass."""
         return sum((0 * one.sum() for one in self.parameters() if one.requires_grad), torch.zeros(()))
 
     def _describe_failure(self, loss: float, batch: Batch) -> str:

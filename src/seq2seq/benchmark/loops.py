@@ -1,0 +1,107 @@
+"""Passes over batches that train a model: in a bare loop, with Lightning's trainer, and by several processes."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from multiprocessing import get_context
+from multiprocessing.queues import SimpleQueue
+from pathlib import Path
+from time import perf_counter
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Timer
+from pytorch_lightning.loggers import CSVLogger
+from torch import distributed, nn
+from torch.multiprocessing.spawn import spawn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+
+from seq2seq.data import PAD, Batch
+from seq2seq.nn import Seq2Seq
+from seq2seq.training.callbacks import BatchSeed
+from seq2seq.training.module import Seq2SeqModule
+from seq2seq.training.processes import any_process, freeze_unused, share_of
+
+CPU = torch.device("cpu")
+
+
+def bare_loop(model: Seq2Seq | DistributedDataParallel, batches: Sequence[Batch], precision: str) -> Callable[[], None]:
+    """Return a function that trains for a pass without a trainer: forward, backward, clip, step.
+
+    With several processes, it also does what a run adds in each step: weigh the loss, and agree to go on.
+    """
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+
+    def run() -> None:
+        model.train()
+        for batch in batches:
+            any_process(False, CPU)
+            optimizer.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
+                logits = model(batch.source, batch.source_lengths, batch.inputs).logits  # (B, T, V)
+                loss = F.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), ignore_index=PAD)
+            (loss * share_of(batch.target_lengths.sum(), CPU)).backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+
+    return run
+
+
+def trainer_loop(
+    module: Seq2SeqModule, batches: Sequence[Batch], precision: str, output_dir: Path
+) -> Callable[[], float]:
+    """Return a function that trains for a pass with Lightning's trainer, configured like that of a run."""
+    loader = DataLoader(list(batches), batch_size=None)  # pyright: ignore[reportArgumentType]
+
+    def run() -> float:
+        timer = Timer()
+        trainer = pl.Trainer(
+            max_epochs=1, accelerator="cpu", devices=1, precision=precision, gradient_clip_val=1.0,  # pyright: ignore[reportArgumentType]
+            logger=CSVLogger(output_dir, name="", version=""), log_every_n_steps=10, limit_val_batches=0,
+            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+            callbacks=[BatchSeed(1), timer],
+        )  # fmt: skip
+        trainer.fit(module, loader)
+        return timer.time_elapsed("train")
+
+    return run
+
+
+Shares = Sequence[Sequence[Batch]]
+"""For each process, its share of each batch."""
+
+
+def processes_loop(model: Seq2Seq, shares: Shares, precision: str) -> Callable[[], float]:
+    """Return a function that trains for a pass with a process for each share.
+
+    The processes divide this one's threads among them. Their start and a first pass do not count.
+    """
+    freeze_unused(model)
+
+    def run() -> float:
+        threads = max(1, torch.get_num_threads() // len(shares))
+        with tempfile.TemporaryDirectory() as scratch:
+            seconds = get_context("spawn").SimpleQueue()
+            arguments = (model, shares, precision, threads, f"file://{scratch}/store", seconds)
+            spawn(train_share, arguments, nprocs=len(shares))
+            return seconds.get()
+
+    return run
+
+
+def train_share(
+    rank: int, model: Seq2Seq, shares: Shares, precision: str, threads: int, store: str, seconds: SimpleQueue[float]
+) -> None:
+    """Train for two passes as one of several processes; the first puts the seconds of the second pass into a queue."""
+    torch.set_num_threads(threads)
+    distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=len(shares))
+    run = bare_loop(DistributedDataParallel(model) if len(shares) > 1 else model, shares[rank], precision)
+    run()
+    distributed.barrier()
+    start = perf_counter()
+    run()
+    distributed.barrier()
+    if rank == 0:
+        seconds.put(perf_counter() - start)
+    distributed.destroy_process_group()
