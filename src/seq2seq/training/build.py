@@ -181,7 +181,7 @@ def build_trainer(
         plugins=[WholeCheckpoints()],
         use_distributed_sampler=False,
     )
-    check_started(trainer, node)
+    check_started(trainer, node.get("devices", 1))
     return trainer
 
 

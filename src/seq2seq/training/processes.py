@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -80,19 +80,18 @@ def torchelastic_started() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
-def check_started(trainer: pl.Trainer, settings: Mapping[str, Any]) -> None:
-    """Raise if ``torchrun`` has started another number of processes than the config asks for.
-
-    Each of them would train alone.
+def check_started(trainer: pl.Trainer, devices: object) -> None:
+    """Raise if ``torchrun`` or ``srun`` has started more processes than train together; each would train alone.
 
     Raises:
         UserError: If it has.
     """
-    started = int(os.environ["WORLD_SIZE"]) if torchelastic_started() else trainer.world_size
-    if started != trainer.world_size:
+    variable = "WORLD_SIZE" if torchelastic_started() else "SLURM_STEP_NUM_TASKS"
+    started = int(os.environ.get(variable, "1"))
+    if started > trainer.world_size:
         raise UserError(
-            f"trainer.devices={settings.get('devices')} makes {trainer.world_size} of the {started} processes that "
-            "torchrun has started; give trainer=ddp, or trainer.devices and trainer.num_nodes as torchrun has them"
+            f"trainer.devices={devices} makes {trainer.world_size} of the {started} processes that have been started "
+            f"({variable}); give trainer=ddp under torchrun, or trainer=slurm under srun"
         )
 
 
