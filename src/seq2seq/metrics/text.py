@@ -62,7 +62,7 @@ class CorpusMetric(Metric):
 
     def _decode(self) -> tuple[list[str], list[list[str]]]:
         """Return predictions, and the references of each."""
-        if not self.lengths:
+        if not len(self.lengths):  # a list, or of several processes, one tensor
             return [], []
         text, lengths = bytes(dim_zero_cat(self.texts).tolist()), dim_zero_cat(self.lengths).tolist()
         predictions, references, start, position = [], [], 0, 0

@@ -1,0 +1,123 @@
+"""Several processes train what one trains, survive what one survives, and fail with one message."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT, TINY
+
+SETTINGS = [
+    *TINY,
+    "data.train_size=65",  # the last batch, of one pair, is an empty share for one of the processes
+    "data.val_size=1",
+    "metrics=text",
+    "trainer.max_epochs=3",
+    "checkpoint.every_n_steps=2",
+    "resume=auto",
+]
+
+TWO = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
+
+SCRIPT = """
+import os, signal
+import hydra, torch
+from seq2seq.commands.train import train_for_sweeper
+from seq2seq.runs.console import run_job
+from seq2seq.training.module import Seq2SeqModule
+
+rank, step, fault = os.environ["FAULT"].split()
+training_step = Seq2SeqModule.training_step
+
+def faulty(module, batch, number):
+    if (module.trainer.global_rank, module.global_step) == (int(rank), int(step)):
+        if fault == "NaN":
+            torch.nn.init.constant_(next(module.parameters()), torch.nan)
+        else:
+            os.kill(os.getpid(), getattr(signal, fault))
+    return training_step(module, batch, number)
+
+@hydra.main(version_base="1.3", config_path=os.environ["CONFIGS"], config_name="train")
+def main(config):
+    Seq2SeqModule.training_step = faulty
+    run_job(train_for_sweeper, config)
+
+main()
+"""
+
+
+def train(output_dir, *overrides, fault="9 0 none", launcher=()):
+    """A run in processes of its own: exit code, and what it printed on stderr."""
+    script = output_dir.parent / "script.py"
+    script.write_text(SCRIPT, encoding="utf-8")
+    command = [sys.executable, *launcher, str(script), *SETTINGS, *overrides, f"hydra.run.dir={output_dir}"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "FAULT": fault, "CONFIGS": str(ROOT / "configs")}
+    done = subprocess.run(
+        command, cwd=output_dir.parent, env=environment, encoding="utf-8", capture_output=True, timeout=120, check=False
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """The directory of a run of two processes that nothing disturbs."""
+    output_dir = tmp_path_factory.mktemp("processes") / "two"
+    code, stderr = train(output_dir, *TWO)
+    assert code == 0, stderr
+    return output_dir
+
+
+def rows(output_dir):
+    with (output_dir / "metrics.csv").open(encoding="utf-8", newline="") as file:
+        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+def test_two_processes_train_and_predict_what_one_does(two, tmp_path):
+    assert train(tmp_path / "one") == (0, "")
+
+    alone, together = rows(tmp_path / "one"), rows(two)
+    assert [row.keys() for row in together] == [row.keys() for row in alone]
+    assert any("train/loss" in row for row in alone)
+    assert any("test/bleu" in row for row in alone)
+    for one, several in zip(alone, together, strict=True):
+        assert several == pytest.approx(one, rel=1e-6, abs=1e-6)
+    assert (two / "predictions.tsv").read_text() == (tmp_path / "one" / "predictions.tsv").read_text()
+    assert {path.name for path in two.iterdir()} == {path.name for path in (tmp_path / "one").iterdir()}
+
+
+def test_a_run_of_two_processes_that_was_killed_goes_on_exactly(two, tmp_path):
+    first = train(tmp_path / "run", *TWO, fault="0 7 SIGKILL")
+    second = train(tmp_path / "run", *TWO, fault="1 12 SIGTERM")
+
+    assert first == (-signal.SIGKILL, "")
+    assert second[0] == 128 + signal.SIGTERM
+    assert train(tmp_path / "run", *TWO) == (0, "")
+    assert (tmp_path / "run" / "metrics.csv").read_text() == (two / "metrics.csv").read_text()
+    whole, resumed = (
+        torch.load(path / "last.ckpt", weights_only=True)["state_dict"] for path in (two, tmp_path / "run")
+    )
+    assert all(torch.equal(resumed[name], weights) for name, weights in whole.items())
+
+
+def test_an_error_in_one_process_ends_all_with_one_message(tmp_path):
+    code, stderr = train(tmp_path / "run", *TWO, fault="1 6 NaN")
+
+    assert code == 1
+    assert stderr.startswith("error: train/loss is nan at step 7, with the pairs ")
+    assert stderr.count("\n") == 1
+
+
+def test_torchrun_starts_the_processes_of_a_run(two, tmp_path):
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+
+    code, stderr = train(tmp_path / "run", "trainer=ddp", "trainer.accelerator=cpu", launcher=launcher)
+    refused = train(tmp_path / "alone", launcher=launcher)
+
+    assert code == 0, stderr
+    assert (tmp_path / "run" / "metrics.csv").read_text() == (two / "metrics.csv").read_text()
+    assert "error: trainer.devices=1 makes 1 of the 2 processes" in refused[1]
+    assert refused[1].count("error: ") == 1
+    assert not (tmp_path / "alone").exists()
