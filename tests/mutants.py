@@ -399,7 +399,7 @@ MUTANTS = [
            "test_a_full_disk_leaves_the_last_checkpoint_as_it_was"),
     Mutant("weights that are no number are saved", "training/saving.py",
            'all(tensor.isfinite().all() for tensor in checkpoint["state_dict"].values())', "True",
-           "test_a_loss_that_is_no_number_stops_at_once_and_names_the_pairs"),
+           "test_weights_that_are_no_numbers_do_not_replace_a_good_checkpoint"),
     Mutant("a signal ends training without saving", "training/callbacks.py",
            "callback.save_between_batches(trainer, batch)", "pass",
            "test_a_signal_waits_for_the_step_and_saves_its_state"),

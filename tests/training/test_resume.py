@@ -12,7 +12,7 @@ from conftest import TINY
 from seq2seq.commands.train import train
 from seq2seq.errors import Stopped, UserError
 from seq2seq.training.callbacks import StopSignals
-from seq2seq.training.saving import position
+from seq2seq.training.saving import WholeCheckpoints, position
 
 RUN = [*TINY, "data.batch_size=8", "trainer.max_epochs=3", "resume=auto", "model.dropout=0.3"]
 
@@ -78,7 +78,7 @@ def test_a_run_that_dies_again_and_again_ends_like_one_that_never_died(compose, 
     deaths = 0
 
     for hook, number in (
-        ("on_train_batch_end", 3),
+        ("on_train_batch_end", 2),
         ("on_train_batch_start", 2),
         ("on_train_batch_end", 4),
         ("on_validation_batch_end", 1),
@@ -191,6 +191,15 @@ def test_a_loss_that_is_no_number_stops_at_once_and_names_the_pairs(compose, tmp
 
     saved = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
     assert all(tensor.isfinite().all() for tensor in saved["state_dict"].values())
+
+
+def test_weights_that_are_no_numbers_do_not_replace_a_good_checkpoint(tmp_path, caplog):
+    saving = WholeCheckpoints()
+    for weight in (1.0, torch.nan, torch.inf):
+        saving.save_checkpoint({"state_dict": {"weight": torch.tensor([weight, 2.0])}}, tmp_path / "last.ckpt")
+
+    assert torch.load(tmp_path / "last.ckpt")["state_dict"]["weight"].tolist() == [1.0, 2.0]
+    assert caplog.text.count("weights are no longer finite numbers") == 2
 
 
 def test_the_norm_of_the_gradients_is_logged(tiny_run):
