@@ -10,13 +10,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from seq2seq.benchmark import roofline
-from seq2seq.benchmark.cases import bare_loop, contents, load_batches
+from seq2seq.benchmark.cases import contents, load_batches, training_cases
+from seq2seq.benchmark.loops import bare_loop
 from seq2seq.benchmark.roofline import matmuls, roofline_seconds
 from seq2seq.benchmark.timing import Case, report, timed
 from seq2seq.commands.benchmark import benchmark
 from seq2seq.data import Batch
 from seq2seq.errors import UserError
 from seq2seq.nn import build_model
+from seq2seq.training.build import resolve_config
 
 B, S, T, H, E, V, LAYERS, DECODER_SIZE = 4, 5, 6, 7, 8, 9, 2, 10
 SMALL = ["data=reverse", *(override for override in TINY if override.startswith(("data.", "model")))]
@@ -199,6 +201,15 @@ def test_the_table_and_the_file_hold_every_case(compose, tiny_checkpoint, tmp_pa
     printed = capsys.readouterr().out
     assert "x textbook" in printed
     assert "Speed of search" in printed
+
+
+def test_two_processes_are_timed_on_their_shares_of_the_same_batches(compose, tmp_path):
+    config = compose("benchmark", *SMALL, "batch_sizes=[8]", "kinds=[luong]", "textbook=false", "processes=[2]")
+    bare, _, case = training_cases(resolve_config(config), 2, tmp_path)
+
+    assert case.label == "luong, gru, batch 8, 32-true, 2 processes"
+    assert (case.sequences, case.tokens) == (bare.sequences, bare.tokens)
+    assert 0 < case.run() < 60
 
 
 def test_the_textbook_case_trains_with_the_layers_of_pytorch(compose, tmp_path, monkeypatch):

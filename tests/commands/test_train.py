@@ -453,7 +453,7 @@ def test_a_directory_that_holds_a_run_is_refused_and_left_as_it_is(compose, tiny
         (["trainer.max_epochs=0"], "trainer.max_epochs=0 must be at least 1, or -1 with trainer.max_steps"),
         (["trainer.max_epochs=-1"], "trainer.max_epochs=-1 sets no end"),
         (["trainer.max_epochs=abc"], "trainer.max_epochs=abc must be a whole number of at least -1"),
-        (["trainer.devices=2"], "trainer.devices=2 must be 1 or a list of one device"),
+        (["+trainer.strategy=fsdp"], "trainer.strategy=fsdp must be one of auto, ddp"),
         (["optimizer.lr=1e10"], "optimizer.lr=10000000000.0 must be a number of at least 0 and below 100"),
         (["optimizer.weight_decay=-1"], "optimizer.weight_decay=-1 must be a number of at least 0"),
         (["trainer.gradient_clip_val=-1"], "trainer.gradient_clip_val=-1 must be a number of at least 0"),

@@ -69,7 +69,7 @@ def training_cases(settings: dict[str, Any], count: int, scratch: Path) -> list[
             if textbook:
                 model = make_module(settings["model"], data, cell, kind, fast=False).model
                 cases.append(Case(name, bare_loop(model, batches, precision), **numbers, variant=TEXTBOOK))
-            for processes in settings["processes"]:
+            for processes in settings["processes"] or ():
                 dataset = data.dataset("train")
                 whole = [one.indices.tolist() for one in batches if len(one.indices) >= processes]
                 shares = [[dataset[indices[rank::processes]] for indices in whole] for rank in range(processes)]

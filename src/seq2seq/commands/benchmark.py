@@ -38,7 +38,7 @@ class BenchmarkSettings:
     matmul_precision: MatmulPrecision
     trainer_overhead: bool
     textbook: bool
-    processes: list[Count]
+    processes: list[Count] | None
     rounds: Count
     batches: Count
     checkpoint: Any

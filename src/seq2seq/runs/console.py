@@ -39,9 +39,8 @@ def leave_log_to_first(output_dir: Path, log_file: Path) -> None:
 
 def is_later_process() -> bool:
     """Return whether this process is one of several of the same run, and not the first."""
-    from pytorch_lightning.utilities import rank_zero_only  # only now, as scripts answer --help without PyTorch
-
-    return getattr(rank_zero_only, "rank", 0) > 0
+    variables = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # as torchrun, Lightning and Slurm set them
+    return next((os.environ[name] for name in variables if name in os.environ), "0") != "0"
 
 
 def is_told_elsewhere() -> bool:
@@ -49,11 +48,10 @@ def is_told_elsewhere() -> bool:
 
     Processes that torchrun or Slurm has started on one machine find the same mistakes before they are connected.
     """
-    import torch.distributed
-
     together = "TORCHELASTIC_RUN_ID" in os.environ or "LOCAL_RANK" not in os.environ
     first_here = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0"
-    return together and not first_here and not torch.distributed.is_initialized()
+    distributed = sys.modules.get("torch.distributed")  # scripts that fail early have not loaded it
+    return together and not first_here and not (distributed and distributed.is_initialized())
 
 
 class VisibleFormatter(logging.Formatter):
