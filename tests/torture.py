@@ -1,11 +1,13 @@
 """Kill runs at random moments and feed in damaged files, for as long as it takes: ``make torture``.
 
-It prints its seed. ``ARGS="--seed 7 --kills 100 --inputs 10000"`` repeats or changes it. The exit code is 1 if a run
-that was killed ends differently from one that was not, or if an input ends in anything but success or a `UserError`.
+It prints its seed. ``ARGS="--seed 7 --kills 100 --inputs 10000 --settings 1000"`` repeats or changes it.
+The exit code is 1 if a run that was killed ends differently from one that was not, or if an input ends in anything but
+success or a `UserError`.
 """
 
 import argparse
 import gzip
+import io
 import os
 import random
 import signal
@@ -15,6 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +25,27 @@ import torch
 from conftest import ROOT, TINY
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 
 from seq2seq.api import load
-from seq2seq.commands.train import check_settings, train
+from seq2seq.commands.train import train
 from seq2seq.data import PairsDataModule
 from seq2seq.errors import UserError
-from seq2seq.training.build import resolve_config
 
 RUN = [
     *TINY, "data.train_size=400", "data.batch_size=8", "trainer.max_epochs=4", "model.dropout=0.3", "resume=auto",
     "hydra.run.dir=run",
 ]  # fmt: skip
 
+GROUPS = ("data", "model", "optimizer", "scheduler", "search", "metrics", "callbacks", "trainer", "logger")
+"""Groups of configs whose keys get odd values; those of `data` that need files are given none."""
+
 VARIANTS = {
     "GRU": ["checkpoint.every_n_steps=7"],
     "LSTM": ["model=lstm", "checkpoint.every_n_steps=3"],
     "workers": ["data.num_workers=2", "checkpoint.every_n_steps=5"],
     "averaged weights": ["weight_averaging=0.9", "checkpoint.every_n_steps=1"],
+    "two processes": ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "checkpoint.every_n_steps=4"],
     "validation in mid-epoch": ["trainer.val_check_interval=20", "checkpoint.every_n_steps=9"],
 }
 
@@ -124,21 +131,16 @@ def damaged(content: bytes, generator: random.Random) -> bytes:
 
 
 def try_inputs(count: int, generator: random.Random) -> Iterator[str]:
-    """Read damaged files and odd settings; yield what ends neither in success nor in one line."""
+    """Read damaged files; yield what ends neither in success nor in one line."""
     with tempfile.TemporaryDirectory() as scratch, initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         folder = Path(scratch)
         train(compose("train", TINY), folder / "run")
         pairs = "".join(f"{chr(97 + n % 26)} é\tx{n}\n" for n in range(40)).encode()
-        keys = list(keys_of(resolve_config(compose("train"))))
-        values = ["-1", "nan", "foo", "1e10", "null", "[]", "{}", "''", "true", "0", "1.5", "${seed}", "???"]
         checkpoint = (folder / "run" / "best.ckpt").read_bytes()
         kinds: dict[str, Callable[[], object]] = {
             "TSV": lambda: read_pairs(folder / "a.tsv", damaged(pairs, generator)),
             "gzip": lambda: read_pairs(folder / "a.tsv.gz", damaged(gzip.compress(pairs), generator)),
             "checkpoint": lambda: predict(folder / "x.ckpt", damaged(checkpoint, generator)),
-            "settings": lambda: check_settings(
-                resolve_config(compose("train", [f"{generator.choice(keys)}={generator.choice(values)}"]))
-            ),
         }
         results: Counter[str] = Counter()
         for number in range(count):
@@ -153,6 +155,37 @@ def try_inputs(count: int, generator: random.Random) -> Iterator[str]:
             except Exception as error:
                 yield f"{kind}, input {number}: {type(error).__name__}: {error}"
         print(dict(sorted(results.items())))
+
+
+def try_settings(count: int, generator: random.Random) -> Iterator[str]:
+    """Train with odd settings; yield what ends neither in success nor in one line that names the key."""
+    values = ["-1", "nan", "foo", "1e10", "null", "[]", "{}", "''", "true", "0", "1.5", "${seed}", "{a: 1}"]
+    groups = [folder for folder in (ROOT / "configs").iterdir() if (folder.name in GROUPS)]
+    results: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory() as scratch, initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        cases = []
+        for group in groups:
+            for choice in sorted(group.glob("*.yaml")):
+                base = [*TINY, f"{group.name}={choice.stem}"]
+                keys = keys_of(OmegaConf.to_container(compose("train", base)))  # pyright: ignore[reportArgumentType]
+                cases += [(base, key, value) for key in keys if key.startswith(group.name) for value in values]
+        for number, (base, key, value) in enumerate(generator.sample(cases, min(count, len(cases)))):
+            output_dir = Path(scratch) / str(number)
+            try:
+                with redirect_stdout(io.StringIO()):
+                    train(compose("train", [*base, f"{key}={value}"]), output_dir)
+                results["accepted"] += 1
+            except HydraException:
+                results["refused by Hydra"] += 1
+            except UserError as error:
+                results["refused"] += 1
+                if key not in str(error) or "\n" in str(error):
+                    yield f"{key}={value}: {error}"
+                if output_dir.exists():
+                    yield f"{key}={value} leaves {output_dir}"
+            except Exception as error:
+                yield f"{key}={value}: {type(error).__name__}: {error}"
+    print(f"{len(cases)} settings of {len(groups)} groups: {dict(sorted(results.items()))}")
 
 
 def keys_of(tree: dict[str, Any], prefix: str = "") -> Iterator[str]:
@@ -187,11 +220,16 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--inputs", type=int, default=10_000)
+    parser.add_argument("--settings", type=int, default=10_000)
     given = parser.parse_args()
     print(f"seed {given.seed}")
     torch.set_num_threads(1)
     generator = random.Random(given.seed)
-    failures = [*try_inputs(given.inputs, generator), *kill_runs(given.kills, generator)]
+    failures = [
+        *try_settings(given.settings, generator),
+        *try_inputs(given.inputs, generator),
+        *kill_runs(given.kills, generator),
+    ]
     print(*failures, f"{len(failures)} failures", sep="\n")
     return bool(failures)
 

@@ -30,7 +30,7 @@ def check(section: str, values: object, schema: type) -> None:
         section: Its dotted key; empty for the whole config.
         values: Its content.
         schema: A class with an annotation for every key: ``bool``, ``int``, ``float``, ``str``, ``Literal``, a number
-            with `Bounds`, a list, ``X | None``, another schema, or ``Any`` for what is checked elsewhere.
+            with `Bounds`, a list, ``X | None``, ``X | Y``, another schema, or ``Any`` for what is checked elsewhere.
 
     Raises:
         UserError: In any of these cases.
@@ -54,8 +54,8 @@ def check_value(key: str, value: object, hint: Any) -> None:  # noqa: ANN401 - a
     """Raise if a value does not fit an annotation; ``key`` names it in the error."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        if value is not None:
-            check_value(key, value, next(one for one in arguments if one is not types.NoneType))
+        if value is not None or types.NoneType not in arguments:
+            check_any(key, value, [one for one in arguments if one is not types.NoneType])
     elif origin is list:
         if not isinstance(value, list) or not value:
             raise UserError(f"{key}={value} must be a list of at least one")
@@ -69,6 +69,30 @@ def check_value(key: str, value: object, hint: Any) -> None:  # noqa: ANN401 - a
         check_scalar(key, value, hint, Bounds(-(2**63), 2**63 - 1))
     elif hint is not Any:
         check(key, value, hint)
+
+
+def check_any(key: str, value: object, hints: list[Any]) -> None:
+    """Raise if a value fits none of several annotations."""
+    if all(get_origin(hint) is Literal for hint in hints):
+        choices = [choice for hint in hints for choice in get_args(hint)]
+        if value not in choices:
+            raise UserError(f"{key}={value} must be one of {', '.join(map(str, choices))}")
+        return
+    for number, hint in enumerate(hints, start=1):
+        try:
+            check_value(key, value, hint)
+        except UserError:
+            if number == len(hints):
+                raise
+        else:
+            return
+
+
+def is_simple(hint: Any) -> bool:  # noqa: ANN401 - an annotation
+    """Return whether an annotation is one that `check_value` knows, and no schema."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return all(is_simple(one) for one in get_args(hint))
+    return hint in (bool, int, float, str, types.NoneType) or get_origin(hint) in (Literal, Annotated)
 
 
 def check_scalar(key: str, value: object, kind: type, bounds: Bounds) -> None:

@@ -35,14 +35,14 @@ class PredictSettings:
     """The keys of ``configs/predict.yaml``."""
 
     checkpoint: Any
-    input: Any
-    output: Any
+    input: int | str | None  # a file may be called 2024
+    output: int | str | None
     batch_size: Count
     device: str
     search: Any
     overwrite: bool
     scores: bool
-    attention: Any
+    attention: bool | str | None
 
 
 def predict(config: DictConfig) -> None:

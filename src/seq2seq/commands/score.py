@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -12,9 +13,19 @@ from seq2seq.commands.evaluate import data_of_checkpoint
 from seq2seq.commands.predict import utf8_stdout, write_lines
 from seq2seq.data import Batch, PairsDataModule
 from seq2seq.decoding import Ensemble, EnsembleEncoded, infer
-from seq2seq.errors import check_flag, check_keys
 from seq2seq.runs.files import check_different, check_free, output_file
+from seq2seq.schema import check
 from seq2seq.training.build import resolve_config
+
+
+class ScoreSettings:
+    """The keys of ``configs/score.yaml``."""
+
+    checkpoint: Any
+    data: Any
+    output: int | str | None
+    overwrite: bool
+    device: str
 
 
 def score(config: DictConfig, overrides: Sequence[str] = ()) -> None:
@@ -27,9 +38,9 @@ def score(config: DictConfig, overrides: Sequence[str] = ()) -> None:
         UserError: If the checkpoint, a file or a setting is not valid.
     """
     settings = resolve_config(config)
-    check_keys("", {"data": None} | settings, ["checkpoint", "data", "output", "overwrite", "device"])
+    check("", {"data": None} | settings, ScoreSettings)
     output = settings["output"]
-    check_free("output", output, overwrite=check_flag("overwrite", settings["overwrite"]))
+    check_free("output", output, overwrite=settings["overwrite"])
     for checkpoint in as_list(settings["checkpoint"]):
         check_different(checkpoint=checkpoint, output=output)
     device = find_device(settings["device"])

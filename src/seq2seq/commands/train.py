@@ -170,6 +170,10 @@ def check_settings(settings: dict[str, Any]) -> None:
     check_limits("trainer", settings["trainer"], TRAINER_CONTENT)
     check_mapping("metrics", settings["metrics"], "metrics by name")
     check_choice("monitor", settings["monitor"], [f"val/{name}" for name in settings["metrics"]])
+    for name, entry in (settings["callbacks"] or {}).items() if isinstance(settings["callbacks"], dict) else ():
+        if isinstance(entry, dict) and "monitor" in entry:
+            measured = ["train/loss", *(f"val/{metric}" for metric in settings["metrics"])]
+            check_choice(f"callbacks.{name}.monitor", entry["monitor"], measured)
     if settings["callbacks"] and settings["trainer"].get("limit_val_batches") == 0:
         raise UserError("trainer.limit_val_batches=0 leaves no best checkpoint; give callbacks=none, too")
     choices = [f"{split}/{name}" for split in ("val", "test") for name in settings["metrics"]]

@@ -8,12 +8,12 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 import pytorch_lightning as pl
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
@@ -23,7 +23,7 @@ from torchmetrics import MetricCollection
 from seq2seq.errors import UserError, check_choice, check_count, check_mapping
 from seq2seq.handoff.mistakes import MISTAKES, RIGHT, WrongEncoder, check_effect
 from seq2seq.nn import Seq2Seq, build_model
-from seq2seq.schema import Count, Fraction, check
+from seq2seq.schema import Count, Fraction, check, check_value, is_simple
 from seq2seq.training.callbacks import EpochLines
 from seq2seq.training.processes import check_started, torchelastic_started
 from seq2seq.training.saving import WholeCheckpoints
@@ -49,15 +49,56 @@ def build(node: DictConfig, key: str, **arguments: Any) -> Any:  # noqa: ANN401 
     """Build the object that a node's ``_target_`` names.
 
     Raises:
-        UserError: If it does not accept the node's values.
+        UserError: If there is no such class, or it does not accept the node's values.
     """
+    check_arguments(node, key)
     try:
         return instantiate(node, **arguments)
-    except (InstantiationException, TypeError, ValueError) as error:
-        reason = error.__cause__ or error
-        if isinstance(reason, UserError):
-            raise reason from None
-        raise UserError(f"{key}: {' '.join(str(reason).split())}") from error
+    except (InstantiationException, TypeError, ValueError, ImportError) as error:
+        raise not_accepted(node, key, error.__cause__ or error) from error
+
+
+def find_target(node: DictConfig, key: str) -> Any:  # noqa: ANN401 - a class or a function
+    """Return what a node's ``_target_`` names.
+
+    Raises:
+        UserError: If there is nothing of that name.
+    """
+    check_mapping(key, node, "a _target_ and its arguments")
+    target = node.get("_target_")
+    try:
+        return get_object(target)
+    except (ImportError, AttributeError, ValueError, TypeError, InstantiationException):
+        raise UserError(f"{key}._target_={target} must be the full name of a class or a function") from None
+
+
+def check_arguments(node: DictConfig, key: str) -> None:
+    """Raise if an argument does not fit its annotation, where that is a simple one; few libraries check themselves.
+
+    Raises:
+        UserError: If one does not.
+    """
+    target = find_target(node, key)
+    try:
+        hints = get_type_hints(target.__init__ if isinstance(target, type) else target, include_extras=True)
+    except (NameError, TypeError):  # annotations that only type checkers can read
+        return
+    for name, value in resolve_config(node).items():
+        if name in hints and is_simple(hints[name]):
+            check_value(f"{key}.{name}", value, hints[name])
+
+
+def not_accepted(node: DictConfig, key: str, reason: BaseException) -> UserError:
+    """Return the error for what a target has not accepted, with the keys that its message is about."""
+    if isinstance(reason, UserError):
+        return reason
+    message = " ".join(str(reason).split())
+    concerned = [
+        f"{key}.{name}={value}"
+        for name, value in node.items()
+        if re.search(rf"\b{re.escape(str(name))}\b", message) or f"{value}" in message
+    ]
+    return UserError(f"{key}: {message}{' (' if concerned else ''}{', '.join(concerned)}{')' if concerned else ''}")
 
 
 class PartSettings:
@@ -100,6 +141,8 @@ def check_model(settings: Mapping[str, Any]) -> None:
         UserError: If a key is unknown or missing, or a value is not allowed.
     """
     check("model", settings, ModelSettings)
+    if not isinstance(settings["attention"], str | Mapping):
+        raise UserError(f"model.attention={settings['attention']} must be a name, or a name and options")
     if isinstance(settings["attention"], Mapping) and "name" not in settings["attention"]:
         raise UserError("model.attention.name is missing: give a name, or the name alone as model.attention")
 
@@ -197,6 +240,8 @@ def choose_devices(node: Mapping[str, Any]) -> dict[str, Any]:
     """
     strategy = check_choice("trainer.strategy", node.get("strategy", "auto"), STRATEGIES)
     devices, nodes = node.get("devices", 1), check_count("trainer.num_nodes", node.get("num_nodes", 1))
+    if not isinstance(devices, ListConfig) and devices != "auto":
+        devices = check_count("trainer.devices", int(devices) if str(devices).isdecimal() else devices)
     if devices == "auto" and torchelastic_started():
         devices, nodes = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["GROUP_WORLD_SIZE"])
     on_cpu = node.get("accelerator", "auto") == "cpu" or not torch.accelerator.is_available()
@@ -210,7 +255,8 @@ def build_callbacks(node: DictConfig, output_dir: Path, *, has_logger: bool) -> 
     check_mapping("callbacks", node, "callbacks by name, or nothing")
     callbacks = []
     for name, entry in node.items():
-        is_checkpoint = issubclass(get_class(entry["_target_"]), ModelCheckpoint)
+        target = find_target(entry, f"callbacks.{name}")
+        is_checkpoint = isinstance(target, type) and issubclass(target, ModelCheckpoint)
         callback = build(entry, f"callbacks.{name}", **({"dirpath": str(output_dir)} if is_checkpoint else {}))
         if has_logger or not isinstance(callback, LearningRateMonitor):  # which needs a logger
             callbacks.append(callback)
@@ -226,14 +272,14 @@ def build_optimizer(optimizer: DictConfig, scheduler: DictConfig) -> tuple[Calla
     factories = []
     arguments: list[Any] = [[torch.nn.Parameter(torch.zeros(1))]]
     for key, node in (("optimizer", optimizer), ("scheduler", scheduler)):
-        check_mapping(key, node, "a _target_ and its arguments")
+        find_target(node, key)
+        if node.get("_partial_") is not True:
+            raise UserError(f"{key}._partial_={node.get('_partial_')} must be true: it is called when training starts")
         factory = build(node, key)
         try:
             arguments = [factory(*arguments), 100]  # a scheduler takes the optimizer and the number of steps
         except (TypeError, ValueError) as error:
-            if isinstance(error, UserError):
-                raise
-            raise UserError(f"{key}: {' '.join(str(error).split())}") from error
+            raise not_accepted(node, key, error) from error
         factories.append(factory)
     return factories[0], factories[1]
 

@@ -4,13 +4,14 @@ import logging
 import signal
 import threading
 import time
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging
 
-from seq2seq.errors import STOP_SIGNALS, Stopped, check_count
+from seq2seq.errors import STOP_SIGNALS, Stopped
+from seq2seq.schema import Count
 from seq2seq.training import processes
 from seq2seq.training.saving import LastCheckpoint
 
@@ -105,8 +106,7 @@ class PatientStopping(EarlyStopping):
         patience: Number of validations without a better value.
     """
 
-    def __init__(self, monitor: str, mode: str, patience: int) -> None:
-        check_count("callbacks.early_stopping.patience", patience)
+    def __init__(self, monitor: str, mode: Literal["min", "max"], patience: Count) -> None:
         super().__init__(monitor, mode=mode, patience=patience, strict=False)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

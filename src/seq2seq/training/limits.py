@@ -1,7 +1,7 @@
 """What values may have that go on to PyTorch and Lightning, which accept some that make no sense."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 from seq2seq.errors import UserError, check_mapping
 from seq2seq.schema import Bounds, Count, Fraction, Natural, check_value
@@ -19,6 +19,8 @@ class OptimizerLimits:
 class TrainerLimits:
     """Keys of ``trainer``."""
 
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"]
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true"]
     gradient_clip_val: Annotated[float, Bounds(0, float("inf"))] | None
     accumulate_grad_batches: Count
     check_val_every_n_epoch: Count | None

@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Annotated, Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -19,6 +19,7 @@ from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.plugins import TorchCheckpointIO
 
 from seq2seq.runs.files import atomic_write
+from seq2seq.schema import Bounds, Count
 from seq2seq.training.processes import any_process
 
 log = logging.getLogger(__name__)
@@ -87,7 +88,12 @@ class RunCheckpoint(ModelCheckpoint):
     """
 
     def __init__(
-        self, dirpath: str, filename: str, monitor: str | None = None, mode: str = "min", resume: str | None = None
+        self,
+        dirpath: str,
+        filename: str,
+        monitor: str | None = None,
+        mode: Literal["min", "max"] = "min",
+        resume: str | None = None,
     ) -> None:
         super().__init__(
             dirpath,
@@ -154,8 +160,8 @@ class LastCheckpoint(RunCheckpoint):
         self,
         dirpath: str,
         filename: str,
-        every_n_steps: int | None = None,
-        every_minutes: float | None = None,
+        every_n_steps: Count | None = None,
+        every_minutes: Annotated[float, Bounds(0, math.inf)] | None = None,
         resume: str | None = None,
     ) -> None:
         super().__init__(dirpath, filename, resume=resume)

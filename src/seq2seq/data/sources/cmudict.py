@@ -10,7 +10,7 @@ from seq2seq.data.lines import Wrap
 from seq2seq.data.sources.files import TextFiles, absolute, merge_references
 from seq2seq.data.sources.source import Pair, Split
 from seq2seq.errors import UserError
-from seq2seq.schema import Fraction
+from seq2seq.schema import Fraction, Natural
 
 VARIANT = re.compile(r"\(\d+\)$")
 """Marks a word's second and further pronunciations."""
@@ -39,11 +39,11 @@ class CMUdict(TextFiles):
     val_share: Fraction
     test_share: Fraction
     stress: bool
-    seed: int
+    seed: Natural
 
     def __post_init__(self) -> None:
-        self.file = absolute(self.file)
         super().__post_init__()
+        self.file = absolute(self.file)
         for split in ("train", "val", "test"):
             if getattr(self, split) is not None:
                 raise UserError(f"data.{split}={getattr(self, split)} cannot be given: data.file holds all splits")
