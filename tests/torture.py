@@ -32,6 +32,9 @@ from seq2seq.commands.train import train
 from seq2seq.data import PairsDataModule
 from seq2seq.errors import UserError
 
+SIZES = [override for override in TINY if override.startswith("data")]
+OTHERS = [override for override in TINY if override not in SIZES]
+
 RUN = [
     *TINY, "data.train_size=400", "data.batch_size=8", "trainer.max_epochs=4", "model.dropout=0.3", "resume=auto",
     "hydra.run.dir=run",
@@ -164,9 +167,11 @@ def try_settings(count: int, generator: random.Random) -> Iterator[str]:
     results: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as scratch, initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         cases = []
+        small = small_data(Path(scratch))
         for group in groups:
             for choice in sorted(group.glob("*.yaml")):
-                base = [*TINY, f"{group.name}={choice.stem}"]
+                data = small[choice.stem if group.name == "data" else "reverse"]
+                base = [*OTHERS, *data, f"{group.name}={choice.stem}"]
                 keys = keys_of(OmegaConf.to_container(compose("train", base)))  # pyright: ignore[reportArgumentType]
                 cases += [(base, key, value) for key in keys if key.startswith(group.name) for value in values]
         for number, (base, key, value) in enumerate(generator.sample(cases, min(count, len(cases)))):
@@ -186,6 +191,24 @@ def try_settings(count: int, generator: random.Random) -> Iterator[str]:
             except Exception as error:
                 yield f"{key}={value}: {type(error).__name__}: {error}"
     print(f"{len(cases)} settings of {len(groups)} groups: {dict(sorted(results.items()))}")
+
+
+def small_data(folder: Path) -> dict[str, list[str]]:
+    """Return, for each source of data, what makes it small; the files are written to a folder."""
+    pairs = [(f"{one}{two}", f"{two} {one}") for one in "abcdef" for two in "ghi"]
+    contents = {
+        "a.tsv": ["\t".join(pair) for pair in pairs], "a.dict": ["  ".join(pair) for pair in pairs],
+        "a.source": [source for source, _ in pairs], "a.target": [target for _, target in pairs],
+    }  # fmt: skip
+    for name, lines in contents.items():
+        (folder / name).write_text("\n".join(lines) + "\n")
+    splits = ("train", "val", "test")
+    return {
+        "reverse": SIZES, "dates": ["data=dates", *(f"data.{split}_size=20" for split in splits)],
+        "tsv": ["data=tsv", *(f"data.{split}={folder}/a.tsv" for split in splits)],
+        "parallel": ["data=parallel", *(f"data.{split}=[{folder}/a.source,{folder}/a.target]" for split in splits)],
+        "cmudict": ["data=cmudict", f"data.file={folder}/a.dict", "data.val_share=0.2", "data.test_share=0.2"],
+    }  # fmt: skip
 
 
 def keys_of(tree: dict[str, Any], prefix: str = "") -> Iterator[str]:

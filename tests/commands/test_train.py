@@ -501,7 +501,7 @@ def test_a_directory_that_holds_a_run_is_refused_and_left_as_it_is(compose, tiny
         ),
         (["trainer.max_steps=2"], "trainer.max_steps=2 ends before the next validation, after step 3"),
         (["+trainer.epochs=3"], "trainer: Trainer.__init__() got an unexpected keyword argument 'epochs'"),
-        (["trainer.precision=17"], "trainer: Precision 17 is invalid"),
+        (["trainer.precision=17"], "trainer.precision=17 must be one of 32-true"),
         (["resume=missing.ckpt"], "resume=missing.ckpt cannot be read: No such file or directory"),
         (["seed=${nowhere}"], "seed: Interpolation key 'nowhere' not found"),
         (["data.batch_size=???"], "data.batch_size is missing: give data.batch_size=VALUE"),

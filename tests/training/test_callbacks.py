@@ -2,11 +2,9 @@
 
 from types import SimpleNamespace
 
-import pytest
 import torch
 
-from seq2seq.errors import UserError
-from seq2seq.training.callbacks import BatchSeed, PatientStopping
+from seq2seq.training.callbacks import BatchSeed
 
 
 def drawn(seed, epoch, batch):
@@ -21,9 +19,3 @@ def test_every_seed_epoch_and_batch_has_random_numbers_of_its_own():
 
     assert len({drawn(*batch) for batch in batches}) == len(batches)
     assert drawn(1, 2, 3) == drawn(1, 2, 3)
-
-
-@pytest.mark.parametrize("patience", [0, -1, 1.5, "five"])
-def test_a_patience_that_is_not_allowed_is_refused(patience):
-    with pytest.raises(UserError, match=rf"patience={patience} must be a whole number of at least 1"):
-        PatientStopping("val/exact_match", "max", patience)

@@ -56,6 +56,10 @@ class CMUdict(TextFiles):
             raise UserError("data.file is missing: give a CMUdict file, data.file=PATH")
         return [self.file]
 
+    def key(self, split: Split) -> str:  # noqa: ARG002 - one file for all splits
+        """Return the key of the dictionary."""
+        return "data.file"
+
     def read(self, split: Split, wrap: Wrap) -> Iterator[Pair]:
         """Yield the pairs of a split: in training one for each pronunciation, elsewhere one for each word."""
         entries = list(self._entries(split, wrap))

@@ -80,6 +80,10 @@ class TextFiles(DataSource):
         """Return what a split needs, for an error."""
         return f"a file, data.{split}=FILE"
 
+    def key(self, split: Split) -> str:
+        """Return the key that names the files of a split."""
+        return f"data.{split}"
+
     def lines(self, path: str, split: Split, wrap: Wrap) -> Iterator[tuple[str, str]]:
         """Yield the lines of a file that are neither header nor comment, each after its place, ``file:line``.
 
@@ -87,13 +91,13 @@ class TextFiles(DataSource):
             UserError: If there is none.
         """
         empty = True
-        for number, line in read_lines(path, f"data.{split}", wrap):
+        for number, line in read_lines(path, self.key(split), wrap):
             if (self.header and number == 1) or (self.comment is not None and line.startswith(self.comment)):
                 continue
             empty = False
             yield f"{path}:{number}", line
         if empty:
-            raise UserError(f"{path}: the file is empty; data.{split} needs at least one line")
+            raise UserError(f"{path}: the file is empty; {self.key(split)} needs at least one line")
 
     def skip(self, split: Split, problem: str) -> None:
         """Count a pair that is skipped because of a problem.
