@@ -110,12 +110,14 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
         if content := finished(output_dir, settings):
             log.info("%s is finished already", output_dir)
             return content
-        config = OmegaConf.merge(config, {"resume": newest_checkpoint(output_dir)})  # pyright: ignore[reportAssignmentType]
+        resume, saved = newest_checkpoint(output_dir)
+        config = OmegaConf.merge(config, {"resume": resume})  # pyright: ignore[reportAssignmentType]
         settings = resolve_config(config)
-    resume = settings["resume"]
+    else:
+        resume = settings["resume"]
+        saved = read_checkpoint(resume, "resume") if resume else None
     refuse_used(output_dir, resume, anew=automatic)
     pl.seed_everything(settings["seed"], workers=True, verbose=False)
-    saved = read_checkpoint(resume, "resume") if resume else None
     epoch, batch = position(saved) if saved else (0, 0)
     data = PairsDataModule(settings["data"], seed=settings["seed"], first_epoch=epoch, first_batch=batch)
     data.setup()

@@ -53,16 +53,20 @@ def check_resumable(module: Seq2SeqModule, saved: Mapping[str, Any], resume: str
         log.warning("%s=%s from here on; it was %s", key, now, then[key])
 
 
-def newest_checkpoint(output_dir: Path) -> str | None:
-    """Return the whole checkpoint of a run with the most steps; None if there is none. Damaged ones are reported."""
-    found: list[tuple[int, str]] = []
+def newest_checkpoint(output_dir: Path) -> tuple[str | None, Mapping[str, Any] | None]:
+    """Return the whole checkpoint of a run with the most steps, its path and its content, if there is any.
+
+    Damaged ones are reported.
+    """
+    found: list[tuple[str, Mapping[str, Any]]] = []
     for name in ("best.ckpt", "last.ckpt"):
         if (output_dir / CONFIG).exists() and (output_dir / name).exists():
             try:
-                found.append((read_checkpoint(str(output_dir / name), "resume")["global_step"], str(output_dir / name)))
+                found.append((str(output_dir / name), read_checkpoint(str(output_dir / name), "resume")))
             except UserError as error:
                 log.warning("%s; it is not used", error)
-    return max(found)[1] if found else None
+    # Of two with as many steps, last.ckpt: it comes later.
+    return max(reversed(found), key=lambda one: one[1]["global_step"]) if found else (None, None)
 
 
 def restore_log(loggers: Sequence[Logger], saved: Mapping[str, Any]) -> None:
