@@ -122,7 +122,7 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
     data = PairsDataModule(settings["data"], seed=settings["seed"], first_epoch=epoch, first_batch=batch)
     data.setup()
     module = build_module(config, settings, data)
-    if saved:
+    if saved and resume:
         check_resumable(module, saved, resume, averaging=settings["weight_averaging"] > 0)
     check_end(settings["trainer"], epoch, batches=len(data.train_dataloader()))
     loggers = build_loggers(config.logger, output_dir)
