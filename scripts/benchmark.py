@@ -15,5 +15,10 @@ def main(config: DictConfig) -> None:
         benchmark(config)
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """Run as ``seq2seq-benchmark``."""
     run_main(main)
+
+
+if __name__ == "__main__":
+    run()

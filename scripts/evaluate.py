@@ -14,5 +14,10 @@ def main(config: DictConfig) -> object:
     return run_job(evaluate, config)
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """Run as ``seq2seq-evaluate``."""
     run_main(main)
+
+
+if __name__ == "__main__":
+    run()

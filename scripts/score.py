@@ -16,5 +16,10 @@ def main(config: DictConfig) -> None:
         score(config, HydraConfig.get().overrides.task)
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """Run as ``seq2seq-score``."""
     run_main(main)
+
+
+if __name__ == "__main__":
+    run()

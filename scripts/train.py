@@ -14,5 +14,10 @@ def main(config: DictConfig) -> object:
     return run_job(train_for_sweeper, config, in_sweeps=True)
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """Run as ``seq2seq-train``."""
     run_main(main)
+
+
+if __name__ == "__main__":
+    run()

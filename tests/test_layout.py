@@ -2,6 +2,8 @@
 
 import ast
 import sys
+import tomllib
+from importlib.metadata import distribution
 
 import pytest
 from conftest import ROOT
@@ -136,6 +138,19 @@ def test_every_package_has_a_subject():
 def test_scripts_are_thin():
     for path in (ROOT / "scripts").glob("*.py"):
         assert len(path.read_text().splitlines()) <= 25
+
+
+def test_a_wheel_holds_every_package_the_configs_and_a_command_for_each_script():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    packages, folders = project["tool"]["setuptools"]["packages"], project["tool"]["setuptools"]["package-dir"]
+    found = {f"seq2seq.{path.parent.relative_to(PACKAGE)}".replace("/", ".") for path in PACKAGE.rglob("__init__.py")}
+
+    assert set(packages) == {one.removesuffix("..") for one in found} | {"seq2seq.scripts", "seq2seq.configs"}
+    assert folders == {"": "src", "seq2seq.scripts": "scripts", "seq2seq.configs": "configs"}
+    assert set(project["project"]["scripts"].values()) == {
+        f"seq2seq.scripts.{path.stem}:run" for path in (ROOT / "scripts").glob("[a-z]*.py")
+    }
+    assert all(callable(command.load()) for command in distribution("seq2seq").entry_points)
 
 
 @pytest.mark.parametrize("mutant", list(all_mutants()), ids=lambda mutant: mutant.name)

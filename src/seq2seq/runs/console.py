@@ -83,6 +83,9 @@ def run_main(main: Callable[[], object]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+    except BrokenPipeError:  # of --help
+        sys.stdout = None
+        raise SystemExit(1) from None
 
 
 def run_job(job: Callable[..., object], config: DictConfig, *, in_sweeps: bool = False) -> object:

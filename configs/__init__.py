@@ -1,0 +1,1 @@
+"""The configs; in a wheel, Hydra finds them as this package."""
