@@ -10,15 +10,19 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytorch_lightning as pl
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.loggers import Logger
 from rich.console import Console
 
 from seq2seq.api import Predictor
 from seq2seq.commands.evaluate import make_result
-from seq2seq.data import PairsDataModule, Split
+from seq2seq.data import PAD, UNK, PairsDataModule, Split
 from seq2seq.errors import Stopped, UserError, check_choice, check_count, check_mapping
+from seq2seq.handoff.picture import handoff_picture
+from seq2seq.handoff.verification import verify
 from seq2seq.reporting.plots import HEATMAP_LIMIT, attention_heatmap, learning_curves, save
 from seq2seq.reporting.tables import Prediction, Result, show_groups, show_metrics, show_predictions, write_predictions
 from seq2seq.runs.directory import METRICS, finished, lock_run_dir, refuse_used
@@ -45,6 +49,7 @@ from seq2seq.training.module import Seq2SeqModule
 from seq2seq.training.processes import freeze_unused, one_message
 from seq2seq.training.resume import check_resumable, newest_checkpoint, restore_log
 from seq2seq.training.saving import position
+from seq2seq.training.trackers import TRACKERS, closed_at_the_end, send_results
 
 log = logging.getLogger(__name__)
 
@@ -138,6 +143,7 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
         if trainer.is_global_zero
         else nullcontext(),
         checkpoints_named_when_stopped(output_dir),
+        closed_at_the_end(loggers),
         one_message(trainer),
         signals,
     ):
@@ -363,12 +369,18 @@ def finish(
         "best_checkpoint": checkpoint and str(Path(checkpoint).absolute()),
     }
     if trainer.is_global_zero:
-        report(output_dir, module, results, content)
+        report(output_dir, module, results, content, trainer.loggers)
     return content
 
 
-def report(output_dir: Path, module: Seq2SeqModule, results: dict[str, Result], content: dict[str, Any]) -> None:
-    """Write, print and draw the results."""
+def report(
+    output_dir: Path,
+    module: Seq2SeqModule,
+    results: dict[str, Result],
+    content: dict[str, Any],
+    loggers: Sequence[Logger],
+) -> None:
+    """Write, print and draw the results, and give them to the trackers."""
     test = results.get("test")
     if test:
         write_predictions(output_dir / "predictions.tsv", test.predictions)
@@ -382,7 +394,20 @@ def report(output_dir: Path, module: Seq2SeqModule, results: dict[str, Result], 
     checkpoint = content["best_checkpoint"] or "none, the final weights were tested"
     console.print(f"{summary}; best checkpoint: {checkpoint}", soft_wrap=True, markup=False)
     draw(output_dir, module.cpu().eval(), test.misses_first() if test else [])
+    if any(isinstance(logger, TRACKERS) for logger in loggers):
+        draw_handoff(output_dir / "handoff.png", module)
+        send_results(loggers, output_dir, test.predictions if test else [])
     write_json(output_dir / METRICS, content)  # at the very end: it marks the run as finished
+
+
+def draw_handoff(path: Path, module: Seq2SeqModule) -> None:
+    """Draw which steps of a sequence become which row of the encoder's state, and which decoder layer each starts."""
+    lengths = torch.tensor([3, 5])
+    source = torch.full((2, 5), UNK).masked_fill(torch.arange(5) >= lengths.unsqueeze(1), PAD)
+    picture = handoff_picture(
+        verify(module.model, source, lengths), module.hparams["model"], module.hparams["handoff"], ["t=0", "t=1", "t=2"]
+    )
+    save(picture, path)
 
 
 def draw(output_dir: Path, module: Seq2SeqModule, predictions: Sequence[Prediction]) -> None:
