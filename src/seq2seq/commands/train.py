@@ -25,6 +25,7 @@ from seq2seq.handoff.picture import handoff_picture
 from seq2seq.handoff.verification import verify
 from seq2seq.reporting.plots import HEATMAP_LIMIT, attention_heatmap, learning_curves, save
 from seq2seq.reporting.tables import Prediction, Result, show_groups, show_metrics, show_predictions, write_predictions
+from seq2seq.reporting.trackers import TRACKERS, closed_at_the_end, send_results
 from seq2seq.runs.directory import METRICS, finished, lock_run_dir, refuse_used
 from seq2seq.runs.files import write_json
 from seq2seq.schema import Bounds, Count, Fraction, check
@@ -49,7 +50,6 @@ from seq2seq.training.module import Seq2SeqModule
 from seq2seq.training.processes import freeze_unused, one_message
 from seq2seq.training.resume import check_resumable, newest_checkpoint, restore_log
 from seq2seq.training.saving import position
-from seq2seq.training.trackers import TRACKERS, closed_at_the_end, send_results
 
 log = logging.getLogger(__name__)
 
