@@ -33,6 +33,8 @@ MAY_IMPORT = {
     "benchmark": ["benchmark", "api", "training", "nn", "data", "decoding", "errors"],
     "commands": ["commands", "api", "training", "handoff", "reporting", "metrics", "decoding", "runs", "data", "nn",
                  "schema", "errors"],
+    "tuning": ["tuning", "errors"],
+    "commands.tune": ["tuning", "commands.train", "reporting", "runs", "schema", "training", "errors"],
     "commands.benchmark": ["benchmark", "training", "runs", "schema", "errors"],
 }  # fmt: skip
 """The complete import table: module or package, and what it may import of this project. The longest name counts."""

@@ -1,0 +1,134 @@
+"""Tune: try values of the training config, and write the best ones as an experiment."""
+
+import io
+import logging
+import math
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Annotated, Any
+
+from hydra import compose
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from rich.console import Console
+from rich.table import Table
+
+from seq2seq.commands.train import train
+from seq2seq.errors import UserError
+from seq2seq.reporting.plots import save
+from seq2seq.runs.directory import locked
+from seq2seq.schema import Bounds, Count, check
+from seq2seq.training.build import resolve_config
+
+log = logging.getLogger(__name__)
+
+
+class TuneSettings:
+    """The keys of ``tune``."""
+
+    trials: Count
+    minutes: Annotated[float, Bounds(0, math.inf)] | None
+    space: Any
+
+
+def tune(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Run a study in a directory, or go on with the one that it holds; several processes may share it.
+
+    Args:
+        config: Composed from ``configs/tune.yaml``.
+        output_dir: The study's directory; each trial is a run in a directory of its own below.
+        overrides: Of the command line; those that are not of ``tune`` are given to every run.
+
+    Returns:
+        The best values.
+
+    Raises:
+        UserError: If a setting is not allowed, or no trial has been finished.
+    """
+    try:
+        from optuna import TrialPruned
+        from optuna.trial import TrialState
+
+        from seq2seq.tuning.space import contains, example, overrides_of, read_space
+        from seq2seq.tuning.study import best_as_experiment, history, open_study, trials_to_run
+    except ModuleNotFoundError as error:
+        raise UserError(f"tuning needs {error.name}: pip install -e '.[tune]'") from error
+    settings = resolve_config(config)["tune"]
+    check("tune", settings, TuneSettings)
+    space = read_space(settings["space"])
+    common = [one for one in overrides if not one.lstrip("+~").startswith("tune")]
+    base = compose("train", common)
+    for key, distribution in space.items():
+        try:
+            compose("train", [*common, *overrides_of({key: example(distribution)})])
+        except HydraException as error:
+            raise UserError(f"tune.space.{key} is no key of the training config: {first_line(error)}") from None
+    groups = {key for key in space if "." not in key and isinstance(OmegaConf.select(base, key), DictConfig)}
+    given = {key: OmegaConf.select(base, key) for key in space if key not in groups}
+    defaults = {key: value for key, value in given.items() if contains(space[key], value)}
+    output_dir.mkdir(parents=True, exist_ok=True)
+    study = open_study(output_dir, base.monitor_mode, defaults, base.seed)
+    seconds = math.inf if settings["minutes"] is None else 60 * settings["minutes"]
+    for number, pruning, params in trials_to_run(study, space, settings["trials"], seconds):
+        run_dir = output_dir / "trials" / str(number)
+        if is_running(run_dir):
+            continue
+        chosen = [*common, *overrides_of(params), "resume=auto"]
+        run = compose("train", chosen)
+        with open_dict(run):
+            run.callbacks.pruning = pruning | {"monitor": base.monitor}
+        log.info("trial %d: %s", number, " ".join(overrides_of(params)))
+        try:
+            with redirect_stdout(io.StringIO()):
+                content = train(run, run_dir, chosen)
+            study.tell(number, content["validation"][base.monitor.removeprefix("val/")], skip_if_finished=True)
+        except TrialPruned:
+            log.info("trial %d is no better than others were: pruned", number)
+            study.tell(number, state=TrialState.PRUNED, skip_if_finished=True)
+        except UserError as error:
+            log.error("trial %d failed: %s", number, error)
+            study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
+    trials = study.get_trials(states=[TrialState.COMPLETE])
+    if not trials:
+        raise UserError("no trial was finished; give more tune.minutes or tune.trials")
+    show(study, base.monitor)
+    experiment = output_dir / "experiment" / "tuned.yaml"
+    experiment.parent.mkdir(exist_ok=True)
+    experiment.write_text(best_as_experiment(study, common, groups), encoding="utf-8")
+    save(history(study), output_dir / "study.png")
+    use = f"use them with --config-dir {output_dir} experiment=tuned"
+    Console().print(f"the best values are in {experiment}; {use}", markup=False, soft_wrap=True)
+    return study.best_params
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message."""
+    return str(error).splitlines()[0]
+
+
+def is_running(run_dir: Path) -> bool:
+    """Return whether another process runs a trial."""
+    if not run_dir.exists():
+        return False
+    try:
+        with locked(run_dir):
+            return False
+    except UserError:
+        return True
+
+
+def show(study: Any, monitor: str) -> None:  # noqa: ANN401 - Optuna is optional
+    """Print the trials, the best first."""
+    trials = [trial for trial in study.get_trials() if trial.state.is_finished()]
+    trials.sort(key=lambda trial: (trial.value is None, -study.direction.value * (trial.value or 0)))
+    keys = sorted({key for trial in trials for key in trial.params})
+    table = Table(title=f"Trials, {study.direction.name.lower()} {monitor}")
+    for column in ("trial", monitor, "state", *keys):
+        table.add_column(column)
+    for trial in trials:
+        values = (f"{trial.params[key]:.4g}" if isinstance(trial.params.get(key), float) else str(trial.params.get(key))
+                  for key in keys)  # fmt: skip
+        value = "" if trial.value is None else f"{trial.value:.4f}"
+        table.add_row(str(trial.number), value, trial.state.name.lower(), *values)
+    Console().print(table)

@@ -1,0 +1,75 @@
+"""Search spaces: for each key of the training config, the values that may be tried."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from seq2seq.errors import UserError
+
+RANGE = ("low", "high", "log", "step")
+"""Keys of a range of numbers."""
+
+
+def read_space(space: object) -> dict[str, BaseDistribution]:
+    """Return the distribution of each key of a search space.
+
+    A list stands for a choice, a mapping with ``low`` and ``high``, and maybe ``log`` or ``step``, for a range; it is
+    one of whole numbers if both of its ends are.
+
+    Raises:
+        UserError: If one is neither, or the space is empty.
+
+    Example:
+        >>> space = read_space({"model.dropout": {"low": 0.1, "high": 0.5}, "data.batch_size": [16, 32]})
+        >>> space["data.batch_size"]
+        CategoricalDistribution(choices=(16, 32))
+    """
+    if not isinstance(space, Mapping) or not space:
+        raise UserError(f"tune.space={space} must hold keys of the training config and the values to try")
+    return {str(key): read_values(f"tune.space.{key}", values) for key, values in space.items()}
+
+
+def read_values(key: str, values: object) -> BaseDistribution:
+    """Return the distribution of one key.
+
+    Raises:
+        UserError: If it is neither a choice nor a range.
+    """
+    try:
+        if isinstance(values, list) and values:
+            return CategoricalDistribution(values)
+        if isinstance(values, Mapping) and {"low", "high"} <= values.keys() <= set(RANGE):
+            whole = all(type(values.get(name, 1)) is int for name in ("low", "high", "step"))
+            return (IntDistribution if whole else FloatDistribution)(**values)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{key}={values}: {' '.join(str(error).split())}") from error
+    raise UserError(f"{key}={values} must be a list of values, or a mapping with low and high, and maybe log or step")
+
+
+def overrides_of(params: Mapping[str, Any]) -> list[str]:
+    """Return the overrides that select values of a space."""
+    return [f"{key}={'null' if value is None else plain(value)}" for key, value in params.items()]
+
+
+def plain(value: Any) -> Any:  # noqa: ANN401 - a number, a string or None
+    """Return a value without the last digits of a fraction, which are those of its steps: 0.35000000000000003."""
+    return float(f"{value:.10g}") if isinstance(value, float) else value
+
+
+def example(distribution: BaseDistribution) -> Any:  # noqa: ANN401 - a number, a string or None
+    """Return one of the values of a distribution."""
+    return distribution.choices[0] if isinstance(distribution, CategoricalDistribution) else distribution.low  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def contains(distribution: BaseDistribution, value: object) -> bool:
+    """Return whether a value is one of a distribution."""
+    if isinstance(distribution, CategoricalDistribution):
+        return value in distribution.choices
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and distribution.low <= value <= distribution.high  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,0 +1,127 @@
+"""Tuning: a study tries values, goes on after it was killed, prunes, and leaves an experiment."""
+
+import optuna
+import pytest
+import yaml
+from conftest import ROOT, TINY
+from hydra import compose, initialize_config_dir
+from optuna.trial import TrialState
+
+from seq2seq.commands import tune as command
+from seq2seq.errors import UserError
+from seq2seq.tuning.space import contains, read_space
+
+RUN = [*TINY, "monitor=val/loss_teacher_forced", "monitor_mode=min", "trainer.max_epochs=2"]
+
+
+@pytest.fixture
+def tune(tmp_path):
+    """Run a study in ``tmp_path``."""
+
+    def tune(*overrides, space=None):
+        with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+            given = [*RUN, *overrides]
+            config = compose("tune", given)
+            if space is not None:  # as a file of configs/tune would have it
+                config.tune.space = space
+            return command.tune(config, tmp_path, given)
+
+    return tune
+
+
+def trials_in(folder):
+    return optuna.load_study(study_name="study", storage=f"sqlite:///{folder}/study.db").trials
+
+
+def test_a_study_tries_the_defaults_first_and_leaves_its_best_values_as_an_experiment(tune, tmp_path, capsys):
+    best = tune("tune.trials=3")
+
+    trials = trials_in(tmp_path)
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 3
+    assert trials[0].params == {
+        "optimizer.lr": 0.003, "model.dropout": 0.0, "label_smoothing": 0.0, "data.batch_size": 16,
+    }  # fmt: skip
+    assert best == min(trials, key=lambda trial: trial.value).params
+    for trial in trials:
+        settings = yaml.safe_load((tmp_path / "trials" / str(trial.number) / "config.yaml").read_text())
+        assert settings["data"]["batch_size"] == trial.params["data.batch_size"]
+        assert settings["optimizer"]["lr"] == pytest.approx(trial.params["optimizer.lr"])
+    assert (tmp_path / "study.png").stat().st_size > 5_000
+    assert "Trials, minimize val/loss_teacher_forced" in capsys.readouterr().out
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        again = compose("train", [*RUN, f"hydra.searchpath=[file://{tmp_path}]", "experiment=tuned"])
+    assert again.optimizer.lr == pytest.approx(best["optimizer.lr"])
+
+
+def test_a_study_that_was_killed_goes_on_with_the_trial_that_ran(tune, tmp_path, monkeypatch):
+    train = command.train
+    calls = iter([True, False])
+
+    def killed(config, output_dir, overrides):
+        if next(calls):
+            return train(config, output_dir, overrides)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "train", killed)
+    with pytest.raises(KeyboardInterrupt):
+        tune("tune.trials=3")
+    before = trials_in(tmp_path)
+    monkeypatch.setattr(command, "train", train)
+
+    tune("tune.trials=3")
+
+    after = trials_in(tmp_path)
+    assert [trial.state for trial in before] == [TrialState.COMPLETE, TrialState.RUNNING]
+    assert [trial.state for trial in after] == [TrialState.COMPLETE] * 3
+    assert after[1].params == before[1].params
+
+
+def test_a_trial_that_is_worse_than_others_were_is_pruned(tune, tmp_path):
+    tune("tune.trials=10", "trainer.max_epochs=4", space={"optimizer.lr": [3e-3, 1e-9]})
+
+    pruned = [trial for trial in trials_in(tmp_path) if trial.state == TrialState.PRUNED]
+    assert {trial.params["optimizer.lr"] for trial in pruned} == {1e-9}
+    assert max(max(trial.intermediate_values) for trial in pruned) < 3
+
+
+def test_a_trial_that_fails_does_not_end_the_study(tune, tmp_path, caplog):
+    tune("tune.trials=1", "model.bridge=concat", space={"model.bridge": ["concat", "zeros"]})
+
+    *failed, last = trials_in(tmp_path)
+    assert last.state == TrialState.COMPLETE
+    assert failed
+    for trial in failed:
+        assert trial.state == TrialState.FAIL
+        assert f"trial {trial.number} failed: model.decoder.hidden_size=8 does not fit" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({"modle.dropout": [1]}, "tune.space.modle.dropout is no key of the training config: "),
+        ({"model.dropout": 3}, "tune.space.model.dropout=3 must be a list of values, or a mapping"),
+        ({"model.dropout": {"low": 1, "high": 0}}, "tune.space.model.dropout={'low': 1, 'high': 0}: "),
+        ({}, "tune.space={} must hold keys of the training config"),
+    ],
+)
+def test_a_mistake_in_a_space_is_one_line_before_any_trial(tune, tmp_path, space, message):
+    with pytest.raises(UserError) as caught:
+        tune(space=space)
+
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("override", ["tune.trials=0", "tune.minutes=soon"])
+def test_a_setting_that_is_not_allowed_is_refused(tune, override):
+    with pytest.raises(UserError, match=rf"^{override} must be a"):
+        tune(override)
+
+
+def test_defaults_outside_the_space_are_not_tried():
+    space = read_space({"a": {"low": 1, "high": 3}, "b": {"low": 0.1, "high": 1.0, "log": True}, "c": ["x", None]})
+
+    assert [contains(space["a"], value) for value in (1, 4, True, "x")] == [True, False, False, False]
+    assert [contains(space["b"], value) for value in (0.1, 0.05)] == [True, False]
+    assert [contains(space["c"], value) for value in (None, "y")] == [True, False]
