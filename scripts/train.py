@@ -11,7 +11,7 @@ def main(config: DictConfig) -> object:
     """Train in the run's directory."""
     from seq2seq.commands.train import train_for_sweeper  # only now, so that --help answers without PyTorch
 
-    return run_job(train_for_sweeper, config, in_sweeps=True)
+    return run_job(train_for_sweeper, config, in_sweeps=True, several=True)
 
 
 def run() -> None:

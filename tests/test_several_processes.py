@@ -33,7 +33,7 @@ rank, step, fault = os.environ["FAULT"].split()
 training_step = Seq2SeqModule.training_step
 
 def faulty(module, batch, number):
-    if (module.trainer.global_rank, module.global_step) == (int(rank), int(step)):
+    if rank in ("any", str(module.trainer.global_rank)) and module.global_step == int(step):
         if fault == "NaN":
             torch.nn.init.constant_(next(module.parameters()), torch.nan)
         else:
@@ -43,7 +43,7 @@ def faulty(module, batch, number):
 @hydra.main(version_base="1.3", config_path=os.environ["CONFIGS"], config_name="train")
 def main(config):
     Seq2SeqModule.training_step = faulty
-    run_job(train_for_sweeper, config)
+    run_job(train_for_sweeper, config, several=True)
 
 main()
 """
@@ -102,8 +102,9 @@ def test_a_run_of_two_processes_that_was_killed_goes_on_exactly(two, tmp_path):
     assert all(torch.equal(resumed[name], weights) for name, weights in whole.items())
 
 
-def test_an_error_in_one_process_ends_all_with_one_message(tmp_path):
-    code, stderr = train(tmp_path / "run", *TWO, fault="1 6 NaN")
+@pytest.mark.parametrize("rank", ["1", "any"])
+def test_an_error_ends_all_processes_with_one_message(tmp_path, rank):
+    code, stderr = train(tmp_path / "run", *TWO, fault=f"{rank} 6 NaN")
 
     assert code == 1
     assert stderr.startswith("error: train/loss is nan at step 7, with the pairs ")

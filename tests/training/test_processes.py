@@ -1,5 +1,7 @@
 """The parts from which training by several processes is made, without starting any."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from conftest import TINY, make_model
@@ -13,7 +15,7 @@ from seq2seq.training.build import choose_devices
 def test_the_average_of_weighted_means_is_the_mean_over_all(monkeypatch):
     first, second = torch.tensor([1.0, 2.0, 6.0]), torch.tensor([4.0])
     monkeypatch.setattr(processes, "count", lambda: 2)
-    monkeypatch.setattr(distributed, "all_reduce", lambda total: total.fill_(4))
+    monkeypatch.setattr(distributed, "all_reduce", lambda total: total.copy_(torch.tensor([4.0, 0.0])))
 
     weights = [processes.share_of(torch.tensor(len(one)), torch.device("cpu")) for one in (first, second)]
 
@@ -73,46 +75,55 @@ class Launcher(processes._SubprocessScriptLauncher):
 
 
 class Process:
+    """A process that has ended with an exit code, or goes on until it is killed."""
+
     def __init__(self, code):
-        self.returncode = code
+        self.code = code
+        self.killed = False
 
     def poll(self):
-        return self.returncode
+        return self.code
+
+    def kill(self):
+        self.killed = True
 
 
 def trainer_with(launcher, first=True):
-    class Trainer:
-        world_size = 2
-        is_global_zero = first
+    return SimpleNamespace(world_size=2, is_global_zero=first, strategy=SimpleNamespace(launcher=launcher))
 
-        class strategy:  # noqa: N801
-            pass
 
-    Trainer.strategy.launcher = launcher
-    return Trainer
+LOST = RuntimeError("Connection closed by peer [127.0.0.1]:1234")
 
 
 @pytest.mark.parametrize(
-    ("launcher", "first", "kind", "message"),
+    ("launcher", "first", "error", "kind", "message"),
     [
-        (Launcher(0, 1), True, SystemExit, "1"),  # it has told why
-        (Launcher(0, 143), True, Stopped, "143"),
-        (Launcher(0, -9), True, UserError, "a process of this run was ended by SIGKILL"),
-        (
-            Launcher(0, None),
-            True,
-            UserError,
-            "the connection to another process of this run is lost: Connection closed",
-        ),
-        (None, True, UserError, "the connection to another process of this run is lost: Connection"),
-        (None, False, SystemExit, "1"),
+        (Launcher(0, 1), True, LOST, SystemExit, "^1$"),  # it has told why
+        (Launcher(75, 1), True, processes.FailedElsewhereError(), SystemExit, "^1$"),
+        (Launcher(1, 143), True, LOST, Stopped, "143"),
+        (Launcher(1, -9), True, LOST, UserError, "a process of this run was ended by SIGKILL"),
+        (Launcher(0, None), True, LOST, UserError, "connection to another process of this run is lost: Connection"),
+        (Launcher(75, 75), True, LOST, UserError, "connection to another process of this run is lost: Connection"),
+        (None, True, LOST, UserError, "connection to another process of this run is lost: Connection"),
+        (None, True, processes.FailedElsewhereError(), SystemExit, "^1$"),
+        (None, False, LOST, SystemExit, "^75$"),
     ],
 )
-def test_who_lost_another_process_says_so_once(monkeypatch, launcher, first, kind, message):
+def test_of_several_processes_one_tells_why_the_run_ends(monkeypatch, launcher, first, error, kind, message):
     monkeypatch.setattr(processes, "PATIENCE", 0.1)
 
     with pytest.raises(kind, match=message), processes.one_message(trainer_with(launcher, first)):
-        raise RuntimeError("Connection closed by peer [127.0.0.1]:1234")
+        raise error
+
+
+def test_a_process_that_does_not_end_with_the_first_is_killed(monkeypatch):
+    monkeypatch.setattr(processes, "PATIENCE", 0.1)
+    launcher = Launcher(None)
+
+    with pytest.raises(UserError), processes.one_message(trainer_with(launcher)):
+        raise UserError("a full disk")
+
+    assert launcher.procs[0].killed
 
 
 def test_other_errors_keep_their_traceback():

@@ -41,7 +41,7 @@ def test_a_study_tries_the_defaults_first_and_leaves_its_best_values_as_an_exper
     assert trials[0].params == {
         "optimizer.lr": 0.003, "model.dropout": 0.0, "label_smoothing": 0.0, "data.batch_size": 16,
     }  # fmt: skip
-    assert best == min(trials, key=lambda trial: trial.value).params
+    assert best == min(trials, key=lambda trial: trial.value or 0).params
     for trial in trials:
         settings = yaml.safe_load((tmp_path / "trials" / str(trial.number) / "config.yaml").read_text())
         assert settings["data"]["batch_size"] == trial.params["data.batch_size"]

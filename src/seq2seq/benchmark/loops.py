@@ -21,7 +21,7 @@ from seq2seq.data import PAD, Batch
 from seq2seq.nn import Seq2Seq
 from seq2seq.training.callbacks import BatchSeed
 from seq2seq.training.module import Seq2SeqModule
-from seq2seq.training.processes import any_process, freeze_unused, share_of
+from seq2seq.training.processes import freeze_unused, largest, share_of
 
 CPU = torch.device("cpu")
 
@@ -29,19 +29,22 @@ CPU = torch.device("cpu")
 def bare_loop(model: Seq2Seq | DistributedDataParallel, batches: Sequence[Batch], precision: str) -> Callable[[], None]:
     """Return a function that trains for a pass without a trainer: forward, backward, clip, step.
 
-    With several processes, it also does what a run adds in each step: weigh the loss, and agree to go on.
+    With several processes, it also does what a run adds in each step: two votes, whether to stop and whether to save;
+    the weight of the loss; and its average, to be logged.
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
 
     def run() -> None:
         model.train()
         for batch in batches:
-            any_process(False, CPU)
+            largest(0, CPU)
+            largest(0, CPU)
             optimizer.zero_grad()
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
                 logits = model(batch.source, batch.source_lengths, batch.inputs).logits  # (B, T, V)
                 loss = F.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), ignore_index=PAD)
             (loss * share_of(batch.target_lengths.sum(), CPU)).backward()
+            largest(0, CPU)
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
 

@@ -15,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.strategies import DDPStrategy
 from rich.console import Console
 
 from seq2seq.api import Predictor
@@ -47,7 +48,7 @@ from seq2seq.training.callbacks import BatchSeed, StopSignals, WeightAveraging
 from seq2seq.training.checkpoints import read_checkpoint
 from seq2seq.training.limits import check_limits
 from seq2seq.training.module import Seq2SeqModule
-from seq2seq.training.processes import freeze_unused, one_message
+from seq2seq.training.processes import FailedElsewhereError, freeze_unused, one_message
 from seq2seq.training.resume import check_resumable, newest_checkpoint, restore_log
 from seq2seq.training.saving import position
 
@@ -135,7 +136,7 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
     callbacks = [signals, *make_callbacks(config, output_dir, has_logger=bool(loggers))]
     trainer = build_trainer(config.trainer, output_dir, callbacks, loggers, settings["monitor"])
     check_share(trainer.world_size, data)
-    if trainer.world_size > 1:
+    if isinstance(trainer.strategy, DDPStrategy):
         freeze_unused(module.model)
 
     with (
@@ -346,6 +347,8 @@ def finish(
     best = next((one for one in trainer.checkpoint_callbacks if getattr(one, "monitor", None)), None)
     checkpoint = getattr(best, "best_model_path", "") or None
     if best and not checkpoint and not module.config["trainer"].get("fast_dev_run"):
+        if not trainer.is_global_zero:
+            raise FailedElsewhereError
         raise UserError(
             "trainer: training ended before the first validation, or best.ckpt is lost: there is no checkpoint to test"
         )

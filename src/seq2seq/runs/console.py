@@ -63,12 +63,16 @@ class VisibleFormatter(logging.Formatter):
 
 
 @contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Turn a `UserError` into one line on stderr and exit code 1."""
+def one_line_errors(*, several: bool = False) -> Iterator[None]:
+    """Turn a `UserError` into one line on stderr and exit code 1.
+
+    Args:
+        several: Whether this process may be one of several of the same run, of which one tells.
+    """
     try:
         yield
     except UserError as error:
-        if not is_told_elsewhere():
+        if not (several and is_told_elsewhere()):
             print(visible(f"error: {error}"), file=sys.stderr)
         raise SystemExit(1) from None
     except BrokenPipeError:  # the reader of our output has closed it, as `head` does
@@ -88,7 +92,9 @@ def run_main(main: Callable[[], object]) -> None:
         raise SystemExit(1) from None
 
 
-def run_job(job: Callable[..., object], config: DictConfig, *, in_sweeps: bool = False) -> object:
+def run_job(
+    job: Callable[..., object], config: DictConfig, *, in_sweeps: bool = False, several: bool = False
+) -> object:
     """Run a job in the directory that Hydra made for it.
 
     Args:
@@ -96,15 +102,16 @@ def run_job(job: Callable[..., object], config: DictConfig, *, in_sweeps: bool =
         config: The composed config.
         in_sweeps: Whether a sweep continues after a failure, which is printed and kept in the run's directory for the
             summary. Otherwise a failure ends the sweep.
+        several: Whether this process may be one of several of the same run.
     """
     hydra = HydraConfig.get()
     output_dir = Path(hydra.runtime.output_dir)
     overrides = list(hydra.overrides.task)
     log_file = output_dir / f"{hydra.job.name}.log"
-    if is_later_process():
+    if several and is_later_process():
         leave_log_to_first(output_dir, log_file)
     if hydra.mode != RunMode.MULTIRUN or not in_sweeps:
-        with one_line_errors():
+        with one_line_errors(several=several):
             try:
                 return job(config, output_dir, overrides)
             except UserError:

@@ -31,6 +31,7 @@ class StopSignals(pl.Callback):
     def __init__(self) -> None:
         self.received: int | None = None
         self._training = False
+        self._ending = False
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -45,23 +46,38 @@ class StopSignals(pl.Callback):
             raise Stopped(self.received) from None
 
     def _handle(self, number: int, frame: object) -> None:
+        if self._ending:  # and saves; it takes a moment
+            return
         first, self.received = self.received is None, number
         if not self._training or not first:
             raise Stopped(number)
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take over SIGTERM from Lightning, which would end training as if it were complete."""
+    def _take_over(self) -> None:
+        """Take SIGTERM from Lightning, which would end training as if it were complete, or wait for other processes."""
         if self._handlers:
             signal.signal(signal.SIGTERM, self._handle)
+
+    def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Handle signals before the first step, too."""
+        self._take_over()
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Handle signals in the final test, too."""
+        self._take_over()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """From here on, there is a step to wait for."""
+        self._take_over()
         self._training = True
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Save the state and end the program, if a signal has come."""
-        if processes.any_process(self.received is not None, trainer.strategy.root_device):
+        number = processes.largest(self.received or 0, trainer.strategy.root_device)
+        if number:
             self._save(trainer, batch_idx)
-            raise Stopped(self.received or signal.SIGTERM)
+            raise Stopped(number)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Save the state if a worker has died of the signal, so that no further batch comes."""
@@ -72,13 +88,14 @@ class StopSignals(pl.Callback):
             self._save(trainer, progress.current.completed)
 
     def _save(self, trainer: pl.Trainer, batch: int) -> None:
-        self._training = False
+        self._training, self._ending = False, True
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, LastCheckpoint):
                 callback.save_between_batches(trainer, batch)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Validation does not wait for its end."""
+        self._take_over()
         self._training = False
         if self.received is not None:
             raise Stopped(self.received)

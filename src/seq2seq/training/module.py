@@ -17,7 +17,7 @@ from seq2seq.decoding import Ensemble, Greedy, Search, build_search, mask_specia
 from seq2seq.errors import UserError, check_count, check_number
 from seq2seq.training import processes
 from seq2seq.training.build import model_from_config
-from seq2seq.training.evaluation import decoder_of, update_metrics
+from seq2seq.training.evaluation import Decoded, decoder_of, update_metrics
 
 CHECKPOINT_FORMAT = 3
 """Raised when older versions cannot read new checkpoints, or this version cannot read older ones.
@@ -118,9 +118,11 @@ class Seq2SeqModule(pl.LightningModule):
             UserError: If it is not a finite number.
         """
         loss = self._loss(batch) if len(batch.indices) else self._no_loss()
-        if not loss.isfinite():
+        failed = not loss.isfinite()
+        share = processes.share_of(batch.target_lengths.sum(), self.device, failed=failed)
+        if failed:
             raise UserError(self._describe_failure(loss.item(), batch))
-        loss = loss * processes.share_of(batch.target_lengths.sum(), self.device)
+        loss = loss * share
         self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         return loss
 
@@ -180,7 +182,8 @@ class Seq2SeqModule(pl.LightningModule):
 
     def _evaluate(self, batch: Batch, split: str) -> None:
         if not len(batch.indices):  # the share of a process among several
-            update_metrics(self.metrics, batch, ([], torch.empty(0, 1, 1)), References([], []), self.target_tokenizer)
+            nothing: Decoded = [], torch.empty(0, 1, 1, device=self.device)
+            update_metrics(self.metrics, batch, nothing, References([], []), self.target_tokenizer)
             return
         ensemble = Ensemble([self.model])
         decoded = decoder_of(ensemble, self.search)(batch, ensemble.encode(batch.source, batch.source_lengths))

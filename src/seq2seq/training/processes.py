@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
 from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 from torch import Tensor, distributed
 
@@ -17,7 +19,14 @@ from seq2seq.errors import Stopped, UserError
 from seq2seq.nn import Seq2Seq
 
 PATIENCE = 3
-"""Seconds in which a process that has failed must have ended, once the connection to it is lost."""
+"""Seconds in which the processes of a run must have ended, once one of them has failed."""
+
+TOLD_BY_ANOTHER = 75
+"""Exit code of a process that ends because another one has failed."""
+
+
+class FailedElsewhereError(RuntimeError):
+    """Raised in a process when another one reports the error of both."""
 
 
 def count() -> int:
@@ -25,7 +34,7 @@ def count() -> int:
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
-def share_of(count_here: Tensor, device: torch.device) -> Tensor | float:
+def share_of(count_here: Tensor, device: torch.device, *, failed: bool = False) -> Tensor | float:
     """Return which part of a sum over all processes is this one's, times the number of processes.
 
     It is the weight of a mean that was taken here, so that the average over the processes, which is what becomes of
@@ -34,22 +43,30 @@ def share_of(count_here: Tensor, device: torch.device) -> Tensor | float:
     Args:
         count_here: How many entries this process's mean was taken over.
         device: Where processes communicate from.
+        failed: Whether this process is about to raise an error.
+
+    Raises:
+        FailedElsewhereError: If other processes have failed, except in the first of those that have.
     """
     if count() == 1:
         return 1.0
-    total = count_here.to(device, torch.float32)
-    own = total.clone()
+    own = torch.stack([count_here.to(device, torch.float32), torch.tensor(float(failed), device=device)])
+    total = own.clone()
     distributed.all_reduce(total)
-    return own * count() / total
+    if total[1]:
+        rank = distributed.get_rank()
+        if rank != count() - largest(count() - rank if failed else 0, device):
+            raise FailedElsewhereError
+    return own[0] * count() / total[0]
 
 
-def any_process(decision: bool, device: torch.device) -> bool:
-    """Return whether any process has decided so; all of them must ask."""
+def largest(number: int, device: torch.device) -> int:
+    """Return the largest of the numbers that all processes give; all of them must ask."""
     if count() == 1:
-        return decision
-    votes = torch.tensor(int(decision), device=device)
-    distributed.all_reduce(votes)
-    return bool(votes)
+        return number
+    numbers = torch.tensor(number, device=device)
+    distributed.all_reduce(numbers, distributed.ReduceOp.MAX)
+    return int(numbers)
 
 
 def merge(part: dict[int, Any]) -> dict[int, Any]:
@@ -97,37 +114,57 @@ def check_started(trainer: pl.Trainer, devices: object) -> None:
 
 @contextmanager
 def one_message(trainer: pl.Trainer) -> Iterator[None]:
-    """End quietly if the connection to another process is lost because that one has failed with a message of its own.
+    """End all processes of a run if one fails, with the message of that one alone.
 
     Raises:
-        SystemExit: In that case.
-        Stopped: If it was a signal.
-        UserError: If the other process has not ended, or was killed.
+        SystemExit: If another process has failed, and has told why.
+        Stopped: If a signal has ended another process in good order.
+        UserError: If another process was killed or cannot be reached.
     """
     try:
         yield
     except RuntimeError as error:
-        if trainer.world_size == 1 or not is_lost_connection(error):
+        if not isinstance(error, FailedElsewhereError) and not is_lost_connection(error):
+            end_others(trainer)
             raise
-        launcher = trainer.strategy.launcher
-        processes = launcher.procs if isinstance(launcher, _SubprocessScriptLauncher) else []
-        deadline = time.monotonic() + PATIENCE
-        while processes and not any(process.poll() for process in processes) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        codes = [process.returncode for process in processes if process.returncode]
-        if any(code > 128 for code in codes):  # a signal has ended them in good order, and all have saved
-            raise Stopped(max(codes) - 128) from None
-        if any(code > 0 for code in codes):
-            raise SystemExit(max(codes)) from None
-        if codes:
-            raise UserError(f"a process of this run was ended by {signal.Signals(-codes[0]).name}") from None
-        if trainer.is_global_zero:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"the connection to another process of this run is lost: {reason}") from None
-        raise SystemExit(1) from None  # the first process tells
+        if not trainer.is_global_zero:
+            raise SystemExit(TOLD_BY_ANOTHER) from None
+        raise reason_of(end_others(trainer), error) from None
+    except BaseException:
+        end_others(trainer)
+        raise
 
 
-def is_lost_connection(error: Exception) -> bool:
+def end_others(trainer: pl.Trainer) -> list[int]:
+    """Wait for the processes that this one has started, kill those that go on, and return the exit codes."""
+    launcher = trainer.strategy.launcher
+    others = launcher.procs if isinstance(launcher, _SubprocessScriptLauncher) else []
+    for thread in threading.enumerate():
+        if isinstance(thread, _ChildProcessObserver):
+            thread._child_processes = []  # noqa: SLF001 - it would kill this process, too
+    deadline = time.monotonic() + PATIENCE
+    while any(other.poll() is None for other in others) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    codes = [other.poll() for other in others]
+    for other in others:
+        other.kill()
+    return [code for code in codes if code is not None]
+
+
+def reason_of(codes: list[int], error: RuntimeError) -> BaseException:
+    """Return what the first process raises, given the exit codes of the others and its own error."""
+    if killed := [code for code in codes if code < 0]:
+        return UserError(f"a process of this run was ended by {signal.Signals(-killed[0]).name}")
+    if stopped := [code for code in codes if code > 128]:
+        return Stopped(max(stopped) - 128)  # all have saved
+    if told := [code for code in codes if code not in (0, TOLD_BY_ANOTHER)]:
+        return SystemExit(told[0])
+    if isinstance(error, FailedElsewhereError):
+        return SystemExit(1)
+    return UserError(f"the connection to another process of this run is lost: {str(error).splitlines()[0]}")
+
+
+def is_lost_connection(error: RuntimeError) -> bool:
     """Return whether an error says that another process is no longer there."""
-    lost = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "[Gloo]", "gloo/", "NCCL")
-    return isinstance(error, distributed.DistError) or any(one in str(error) for one in lost)
+    lost = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
+    return any(one in str(error) for one in lost)

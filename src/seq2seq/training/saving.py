@@ -20,7 +20,7 @@ from pytorch_lightning.plugins import TorchCheckpointIO
 
 from seq2seq.runs.files import atomic_write
 from seq2seq.schema import Bounds, Count
-from seq2seq.training.processes import any_process
+from seq2seq.training.processes import largest
 
 log = logging.getLogger(__name__)
 
@@ -180,7 +180,7 @@ class LastCheckpoint(RunCheckpoint):
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         by_steps = self.every_n_steps is not None and batch_idx % self.every_n_steps == 0
         by_time = time.monotonic() - self._saved_at >= self.every_seconds
-        if any_process(by_steps or by_time, trainer.strategy.root_device):
+        if largest(int(by_steps or by_time), trainer.strategy.root_device):
             self.save_between_batches(trainer, batch_idx)
 
     def save_between_batches(self, trainer: pl.Trainer, batch: int) -> None:
