@@ -6,6 +6,7 @@ import shlex
 import shutil
 import sys
 
+import hydra
 import pytest
 from conftest import ROOT, TINY
 
@@ -14,6 +15,7 @@ from seq2seq.commands.explain_handoff import explain
 from seq2seq.commands.predict import predict
 from seq2seq.commands.score import score
 from seq2seq.commands.train import train
+from seq2seq.commands.tune import tune
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SMALL_MODEL = [override for override in TINY if override.startswith(("model.", "trainer."))]
@@ -70,6 +72,10 @@ def test_every_script_command_runs(command, folder, compose, monkeypatch):
     elif script == "evaluate":
         evaluate(compose("evaluate", *overrides, "device=cpu"), output_dir, overrides)
         assert (output_dir / "metrics.json").exists()
+    elif script == "tune":
+        small = [*SMALL_MODEL, *SMALL_DATA, *overrides, "tune.trials=1"]
+        with hydra.initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+            assert tune(hydra.compose("tune", small), output_dir, small)
     elif script == "predict":
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"jeudi 2 janvier 2003\n")))
         predict(compose("predict", *overrides))
