@@ -96,7 +96,7 @@ def tune(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) ->
     experiment = output_dir / "experiment" / "tuned.yaml"
     experiment.parent.mkdir(exist_ok=True)
     experiment.write_text(best_as_experiment(study, common, groups), encoding="utf-8")
-    save(history(study), output_dir / "study.png")
+    save(history(study, base.monitor), output_dir / "study.png")
     use = f"use them with --config-dir {output_dir} experiment=tuned"
     Console().print(f"the best values are in {experiment}; {use}", markup=False, soft_wrap=True)
     return study.best_params

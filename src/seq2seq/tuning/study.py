@@ -101,11 +101,12 @@ def best_as_experiment(study: Study, overrides: list[str], groups: set[str]) -> 
     return f"{header}# Command: python scripts/tune.py {' '.join(overrides)}\n{yaml.safe_dump(tree, sort_keys=False)}"
 
 
-def history(study: Study) -> Figure:
+def history(study: Study, monitor: str) -> Figure:
     """Draw the value of each trial, and the best so far."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         axes = plot_optimization_history(study)
+    axes.set(title="", ylabel=monitor)
     figure = axes.get_figure()
     if not isinstance(figure, Figure):
         raise UserError("the study has no finished trial to draw")
