@@ -77,7 +77,7 @@ def test_a_study_that_was_killed_goes_on_with_the_trial_that_ran(tune, tmp_path,
 
 
 def test_a_trial_that_is_worse_than_others_were_is_pruned(tune, tmp_path):
-    tune("tune.trials=8", "trainer.max_epochs=4", space={"optimizer.lr": [3e-3, 1e-9]})
+    tune("tune.trials=10", "trainer.max_epochs=4", space={"optimizer.lr": [3e-3, 1e-9]})
 
     pruned = [trial for trial in trials_in(tmp_path) if trial.state == TrialState.PRUNED]
     assert {trial.params["optimizer.lr"] for trial in pruned} == {1e-9}
