@@ -621,3 +621,10 @@ def test_evaluating_again_gives_the_same_metrics(compose, tiny_run, tmp_path):
 
     assert content["test"] == pytest.approx(json.loads((tiny_run / "metrics.json").read_text())["test"])
     assert (tmp_path / "predictions.tsv").read_text() == (tiny_run / "predictions.tsv").read_text()
+
+
+def test_a_run_without_a_test_and_without_logged_steps_ends_well(compose, tmp_path):
+    content = train(compose("train", *TINY, "trainer.limit_test_batches=0", "trainer.log_every_n_steps=0"), tmp_path)
+
+    assert "validation" in content
+    assert "test" not in content

@@ -150,6 +150,11 @@ def test_pronunciations_of_a_word_stay_together(write):
     assert not any("1" in pair.target for pair in splits["train"])  # no stress
 
 
+def test_a_comment_that_every_line_starts_with_is_refused():
+    with pytest.raises(UserError, match=r"data\.comment='' must be the text that comments start with"):
+        build_source(TSV | {"comment": ""})
+
+
 def test_a_dictionary_needs_a_file_and_nothing_else(write):
     with pytest.raises(UserError, match=r"data\.file is missing: give a CMUdict file, data\.file=PATH"):
         texts(CMUDICT)

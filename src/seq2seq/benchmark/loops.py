@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from multiprocessing import get_context
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
@@ -24,6 +25,9 @@ from seq2seq.training.module import Seq2SeqModule
 from seq2seq.training.processes import freeze_unused, largest, share_of
 
 CPU = torch.device("cpu")
+
+LIMIT = timedelta(minutes=2)
+"""How long a process waits for the others."""
 
 
 def bare_loop(model: Seq2Seq | DistributedDataParallel, batches: Sequence[Batch], precision: str) -> Callable[[], None]:
@@ -98,7 +102,7 @@ def train_share(
 ) -> None:
     """Train for two passes as one of several processes; the first puts the seconds of the second pass into a queue."""
     torch.set_num_threads(threads)
-    distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=len(shares))
+    distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=len(shares), timeout=LIMIT)
     run = bare_loop(DistributedDataParallel(model) if len(shares) > 1 else model, shares[rank], precision)
     run()
     distributed.barrier()

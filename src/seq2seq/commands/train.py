@@ -357,9 +357,10 @@ def finish(
     for split in splits:
         run = trainer.validate if split == "val" else trainer.test
         run(module, datamodule=data, ckpt_path=checkpoint, verbose=False, weights_only=True)
-        used, count = (trainer.num_val_batches, trainer.num_test_batches)[split == "test"][0], data.batches(split)
+        # Without any batch, Lightning has not counted them.
+        used, count = sum((trainer.num_val_batches, trainer.num_test_batches)[split == "test"]), data.batches(split)
         part = f"{used} of {count} batches" if used < count else ""
-        if module.predictions:
+        if used and module.predictions:
             name = "validation" if split == "val" else split
             results[name] = make_result(module.metrics, module.predictions, data, split, part)
     used, count = trainer.num_training_batches, data.batches("train")

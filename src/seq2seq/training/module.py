@@ -148,7 +148,8 @@ class Seq2SeqModule(pl.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Log the norm of all gradients, before they are clipped."""
-        if (self.global_step + 1) % getattr(self.trainer, "log_every_n_steps", 1) == 0:
+        every = getattr(self.trainer, "log_every_n_steps", 1)  # 0: never
+        if every and (self.global_step + 1) % every == 0:
             gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
             self.log("train/gradient_norm", nn.utils.get_total_norm(gradients))
 

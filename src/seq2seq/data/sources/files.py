@@ -43,6 +43,10 @@ class TextFiles(DataSource):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.comment == "":
+            raise UserError(
+                "data.comment='' must be the text that comments start with, or null: every line starts with it"
+            )
         for split in ("train", "val", "test"):
             given = getattr(self, split)
             if given is not None and not isinstance(given, list):
