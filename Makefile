@@ -2,7 +2,7 @@
 # make test    set everything up and run the tests
 # make check   format, lint and types
 # make mutants break the handoff on purpose, in every way we know, and see that a test fails
-# make torture kill runs at random moments and feed in damaged files; not part of CI, takes half an hour
+# make torture slow tests, then kill runs at random moments and feed in damaged files; not in CI, takes half an hour
 # make install make the environment only
 PYTHON ?= python3
 BIN := .venv/bin
@@ -29,6 +29,7 @@ mutants: install
 	$(BIN)/python tests/mutants.py
 
 torture: install
+	$(BIN)/python -m pytest -m slow
 	$(BIN)/python tests/torture.py $(ARGS)
 
 check: install

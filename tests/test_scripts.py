@@ -123,7 +123,7 @@ def test_lightnings_switches_work_and_what_used_part_of_the_data_says_so(tmp_pat
     assert ("training" in content) is (part is not None)
 
 
-@pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local"])
+@pytest.mark.parametrize("launcher", ["basic", "joblib", pytest.param("submitit_local", marks=pytest.mark.slow)])
 def test_a_sweep_goes_on_after_a_failure_and_ends_with_a_summary(tmp_path, launcher):
     sweep = ["-m", *TINY, "model.bridge=zeros,concat", "hydra.sweep.dir=sweep", "seed=7", f"hydra/launcher={launcher}"]
 

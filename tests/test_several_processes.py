@@ -102,7 +102,7 @@ def test_a_run_of_two_processes_that_was_killed_goes_on_exactly(two, tmp_path):
     assert all(torch.equal(resumed[name], weights) for name, weights in whole.items())
 
 
-@pytest.mark.parametrize("rank", ["1", "any"])
+@pytest.mark.parametrize("rank", [pytest.param("1", marks=pytest.mark.slow), "any"])
 def test_an_error_ends_all_processes_with_one_message(tmp_path, rank):
     code, stderr = train(tmp_path / "run", *TWO, fault=f"{rank} 6 NaN")
 
@@ -111,6 +111,7 @@ def test_an_error_ends_all_processes_with_one_message(tmp_path, rank):
     assert stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_torchrun_starts_the_processes_of_a_run(two, tmp_path):
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 

@@ -76,6 +76,7 @@ def test_a_study_that_was_killed_goes_on_with_the_trial_that_ran(tune, tmp_path,
     assert after[1].params == before[1].params
 
 
+@pytest.mark.slow
 def test_a_trial_that_is_worse_than_others_were_is_pruned(tune, tmp_path):
     tune("tune.trials=10", "trainer.max_epochs=4", space={"optimizer.lr": [3e-3, 1e-9]})
 
