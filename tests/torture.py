@@ -42,7 +42,7 @@ RUN = [
 ]  # fmt: skip
 
 GROUPS = ("data", "model", "optimizer", "scheduler", "search", "metrics", "callbacks", "trainer", "logger")
-"""Groups of configs whose keys get odd values; those of `data` that need files are given none."""
+"""Groups of configs whose keys get odd values."""
 
 VARIANTS = {
     "GRU": ["checkpoint.every_n_steps=7"],
@@ -164,7 +164,7 @@ def try_inputs(count: int, generator: random.Random) -> Iterator[str]:
 def try_settings(count: int, generator: random.Random) -> Iterator[str]:
     """Train with odd settings; yield what ends neither in success nor in one line that names the key."""
     values = ["-1", "nan", "foo", "1e10", "null", "[]", "{}", "''", "true", "0", "1.5", "${seed}", "{a: 1}"]
-    groups = [folder for folder in (ROOT / "configs").iterdir() if (folder.name in GROUPS)]
+    groups = [folder for folder in (ROOT / "configs").iterdir() if folder.name in GROUPS]
     results: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as scratch, initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         cases = []

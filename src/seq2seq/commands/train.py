@@ -152,7 +152,8 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
             restore_log(loggers, saved or {})
         for logger in loggers:
             logger.log_hyperparams(settings)
-        log.info("%s%s", describe(module, data), f", {trainer.world_size} processes" * (trainer.world_size > 1))
+        several = f", {trainer.world_size} processes" if trainer.world_size > 1 else ""
+        log.info("%s%s", describe(module, data), several)
         start = time.monotonic()
         with matmul_precision(settings["matmul_precision"]), memory_named(module):
             trainer.fit(module, data, ckpt_path=resume, weights_only=True)
@@ -179,9 +180,10 @@ def check_settings(settings: dict[str, Any]) -> None:
     check_limits("trainer", settings["trainer"], TRAINER_CONTENT)
     check_mapping("metrics", settings["metrics"], "metrics by name")
     check_choice("monitor", settings["monitor"], [f"val/{name}" for name in settings["metrics"]])
-    for name, entry in (settings["callbacks"] or {}).items() if isinstance(settings["callbacks"], dict) else ():
+    callbacks = settings["callbacks"]
+    measured = ["train/loss", *(f"val/{name}" for name in settings["metrics"])]
+    for name, entry in callbacks.items() if isinstance(callbacks, dict) else ():
         if isinstance(entry, dict) and "monitor" in entry:
-            measured = ["train/loss", *(f"val/{metric}" for metric in settings["metrics"])]
             check_choice(f"callbacks.{name}.monitor", entry["monitor"], measured)
     if settings["callbacks"] and settings["trainer"].get("limit_val_batches") == 0:
         raise UserError("trainer.limit_val_batches=0 leaves no best checkpoint; give callbacks=none, too")

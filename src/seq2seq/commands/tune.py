@@ -63,7 +63,8 @@ def tune(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) ->
         try:
             compose("train", [*common, *overrides_of({key: example(distribution)})])
         except HydraException as error:
-            raise UserError(f"tune.space.{key} is no key of the training config: {first_line(error)}") from None
+            reason = str(error).splitlines()[0]
+            raise UserError(f"tune.space.{key} is no key of the training config: {reason}") from None
     groups = {key for key in space if "." not in key and isinstance(OmegaConf.select(base, key), DictConfig)}
     given = {key: OmegaConf.select(base, key) for key in space if key not in groups}
     defaults = {key: value for key, value in given.items() if contains(space[key], value)}
@@ -89,8 +90,7 @@ def tune(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) ->
         except UserError as error:
             log.error("trial %d failed: %s", number, error)
             study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
-    trials = study.get_trials(states=[TrialState.COMPLETE])
-    if not trials:
+    if not study.get_trials(states=[TrialState.COMPLETE]):
         raise UserError("no trial was finished; give more tune.minutes or tune.trials")
     show(study, base.monitor)
     experiment = output_dir / "experiment" / "tuned.yaml"
@@ -100,11 +100,6 @@ def tune(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) ->
     use = f"use them with --config-dir {output_dir} experiment=tuned"
     Console().print(f"the best values are in {experiment}; {use}", markup=False, soft_wrap=True)
     return study.best_params
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message."""
-    return str(error).splitlines()[0]
 
 
 def is_running(run_dir: Path) -> bool:

@@ -272,7 +272,7 @@ def build_optimizer(optimizer: DictConfig, scheduler: DictConfig) -> tuple[Calla
     factories = []
     arguments: list[Any] = [[torch.nn.Parameter(torch.zeros(1))]]
     for key, node in (("optimizer", optimizer), ("scheduler", scheduler)):
-        find_target(node, key)
+        check_mapping(key, node, "a _target_ and its arguments")
         if node.get("_partial_") is not True:
             raise UserError(f"{key}._partial_={node.get('_partial_')} must be true: it is called when training starts")
         factory = build(node, key)
