@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch.utils.data import DataLoader
 
-from seq2seq.data import BucketSampler, FlatSequences, PairDataset
+from seq2seq.data import BucketSampler, FlatSequences, PairDataset, Tokenizer
 from seq2seq.data.tokenizer import COLUMN
 from seq2seq.decoding import Alignment, Ensemble, EnsembleEncoded, Greedy, Search, infer, to_lists
 from seq2seq.errors import UserError
@@ -32,6 +32,26 @@ class Hypothesis(NamedTuple):
     ids: list[int]
 
 
+class Trained(Protocol):
+    """What prediction needs of a trained model, such as a `Seq2SeqModule`.
+
+    Attributes:
+        model: A `Seq2Seq`, or a module that is called like one.
+        source_tokenizer: Of its sources.
+        target_tokenizer: Of its targets.
+        max_length: Maximum number of tokens in a prediction.
+    """
+
+    @property
+    def model(self) -> Any: ...  # noqa: ANN401, D102
+    @property
+    def source_tokenizer(self) -> Tokenizer: ...  # noqa: D102
+    @property
+    def target_tokenizer(self) -> Tokenizer: ...  # noqa: D102
+    @property
+    def max_length(self) -> int: ...  # noqa: D102
+
+
 class Predictor:
     """Predicts target texts for source texts.
 
@@ -44,7 +64,7 @@ class Predictor:
         UserError: If the device is unknown or absent, or the vocabularies differ.
     """
 
-    def __init__(self, modules: Sequence[Seq2SeqModule], device: str = "cpu", search: Search | None = None) -> None:
+    def __init__(self, modules: Sequence[Trained], device: str = "cpu", search: Search | None = None) -> None:
         self.device = find_device(device)
         self.ensemble = make_ensemble(modules, self.device)
         self.source_tokenizer, self.target_tokenizer = modules[0].source_tokenizer, modules[0].target_tokenizer
@@ -105,7 +125,7 @@ class Predictor:
         return Alignment(source, target, weights[0, : len(target)].cpu())
 
 
-def make_ensemble(modules: Sequence[Seq2SeqModule], device: torch.device) -> Ensemble:
+def make_ensemble(modules: Sequence[Trained], device: torch.device) -> Ensemble:
     """Return the models of trained modules as an ensemble, on a device and in evaluation mode.
 
     Raises:
@@ -113,7 +133,8 @@ def make_ensemble(modules: Sequence[Seq2SeqModule], device: torch.device) -> Ens
     """
     for number, module in enumerate(modules[1:], start=2):
         for side in ("source", "target"):
-            if module.hparams[f"{side}_tokenizer"] != modules[0].hparams[f"{side}_tokenizer"]:
+            own, first = (getattr(one, f"{side}_tokenizer").to_dict() for one in (module, modules[0]))
+            if own != first:
                 raise UserError(
                     f"checkpoint: the {side} vocabulary of checkpoint {number} differs from that of the first; "
                     "an ensemble needs models that were trained on the same data"

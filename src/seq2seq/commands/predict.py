@@ -4,22 +4,21 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any, BinaryIO, Literal
 
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from seq2seq.api import Hypothesis, Predictor, as_list, load_modules
+from seq2seq.api import Hypothesis, Predictor, Trained, as_list, load_modules
 from seq2seq.data.lines import decode_lines, open_file
 from seq2seq.data.tokenizer import COLUMN
 from seq2seq.decoding import Alignment, build_search
 from seq2seq.errors import UserError, visible
-from seq2seq.nn.attention import NoAttention
 from seq2seq.reporting.plots import HEATMAP_LIMIT, attention_heatmap, save
 from seq2seq.runs.files import check_different, check_free, output_file
 from seq2seq.schema import Count, check
@@ -39,6 +38,7 @@ class PredictSettings:
     output: int | str | None
     batch_size: Count
     device: str
+    backend: Literal["torch", "onnx"]
     search: Any
     overwrite: bool
     scores: bool
@@ -60,7 +60,7 @@ def predict(config: DictConfig) -> None:
         check_different(checkpoint=checkpoint, input=given, output=output, attention=attention)
     for key, path in (("output", output), ("attention", attention)):
         check_free(key, path, overwrite=settings["overwrite"])
-    modules = load_modules(settings["checkpoint"])
+    modules = load(settings)
     search = build_search(settings["search"], modules[0].max_length, len(modules[0].target_tokenizer.vocabulary))
     predictor = Predictor(modules, settings["device"], search)
     with open_input(given) as source, attention_writer(settings["attention"], predictor) as write_attention:
@@ -75,6 +75,24 @@ def predict(config: DictConfig) -> None:
             return
         with progress(source, str(output)) as track, output_file(Path(str(output)).expanduser(), "output") as file:
             predict_lines(predictor, track(lines), file, batch_size, chunk, scores, write_attention)
+
+
+def load(settings: dict[str, Any]) -> Sequence[Trained]:
+    """Load the checkpoints, for the backend.
+
+    Raises:
+        UserError: If one is not valid, or the backend is not available.
+    """
+    if settings["backend"] == "torch":
+        return load_modules(settings["checkpoint"])
+    if settings["device"] not in ("auto", "cpu"):
+        raise UserError(f"device={settings['device']} does not fit backend=onnx, which computes on the CPU")
+    settings["device"] = "cpu"
+    try:
+        from seq2seq.export.backend import load_exports
+    except ModuleNotFoundError as error:
+        raise UserError(f"backend=onnx needs {error.name}: pip install -e '.[export]'") from error
+    return load_exports(as_list(settings["checkpoint"]))
 
 
 def open_input(given: object) -> BinaryIO:
@@ -165,7 +183,7 @@ def attention_writer(wanted: object, predictor: Predictor) -> Iterator[Attention
     if wanted in (False, None):
         yield lambda *_: None
         return
-    if all(isinstance(model.decoder.attention, NoAttention) for model in predictor.ensemble.models):  # pyright: ignore[reportAttributeAccessIssue]
+    if not any(model.has_attention for model in predictor.ensemble.models):
         raise UserError(f"attention={wanted}: the checkpoint has model.attention=none, so there are no weights to show")
     path = Path("attention" if wanted is True else str(wanted)).expanduser()
     if path.suffix == JSON_LINES:

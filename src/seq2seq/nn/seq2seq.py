@@ -60,6 +60,11 @@ class Seq2Seq(nn.Module):
         self.bridge = bridge
         self.decoder = decoder
 
+    @property
+    def has_attention(self) -> bool:
+        """Whether the decoder attends, and returns weights."""
+        return self.decoder.attention.context_size > 0
+
     def forward(self, source: Tensor, lengths: Tensor, targets: Tensor) -> DecoderOutput:
         """Predict under teacher forcing: read ``targets``, ``(B, T)``, and predict the token after each."""
         memory, state = self.encode(source, lengths)

@@ -1,0 +1,108 @@
+"""Predict with an export, by numpy and ONNX Runtime only: ``python onnx_reader.py FOLDER [BEAM_SIZE] < TEXTS``."""
+
+import hashlib
+import itertools
+import json
+import sys
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+
+class Reader:
+    """An exported model; a file to copy and change. The texts of a batch may differ in length."""
+
+    def __init__(self, folder):
+        info = json.loads((Path(folder) / "tokenizers.json").read_text(encoding="utf-8"))
+        graphs = {name: (Path(folder) / name).read_bytes() for name in info["sha256"]}
+        if {name: hashlib.sha256(graph).hexdigest() for name, graph in graphs.items()} != info["sha256"]:
+            raise SystemExit(f"error: the files in {folder} do not belong together, or are damaged")
+        self.encoder, self.decoder = (onnxruntime.InferenceSession(graph) for graph in graphs.values())
+        self.source, self.target, self.max_length = info["source"], info["target"], info["max_length"]
+        self.special, self.never = info["special"], [info["special"][name] for name in ("pad", "bos", "unk")]
+        self.ids = {symbol: number for number, symbol in enumerate(self.source["symbols"], start=len(self.special))}
+
+    def encode(self, texts):
+        """Return what the decoder reads, by name: memory and first state of each text."""
+        ids = [[self.ids.get(token, self.special["unk"]) for token in tokenize(text, self.source)] for text in texts]
+        source = np.zeros((len(ids), max(map(len, ids))), np.int64)
+        for row, numbers in zip(source, ids, strict=True):
+            row[: len(numbers)] = numbers
+        return run(self.encoder, {"source": source, "lengths": np.array([len(numbers) for numbers in ids])})
+
+    def step(self, tokens, inputs):
+        """Read a token of each hypothesis, (B, K); return the next one's log-probabilities, (B, K, V), and inputs."""
+        outputs = run(self.decoder, inputs | {"tokens": tokens})
+        logits = outputs["logits"] - outputs["logits"].max(-1, keepdims=True)
+        log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+        log_probs[..., self.never] = -np.inf
+        return log_probs, inputs | {name[5:]: part for name, part in outputs.items() if name.startswith("next_")}
+
+    def greedy(self, texts):
+        """Return the prediction for each text."""
+        inputs, tokens, found = self.encode(texts), np.full((len(texts), 1), self.special["bos"]), []
+        while len(found) < self.max_length and not (found and (np.array(found) == self.special["eos"]).any(0).all()):
+            log_probs, inputs = self.step(tokens, inputs)
+            tokens = log_probs.argmax(-1)
+            found.append(tokens[:, 0])
+        return [self.text(row) for row in np.stack(found, axis=1)]
+
+    def beam(self, text, size=5, alpha=0.6):
+        """Return the hypotheses for a text as pairs of score and prediction, the best first."""
+        inputs, live, done = self.encode([text]), [(0.0, [self.special["bos"]])], []
+        for length in range(1, self.max_length + 1):
+            log_probs, inputs = self.step(np.array([[ids[-1] for _, ids in live]]), inputs)
+            totals = log_probs[0] + np.array([[total] for total, _ in live])
+            best = np.argsort(-totals, axis=None, kind="stable")[: size - len(done)]  # who has ended keeps a place
+            chosen = [(*np.unravel_index(i, totals.shape), totals.flat[i]) for i in best if totals.flat[i] > -np.inf]
+            cut, divisor = length == self.max_length, ((5 + length) / 6) ** alpha
+            ends = [cut or token == self.special["eos"] for _, token, _ in chosen]
+            grown = [(total, [*live[parent][1], int(token)]) for parent, token, total in chosen]
+            done += [(total / divisor, ids) for (total, ids), end in zip(grown, ends, strict=True) if end]
+            live = [hypothesis for hypothesis, end in zip(grown, ends, strict=True) if not end]
+            if not live:
+                break
+            parents = [parent for (parent, _, _), end in zip(chosen, ends, strict=True) if not end]
+            for name in {one.name for one in self.decoder.get_inputs()} - {"tokens", "mask", "keys", "values"}:
+                inputs[name] = inputs[name][:, parents]
+        return [(score, self.text(ids[1:])) for score, ids in sorted(done, key=lambda one: -one[0])]
+
+    def text(self, ids):
+        """Return the text of ids up to the end."""
+        ordinary = itertools.takewhile(lambda number: number != self.special["eos"], ids)
+        tokens = [self.target["symbols"][number - len(self.special)] for number in ordinary]
+        return unicodedata.normalize("NFC", separator(self.target["tokens"]).join(tokens))
+
+
+def run(session, inputs):
+    """Run a graph; return its outputs by name. It is given those of ``inputs`` that it takes."""
+    outputs = session.run(None, {one.name: inputs[one.name] for one in session.get_inputs()})
+    return {one.name: part for one, part in zip(session.get_outputs(), outputs, strict=True)}
+
+
+def tokenize(text, side):
+    """Normalise a text and split it into tokens; those of a second column start with a tab, and so on."""
+    text = text.lower() if side["lower_case"] else text
+    text = text if side["normalization"] == "none" else unicodedata.normalize(side["normalization"].upper(), text)
+    kinds = side["tokens"] if isinstance(side["tokens"], list) else [side["tokens"]]
+    columns = zip(text.split("\t") if len(kinds) > 1 else [text], map(separator, kinds), strict=True)
+    parts = ((column.split(mark) if mark else list(column)) for column, mark in columns)
+    return ["\t" * number + token for number, tokens in enumerate(parts) for token in tokens if token]
+
+
+def separator(tokens):
+    """Return what stands between tokens."""
+    name = tokens if isinstance(tokens, str) else tokens["name"]
+    known = {"characters": "", "spaces": " ", "split": isinstance(tokens, dict) and tokens.get("separator")}
+    if name not in known:
+        raise SystemExit(f"error: this reader splits texts into {', '.join(known)}; {name} need their library")
+    return known[name]
+
+
+if __name__ == "__main__":
+    reader = Reader(sys.argv[1])
+    size = int(sys.argv[2]) if sys.argv[2:] else 1
+    for line in sys.stdin.read().splitlines():
+        print(reader.beam(line, size)[0][1] if line.strip() else "")

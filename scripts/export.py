@@ -1,0 +1,24 @@
+"""Export a trained model to ONNX: ``python scripts/export.py checkpoint=FILE output=FOLDER``; see docs/deploy.md."""
+
+import hydra
+from omegaconf import DictConfig
+
+from seq2seq.runs.console import one_line_errors, run_main
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="export")
+def main(config: DictConfig) -> None:
+    """Export, and print how far the export is from the checkpoint."""
+    from seq2seq.commands.export import export  # only now, so that --help answers without PyTorch
+
+    with one_line_errors():
+        export(config)
+
+
+def run() -> None:
+    """Run as ``seq2seq-export``."""
+    run_main(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,59 @@
+"""Export a trained model to ONNX, and compare the result with it."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from seq2seq.errors import UserError
+from seq2seq.handoff.mistakes import RIGHT
+from seq2seq.runs.files import check_free
+from seq2seq.schema import check
+from seq2seq.training.build import resolve_config
+from seq2seq.training.checkpoints import load_module
+
+TOLERANCE = 1e-3
+"""Rounding differs by less, also where attention is sharp; a wrong operator or order of gates differs by far more."""
+
+
+class ExportSettings:
+    """The keys of ``configs/export.yaml``."""
+
+    checkpoint: str
+    output: str
+    overwrite: bool
+
+
+def export(config: DictConfig) -> None:
+    """Export, compare, write and report.
+
+    Raises:
+        UserError: If the checkpoint or a setting is not valid, the extra ``export`` is not installed, or the export
+            computes something else than the checkpoint.
+    """
+    settings = resolve_config(config)
+    check("", settings, ExportSettings)
+    try:
+        from seq2seq.export.backend import OnnxModule
+        from seq2seq.export.files import FILES, export_module, write_export
+        from seq2seq.export.parity import differences
+    except ModuleNotFoundError as error:
+        raise UserError(f"an export needs {error.name}: pip install -e '.[export]'") from error
+    folder = Path(settings["output"]).expanduser()
+    for name in FILES:
+        check_free("output", folder / name, overwrite=settings["overwrite"])
+    module = load_module(settings["checkpoint"])
+    exported = export_module(module)
+    found = differences(module, OnnxModule.from_export(exported))
+    if max(found.values()) > TOLERANCE:
+        raise UserError(f"the export differs from the checkpoint, and was not written: {found}")
+    write_export(exported, folder)
+    table = Table("part", "largest difference")
+    for name, difference in found.items():
+        table.add_row(name, f"{difference:.0e}")
+    console = Console()
+    console.print(table)
+    if module.hparams["handoff"] != RIGHT:
+        console.print(f"The model was trained with handoff={module.hparams['handoff']}, and so it is marked.")
+    console.print(f"written to {folder}", soft_wrap=True, markup=False)

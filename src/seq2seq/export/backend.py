@@ -1,0 +1,129 @@
+"""Exported models, run by ONNX Runtime, that are called like the models of `seq2seq.nn`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from seq2seq.data import Tokenizer, tokenizer_from_dict
+from seq2seq.export.files import Export, export_module, read_export
+from seq2seq.nn import Encoded
+from seq2seq.nn.attention import Memory
+from seq2seq.nn.decoders import DecoderOutput
+from seq2seq.training.checkpoints import load_module
+
+
+class OnnxState(NamedTuple):
+    """A decoder's state.
+
+    Attributes:
+        tensors: In the order of the graph's inputs, ``(N, ...)`` each.
+    """
+
+    tensors: list[Tensor]
+
+    def select(self, indices: Tensor) -> Self:
+        """Return the state of the hypotheses at ``indices``, in that order."""
+        return self._replace(tensors=[part.index_select(0, indices) for part in self.tensors])
+
+
+class OnnxModel(nn.Module):
+    """An exported model, called like a `Seq2Seq` in evaluation mode; it computes on the CPU.
+
+    Args:
+        export: The model.
+    """
+
+    def __init__(self, export: Export) -> None:
+        super().__init__()
+        self._encoder, self._step = Graph(export.encoder), Graph(export.step)
+        self._memory = [name for name in self._step.inputs if name in Memory._fields]
+        self._state = [name for name in self._step.inputs if name not in ("tokens", *Memory._fields)]
+        self.has_attention = "weights" in self._step.outputs
+
+    def run_encoder(self, source: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        """Return all outputs of ``encoder.onnx`` by name: the final state, the memory and the decoder's first state."""
+        return self._encoder({"source": source, "lengths": lengths})
+
+    def encode(self, source: Tensor, lengths: Tensor) -> Encoded:
+        """Encode a padded batch; see `Seq2Seq.encode`."""
+        outputs = self.run_encoder(source, lengths)
+        nothing = torch.zeros(*source.shape, 0)
+        memory = Memory(outputs.get("keys", nothing), outputs.get("values", nothing), outputs["mask"])
+        return Encoded(memory, OnnxState([outputs[name].squeeze(1) for name in self._state]))
+
+    def step(self, tokens: Tensor, encoded: Encoded) -> tuple[Tensor, Encoded]:
+        """Read one token per sequence, ``(B,)``; see `Seq2Seq.step`."""
+        output = self._run_step(tokens, *encoded)
+        return output.logits, Encoded(encoded.memory, output.state)
+
+    def decoder(self, targets: Tensor, memory: Memory, state: OnnxState) -> DecoderOutput:
+        """Read T tokens and predict the one after each; see `Decoder.forward`."""
+        steps = []
+        for tokens in targets.unbind(1):
+            steps.append(self._run_step(tokens, memory, state))
+            state = steps[-1].state
+        weights = torch.stack([step.weights for step in steps], dim=1) if self.has_attention else None
+        return DecoderOutput(torch.stack([step.logits for step in steps], dim=1), state, weights)
+
+    def _run_step(self, tokens: Tensor, memory: Memory, state: OnnxState) -> DecoderOutput:
+        """Read one token per hypothesis, ``(N,)``; return logits, ``(N, V)``, state, and weights, ``(N, S)``."""
+        shape = (memory.mask.size(0), -1)  # B, K
+        inputs = {name: getattr(memory, name) for name in self._memory} | {"tokens": tokens.view(shape)}
+        for name, part in zip(self._state, state.tensors, strict=True):
+            inputs[name] = part.view(*shape, *part.shape[1:])
+        outputs = self._step(inputs)
+        after = OnnxState([outputs[f"next_{name}"].flatten(0, 1) for name in self._state])
+        weights = outputs["weights"].flatten(0, 1) if self.has_attention else None
+        return DecoderOutput(outputs["logits"].flatten(0, 1), after, weights)
+
+
+class Graph:
+    """A graph, loaded by ONNX Runtime for the CPU, with as many threads as PyTorch has.
+
+    Args:
+        content: Of an ONNX file.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # it would take cores from PyTorch
+        options.log_severity_level = 3  # errors only
+        self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        self.inputs = [one.name for one in self._session.get_inputs()]
+        self.outputs = [one.name for one in self._session.get_outputs()]
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Run the graph; return its outputs by name."""
+        outputs = self._session.run(self.outputs, {name: part.contiguous().numpy() for name, part in inputs.items()})
+        return {name: torch.from_numpy(part) for name, part in zip(self.outputs, outputs, strict=True)}
+
+
+class OnnxModule(NamedTuple):
+    """An exported model with its tokenizers: what prediction needs of a `Seq2SeqModule`."""
+
+    model: OnnxModel
+    source_tokenizer: Tokenizer
+    target_tokenizer: Tokenizer
+    max_length: int
+
+    @classmethod
+    def from_export(cls, export: Export) -> Self:
+        """Open an export."""
+        tokenizers = (tokenizer_from_dict(export.description[side]) for side in ("source", "target"))
+        return cls(OnnxModel(export), *tokenizers, max_length=export.description["max_length"])
+
+
+def load_exports(checkpoints: Sequence[object]) -> list[OnnxModule]:
+    """Load exported models: each is the folder of an export, or a checkpoint, which is exported first, in memory.
+
+    Raises:
+        UserError: If one is not valid.
+    """
+    paths = [Path(str(one)).expanduser() for one in checkpoints]
+    exports = [read_export(path) if path.is_dir() else export_module(load_module(str(path))) for path in paths]
+    return [OnnxModule.from_export(export) for export in exports]

@@ -1,0 +1,107 @@
+"""The files of an export, and their content in memory."""
+
+import hashlib
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from seq2seq.data.vocabulary import BOS, EOS, PAD, UNK
+from seq2seq.errors import UserError
+from seq2seq.export.graphs import make_graphs
+from seq2seq.runs.files import atomic_write, write_json
+from seq2seq.training.module import Seq2SeqModule
+
+FORMAT = 1
+"""Raised when older readers cannot read new exports, or this one cannot read older ones."""
+
+ENCODER, STEP, TOKENIZERS = "encoder.onnx", "decoder_step.onnx", "tokenizers.json"
+FILES = (ENCODER, STEP, TOKENIZERS)
+"""The files of an export."""
+
+
+class Export(NamedTuple):
+    """An exported model.
+
+    Attributes:
+        encoder: Content of ``encoder.onnx``.
+        step: Content of ``decoder_step.onnx``.
+        description: Content of ``tokenizers.json``: the tokenizers of both sides, the ids of special symbols, the
+            longest prediction, the handoff, and the checksums of the other two files.
+    """
+
+    encoder: bytes
+    step: bytes
+    description: dict[str, Any]
+
+
+def checksum(content: bytes) -> str:
+    """Return the checksum by which the parts of an export recognise each other."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def export_module(module: Seq2SeqModule) -> Export:
+    """Export a trained model.
+
+    Raises:
+        UserError: If a package of the exporter is not installed.
+    """
+    for package in ("onnx", "onnxscript"):
+        if find_spec(package) is None:
+            raise UserError(f"an export needs {package}: pip install -e '.[export]'")
+    handoff = module.hparams["handoff"]
+    encoder, step = make_graphs(module.model, {"handoff": handoff, "seq2seq_export": str(FORMAT)})
+    description = {
+        "seq2seq_export": FORMAT,
+        "handoff": handoff,
+        "max_length": module.max_length,
+        "special": {"pad": PAD, "bos": BOS, "eos": EOS, "unk": UNK},
+        "source": module.source_tokenizer.to_dict(),
+        "target": module.target_tokenizer.to_dict(),
+        "sha256": {ENCODER: checksum(encoder), STEP: checksum(step)},
+    }
+    return Export(encoder, step, description)
+
+
+def write_export(export: Export, folder: Path) -> None:
+    """Write the files of an export; the description comes last, so that a folder without it is not complete.
+
+    Raises:
+        UserError: If they cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"output={folder} cannot be created: {error.strerror}") from error
+    for name, content in ((ENCODER, export.encoder), (STEP, export.step)):
+        with atomic_write(folder / name, "output") as temporary:
+            temporary.write_bytes(content)
+    write_json(folder / TOKENIZERS, export.description)
+
+
+def read_export(folder: Path, key: str = "checkpoint") -> Export:
+    """Read an export.
+
+    Args:
+        folder: Holds the three files.
+        key: The setting that named it, for errors.
+
+    Raises:
+        UserError: If a file is missing or damaged, or belongs to another export.
+    """
+    try:
+        encoder, step, text = ((folder / name).read_bytes() for name in (ENCODER, STEP, TOKENIZERS))
+    except OSError as error:
+        name = Path(str(error.filename)).name
+        raise UserError(f"{key}={folder} lacks {name}, which cannot be read: {error.strerror}") from error
+    try:
+        description = json.loads(text)
+        found, sums = description["seq2seq_export"], description["sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{key}={folder}: {TOKENIZERS} is damaged; export the model again") from error
+    if found != FORMAT:
+        raise UserError(f"{key}={folder} has format {found}, and this version reads format {FORMAT} only")
+    for name, content in ((ENCODER, encoder), (STEP, step)):
+        if sums.get(name) != checksum(content):
+            raise UserError(f"{key}={folder}: {name} is damaged or of another export than {TOKENIZERS}")
+    return Export(encoder, step, description)

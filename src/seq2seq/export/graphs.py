@@ -1,0 +1,252 @@
+"""The two graphs of an export: the encoder with the bridge, and one step of the decoder.
+
+Both run the model's own modules, so any attention, bridge and decoder is exported as it is. Only the recurrent layers
+are replaced, by ONNX's operators ``GRU`` and ``LSTM``: packed sequences cannot be exported, but these operators take
+the lengths of the sequences themselves.
+"""
+
+import copy
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.onnx.ops import symbolic_multi_out
+
+from seq2seq.nn import Seq2Seq
+from seq2seq.nn.attention import Memory
+from seq2seq.nn.encoder import EncoderOutput
+from seq2seq.nn.state import RNNState
+
+OPSET = 18
+"""Version of ONNX's operators."""
+
+GATES = {"GRU": (1, 0, 2), "LSTM": (0, 3, 1, 2)}
+"""Where each gate of an ONNX operator lies in PyTorch's weights: reset, update, new and input, forget, cell, output."""
+
+NEXT = "next_"
+"""Prefix of the decoder's outputs that are its inputs at the next step."""
+
+
+class ExportRNN(nn.Module):
+    """A recurrent network that computes what ``nn.GRU`` or ``nn.LSTM`` does, with the operator of the same name.
+
+    It is for the exporter: elsewhere, the operators return zeros of the right shape.
+
+    Args:
+        rnn: With ``batch_first``.
+    """
+
+    def __init__(self, rnn: nn.GRU | nn.LSTM) -> None:
+        super().__init__()
+        self.operator = "LSTM" if isinstance(rnn, nn.LSTM) else "GRU"
+        self.num_layers, self.bidirectional, self.hidden_size = rnn.num_layers, rnn.bidirectional, rnn.hidden_size
+        for layer in range(rnn.num_layers):
+            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+                rows = [getattr(rnn, f"{name}_l{layer}{suffix}") for suffix in ("", "_reverse")[: 1 + rnn.bidirectional]]
+                self.register_buffer(f"{name}{layer}", torch.stack([self._reordered(row.detach()) for row in rows]))
+
+    def _reordered(self, parameter: Tensor) -> Tensor:
+        """Return a parameter of PyTorch with its gates in ONNX's order."""
+        gates = parameter.chunk(len(GATES[self.operator]))
+        return torch.cat([gates[number] for number in GATES[self.operator]])
+
+    def forward(self, inputs: Tensor, initial: Any = None, lengths: Tensor | None = None) -> tuple[Tensor, Any]:  # noqa: ANN401
+        """Return what ``nn.GRU`` or ``nn.LSTM`` returns; ``lengths`` is the number of real steps, ``(B,)``."""
+        starts = (initial,) if initial is None or isinstance(initial, Tensor) else initial
+        directions = 1 + self.bidirectional
+        inputs, finals = inputs.transpose(0, 1), []  # (T, B, E)
+        for layer in range(self.num_layers):
+            rows = slice(layer * directions, (layer + 1) * directions)
+            inputs, *final = self._run(layer, inputs, [None if one is None else one[rows] for one in starts], lengths)
+            finals.append(final)
+        parts = [torch.cat(part) for part in zip(*finals, strict=True)]
+        return inputs.transpose(0, 1), parts[0] if self.operator == "GRU" else tuple(parts)
+
+    def _run(self, layer: int, inputs: Tensor, starts: list[Tensor | None], lengths: Tensor | None) -> list[Tensor]:
+        """Run one layer; return its outputs, ``(T, B, D * H)``, and the final state, ``(D, B, H)`` each."""
+        weight_ih, weight_hh, bias_ih, bias_hh = (
+            getattr(self, f"{name}{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        )
+        attributes = {"hidden_size": self.hidden_size, "direction": "bidirectional" if self.bidirectional else "forward"}
+        if self.operator == "GRU":
+            attributes["linear_before_reset"] = 1  # as in PyTorch; the default of 0 is another network
+        (steps, batch), (directions, size) = inputs.shape[:2], (1 + self.bidirectional, self.hidden_size)
+        state_shapes = [(directions, batch, size)] * (1 if self.operator == "GRU" else 2)
+        lengths = None if lengths is None else lengths.to(torch.int32)
+        outputs, *final = symbolic_multi_out(
+            self.operator,
+            [inputs, weight_ih, weight_hh, torch.cat([bias_ih, bias_hh], dim=-1), lengths, *starts],
+            attributes,
+            dtypes=[inputs.dtype] * (1 + len(state_shapes)),
+            shapes=[(steps, directions, batch, size), *state_shapes],
+            version=OPSET,
+        )
+        return [outputs.transpose(1, 2).flatten(2), *final]
+
+
+class ExportEncoder(nn.Module):
+    """An `Encoder` that runs an `ExportRNN`."""
+
+    def __init__(self, encoder: Any) -> None:  # noqa: ANN401 - an `Encoder`
+        super().__init__()
+        self.embedding, self.rnn, self.directions = encoder.embedding, ExportRNN(encoder.rnn), encoder.directions
+
+    def forward(self, source: Tensor, lengths: Tensor) -> EncoderOutput:
+        """Encode a padded batch; see `Encoder.forward`."""
+        mask = torch.arange(source.size(1)) < lengths.unsqueeze(1)
+        outputs, final = self.rnn(self.embedding(source), lengths=lengths)
+        return EncoderOutput(outputs, RNNState.from_torch(final, self.directions), mask)
+
+
+def exportable(model: Seq2Seq) -> Any:  # noqa: ANN401 - a Seq2Seq, but nn.Module hides the classes of its parts
+    """Return a copy of a model, in single precision, whose recurrent layers can be exported."""
+    copied: Any = copy.deepcopy(model).cpu().float().eval()
+    if hasattr(copied.encoder, "inner"):  # a mistake of the gallery, which is exported as it is
+        copied.encoder.inner = ExportEncoder(copied.encoder.inner)
+    else:
+        copied.encoder = ExportEncoder(copied.encoder)
+    copied.decoder.layers = nn.ModuleList(ExportRNN(layer) for layer in copied.decoder.layers)
+    return copied
+
+
+def state_tensors(state: Any) -> dict[str, Tensor]:  # noqa: ANN401 - see `DecoderOutput`
+    """Return the tensors of a decoder's state by name, ``(N, ...)`` each: h and c are ``(N, L', H')``."""
+    if isinstance(state, RNNState):
+        parts = {"h": state.h, "c": state.c}
+        return {name: part.squeeze(1).transpose(0, 1) for name, part in parts.items() if part is not None}
+    tensors = {}
+    for name, part in zip(state._fields, state, strict=True):
+        tensors |= {name: part} if isinstance(part, Tensor) else state_tensors(part)
+    return tensors
+
+
+def state_from(tensors: Mapping[str, Tensor], example: Any) -> Any:  # noqa: ANN401 - see `DecoderOutput`
+    """Return what `state_tensors` took apart; ``example`` is any state of the same decoder."""
+    if isinstance(example, RNNState):
+        return RNNState(*(tensors[name].transpose(0, 1).unsqueeze(1) for name in ("h", "c") if name in tensors))
+    parts = zip(example._fields, example, strict=True)
+    return type(example)(*(tensors[name] if isinstance(part, Tensor) else state_from(tensors, part) for name, part in parts))
+
+
+def memory_tensors(memory: Memory) -> dict[str, Tensor]:
+    """Return the tensors of a memory by name; without attention, the mask only."""
+    return {name: part for name, part in memory._asdict().items() if part.size(-1)}
+
+
+class EncoderGraph(nn.Module):
+    """Encoder, bridge and the attention's keys and values: what depends on the source only."""
+
+    def __init__(self, model: Any) -> None:  # noqa: ANN401 - what `exportable` returns
+        super().__init__()
+        self.model = model
+
+    def forward(self, source: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        """Return the final state, h_n and c_n, and all that the decoder reads, by name."""
+        encoded = self.model.encoder(source, lengths)
+        final = {f"{name}_n": part.flatten(0, 1) for name, part in encoded.state._asdict().items() if part is not None}
+        memory = self.model.decoder.init_memory(encoded)
+        state = state_tensors(self.model.decoder.init_state(self.model.bridge(encoded.state)))
+        return final | memory_tensors(memory) | {name: part.unsqueeze(1) for name, part in state.items()}
+
+
+class StepGraph(nn.Module):
+    """One step of the decoder, for K hypotheses of each of B sequences.
+
+    Args:
+        model: What `exportable` returns.
+        example: Any state of its decoder.
+    """
+
+    def __init__(self, model: Any, example: Any) -> None:  # noqa: ANN401
+        super().__init__()
+        self.decoder, self.example = model.decoder, example
+
+    def forward(self, tokens: Tensor, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Read one token per hypothesis.
+
+        Args:
+            tokens: Token ids, ``(B, K)``.
+            inputs: What `EncoderGraph` returned, ``(B, S, ...)``, and the state, ``(B, K, ...)``.
+
+        Returns:
+            The logits, ``(B, K, V)``; the attention weights, ``(B, K, S)``, if there is attention; and the next state.
+        """
+        shape, mask = tokens.shape, inputs["mask"]
+        nothing = torch.zeros(*mask.shape, 0)
+        memory = Memory(inputs.get("keys", nothing), inputs.get("values", nothing), mask)
+        state = state_from({name: part.flatten(0, 1) for name, part in inputs.items()}, self.example)
+        output = self.decoder(tokens.flatten().unsqueeze(1), memory, state)
+        weights = {} if output.weights is None else {"weights": output.weights.squeeze(1).unflatten(0, shape)}
+        after = {NEXT + name: part.unflatten(0, shape) for name, part in state_tensors(output.state).items()}
+        return {"logits": output.logits.squeeze(1).unflatten(0, shape)} | weights | after
+
+
+def make_graphs(model: Seq2Seq, metadata: Mapping[str, str]) -> tuple[bytes, bytes]:
+    """Return the contents of ``encoder.onnx`` and ``decoder_step.onnx``; see `EncoderGraph` and `StepGraph`.
+
+    Args:
+        model: Any.
+        metadata: Written into both.
+    """
+    copied = exportable(model)
+    source, lengths = torch.ones(2, 5, dtype=torch.long), torch.tensor([5, 4])  # no size is 0 or 1, nor frozen
+    with torch.inference_mode():
+        encoded = EncoderGraph(copied)(source, lengths)
+        state = copied.encode(source, lengths).state
+    inputs = {name: part for name, part in encoded.items() if name not in ("h_n", "c_n")}
+    hypotheses = {name: part.repeat_interleave(3, dim=1) for name, part in inputs.items() if part.size(1) == 1}
+    return (
+        export_graph(EncoderGraph(copied), {"source": source, "lengths": lengths}, metadata),
+        export_graph(StepGraph(copied, state), {"tokens": source.new_ones(2, 3), "inputs": inputs | hypotheses}, metadata),
+    )
+
+
+def export_graph(graph: nn.Module, arguments: Mapping[str, Any], metadata: Mapping[str, str]) -> bytes:
+    """Return a graph as the content of an ONNX file.
+
+    Args:
+        graph: Returns a dict of tensors.
+        arguments: Of the graph: tensors, or dicts of tensors, whose first two axes get any size.
+        metadata: Written into the file.
+    """
+    names = [name for key, value in arguments.items() for name in (value if isinstance(value, dict) else [key])]
+    with torch.inference_mode(), quiet_exporter():
+        outputs = list(graph(**arguments))
+        program = torch.onnx.export(
+            graph.eval(),
+            kwargs=dict(arguments),
+            input_names=names,
+            output_names=outputs,
+            dynamic_shapes={key: any_size(value) for key, value in arguments.items()},
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    program.model.metadata_props.update(metadata)
+    return program.model_proto.SerializeToString()
+
+
+def any_size(value: Any) -> Any:  # noqa: ANN401 - a tensor, or a dict of tensors
+    """Return the exporter's sign for axes of any size."""
+    if isinstance(value, dict):
+        return {name: any_size(part) for name, part in value.items()}
+    return dict.fromkeys(range(min(2, value.dim())), torch.export.Dim.DYNAMIC)
+
+
+@contextmanager
+def quiet_exporter() -> Iterator[None]:
+    """Keep remarks of the exporter from the user, who can do nothing about them."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
