@@ -93,7 +93,7 @@ def read_export(folder: Path, key: str = "checkpoint") -> Export:
         encoder, step, text = ((folder / name).read_bytes() for name in (ENCODER, STEP, TOKENIZERS))
     except OSError as error:
         name = Path(str(error.filename)).name
-        raise UserError(f"{key}={folder} lacks {name}, which cannot be read: {error.strerror}") from error
+        raise UserError(f"{key}={folder} lacks {name}: {error.strerror}") from error
     try:
         description = json.loads(text)
         found, sums = description["seq2seq_export"], description["sha256"]

@@ -1,0 +1,156 @@
+"""Exports: they compute what the model computes, at any batch size and length, without PyTorch."""
+
+import itertools
+import json
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from conftest import KINDS, ROOT, TINY, make_model
+
+from seq2seq.api import load, load_module
+from seq2seq.commands.export import export
+from seq2seq.commands.predict import predict
+from seq2seq.commands.train import train
+from seq2seq.decoding import Beam, Ensemble, Greedy
+from seq2seq.errors import UserError
+from seq2seq.export import backend, graphs
+from seq2seq.export.backend import OnnxModel, OnnxModule
+from seq2seq.export.files import Export, export_module, read_export, write_export
+from seq2seq.export.parity import differences
+from seq2seq.handoff.mistakes import MISTAKES, WrongEncoder
+from seq2seq.nn import attention, bridge
+
+SIZE = 14
+"""Size of both vocabularies of ``tiny_checkpoint``."""
+
+SIX = {
+    "gru, luong, general, linear": {"encoder": {"num_layers": 3}},
+    "lstm, bahdanau, additive, top": {"cell": "lstm", "kind": "bahdanau", "attention": "additive", "bridge": "top"},
+    "gru, input feeding, multihead, concat": {
+        "kind": "luong with input feeding", "attention": "multihead", "bridge": "concat"},
+    "lstm, gnmt, dot, learned, one direction": {
+        "cell": "lstm", "kind": "gnmt", "attention": "dot", "bridge": "learned", "encoder": {"bidirectional": False},
+        "hidden": 7},
+    "gru, luong, no attention, mean, one layer": {
+        "attention": "none", "bridge": "mean", "hidden": 7, "encoder": {"num_layers": 1}},
+    "gru to lstm, bahdanau, no attention, zeros": {
+        "kind": "bahdanau", "attention": "none", "bridge": "zeros", "decoder": {"cell": "lstm"}},
+}  # fmt: skip
+"""Every cell, decoder, attention, bridge and number of directions at least once."""
+
+
+def build(*, kind="luong", hidden=14, decoder=None, **changes):
+    """A model with large weights, so that a wrong one shows."""
+    return make_model(scale=3.0, decoder=KINDS[kind] | {"hidden_size": hidden} | (decoder or {}), **changes)
+
+
+def exported(model):
+    return Export(*graphs.make_graphs(model, {"handoff": "right"}), {})
+
+
+@pytest.fixture
+def batch():
+    """Sizes that the exporter has not seen: five sequences of one to nine tokens."""
+    torch.manual_seed(1)
+    return torch.randint(4, 10, (5, 9)), torch.tensor([3, 9, 1, 8, 5]), torch.randint(4, 9, (5, 6))
+
+
+def run_by_hand(export, source, lengths, targets):
+    """Feed both graphs step by step, as a reader in another language would: encoder outputs, logits and weights."""
+    encoder, step = (onnxruntime.InferenceSession(graph) for graph in (export.encoder, export.step))
+    encoded = dict(
+        zip(
+            [one.name for one in encoder.get_outputs()],
+            encoder.run(None, {"source": source.numpy(), "lengths": lengths.numpy()}),
+            strict=True,
+        )
+    )
+    inputs, logits, weights = dict(encoded), [], []
+    for tokens in targets.numpy().T:
+        inputs["tokens"] = np.ascontiguousarray(tokens[:, None])
+        feed = {one.name: inputs[one.name] for one in step.get_inputs()}
+        outputs = dict(zip([one.name for one in step.get_outputs()], step.run(None, feed), strict=True))
+        logits.append(outputs["logits"])
+        weights.append(outputs.get("weights"))
+        inputs |= {name.removeprefix("next_"): part for name, part in outputs.items()}
+    weights = None if weights[0] is None else torch.from_numpy(np.concatenate(weights, axis=1))
+    return encoded, torch.from_numpy(np.concatenate(logits, axis=1)), weights
+
+
+def assert_same(model, export, batch):
+    with torch.inference_mode():
+        source, lengths, _ = batch
+        encoded, logits, weights = run_by_hand(export, *batch)
+        state, right = model.encoder(source, lengths).state, model(*batch)
+        for name, part in (("h_n", state.h), ("c_n", state.c)):
+            if part is not None:  # row by row, as PyTorch numbers them
+                torch.testing.assert_close(torch.from_numpy(encoded[name]), part.flatten(0, 1), rtol=0, atol=1e-5)
+        torch.testing.assert_close(logits, right.logits, rtol=0, atol=1e-5)
+        assert (weights is None) == (right.weights is None)
+        if weights is not None:
+            torch.testing.assert_close(weights, right.weights, rtol=0, atol=1e-5)
+            assert weights[0, :, 3:].eq(0).all()  # nothing for the padding
+        ours, theirs = Ensemble([model]), Ensemble([OnnxModel(export)])
+        for search in (Greedy(12), Beam(12, beam_size=4, n_best=3, normalisation="gnmt", alpha=0.6)):
+            found, expected = (search(one, one.encode(source, lengths)) for one in (theirs, ours))
+            assert torch.equal(found.tokens, expected.tokens)
+            torch.testing.assert_close(found.log_probs, expected.log_probs, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("changes", SIX.values(), ids=SIX)
+def test_an_export_gives_the_same_states_logits_weights_and_predictions(changes, batch):
+    model = build(**changes)
+
+    assert_same(model, exported(model), batch)
+
+
+ENDS = itertools.cycle(itertools.product(bridge.BRIDGES, [True, False]))
+EVERY = [(*parts, *next(ENDS)) for parts in itertools.product(["gru", "lstm"], KINDS, attention.ATTENTIONS)]
+"""Every cell, decoder and attention, with bridges and directions in turn."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("cell", "kind", "attends", "hands_over", "bidirectional"), EVERY)
+def test_every_part_can_be_exported(cell, kind, attends, hands_over, bidirectional, batch):
+    wide = bidirectional and (attends == "dot" or hands_over == "concat")
+    if wide and hands_over == "mean":  # which needs the other size
+        hands_over = "top"
+    changes = {"attention": attends, "bridge": hands_over, "hidden": 16 if wide else 8}
+    model = build(cell=cell, kind=kind, encoder={"hidden_size": 8, "bidirectional": bidirectional}, **changes)
+
+    assert_same(model, exported(model), batch)
+
+
+@pytest.mark.parametrize("operator", ["GRU", "LSTM"])
+def test_the_comparison_sees_a_wrong_operator(operator, tiny_checkpoint):
+    module = load_module(str(tiny_checkpoint))
+    module.model = make_model(cell=operator.lower(), scale=3.0, source_size=SIZE, target_size=SIZE)
+    right = exported(module.model)
+    graph = onnx.load_from_string(right.encoder)
+    for node in graph.graph.node:
+        if node.op_type == "GRU":  # what the exporter wrote for nn.GRU in pytorch/pytorch#189225
+            next(one for one in node.attribute if one.name == "linear_before_reset").i = 0
+        if node.op_type == "LSTM":  # without the lengths, padding enters
+            node.input[4] = ""
+    wrong = right._replace(encoder=graph.SerializeToString())
+
+    def compared(export):
+        exported_module = OnnxModule(OnnxModel(export), module.source_tokenizer, module.target_tokenizer, 9)
+        return differences(module, exported_module)
+
+    assert set(compared(right)) == {"logits", "attention", "h_n"} | ({"c_n"} if operator == "LSTM" else set())
+    assert max(compared(right).values()) < 1e-5
+    assert compared(wrong)["h_n"] > 0.01
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_exported_as_it_is(name, batch):
+    model = build(cell="lstm")
+    model.encoder = WrongEncoder(model.encoder, name)
+
+    assert_same(model, exported(model), batch)

@@ -1,0 +1,181 @@
+"""The export command, the files it leaves, and who reads them: the reader in ``examples`` and ``backend=onnx``."""
+
+import json
+import subprocess
+import sys
+
+import onnx
+import pytest
+import torch
+from conftest import ROOT, TINY
+
+from seq2seq.api import load
+from seq2seq.commands.export import export
+from seq2seq.commands.predict import predict
+from seq2seq.commands.train import train
+from seq2seq.errors import UserError
+from seq2seq.export import files, graphs
+
+TEXTS = ["a b c", "d", "z é", "c b a q r"]
+
+
+@pytest.fixture(scope="module")
+def folder(compose, tiny_checkpoint, tmp_path_factory):
+    """The export of ``tiny_checkpoint``."""
+    folder = tmp_path_factory.mktemp("export") / "new" / "folder"
+    export(compose("export", f"checkpoint={tiny_checkpoint}", f"output={folder}"))
+    return folder
+
+
+@pytest.fixture
+def copy(folder, tmp_path):
+    """A copy of the export, to be damaged."""
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    return tmp_path
+
+
+def read_without_torch(folder, texts, *arguments):
+    """What the reader of ``examples`` prints, in a process that cannot import PyTorch."""
+    code = "import runpy, sys; sys.modules['torch'] = None; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
+    command = [sys.executable, "-c", code, str(ROOT / "examples" / "onnx_reader.py"), str(folder), *arguments]
+    return subprocess.run(
+        command, input="".join(text + "\n" for text in texts), capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def predicted(compose, tmp_path, texts, *overrides):
+    (tmp_path / "in.txt").write_text("".join(text + "\n" for text in texts))
+    files = [f"input={tmp_path}/in.txt", f"output={tmp_path}/out.txt", "overwrite=true"]
+    predict(compose("predict", *files, *overrides))
+    return (tmp_path / "out.txt").read_text().splitlines()
+
+
+@pytest.mark.parametrize("arguments", [[], ["4"]])
+def test_the_reader_predicts_the_same_without_pytorch(compose, folder, tiny_checkpoint, tmp_path, arguments):
+    texts = [*TEXTS, "", "a"]
+
+    result = read_without_torch(folder, texts, *arguments)
+
+    assert result.stderr == ""
+    beam = [f"search.beam_size={size}" for size in arguments]
+    assert result.stdout.splitlines() == predicted(compose, tmp_path, texts, f"checkpoint={tiny_checkpoint}", *beam)
+
+
+def test_the_reader_splits_columns_and_knows_the_other_tokens(compose, tmp_path):
+    (tmp_path / "forms.tsv").write_text("\n".join(f"{a}{b}\t{a}-{b}\tN;{b}" for a in "XYZ" for b in "abc") + "\n")
+    columns = [f"data.{name}={tmp_path}/forms.tsv" for name in ("train", "val", "test")]
+    tokens = "data.source_tokens=[characters,{name:split,separator:;}]"
+    own = ["data=tsv", *columns, "data.source_column=[0,2]", "data.target_column=1", tokens, "data.lower_case=true"]
+    train(compose("train", *[o for o in TINY if not o.startswith("data")], *own, "trainer.max_epochs=3"), tmp_path)
+    export(compose("export", f"checkpoint={tmp_path}/best.ckpt", f"output={tmp_path}/export"))
+
+    result = read_without_torch(tmp_path / "export", ["Xa\tN;a", "yb\tN;B"])
+
+    assert result.stderr == ""
+    assert result.stdout.splitlines() == load(tmp_path / "best.ckpt")(["Xa\tN;a", "yb\tN;B"])
+
+
+def test_a_reader_refuses_what_does_not_belong_together(copy):
+    (copy / "encoder.onnx").write_bytes((copy / "decoder_step.onnx").read_bytes())
+
+    result = read_without_torch(copy, ["a"])
+
+    assert result.returncode == 1
+    assert result.stderr == f"error: the files in {copy} do not belong together, or are damaged\n"
+
+
+@pytest.mark.parametrize("beam_size", [1, 4])
+def test_backend_onnx_predicts_the_same_from_a_checkpoint_a_folder_and_both(
+    compose, folder, tiny_checkpoint, tmp_path, beam_size
+):
+    search = [f"search.beam_size={beam_size}", "scores=true", "batch_size=2"]
+    expected = predicted(compose, tmp_path, TEXTS, f"checkpoint={tiny_checkpoint}", *search)
+
+    for checkpoint in (folder, *([tiny_checkpoint, f"[{folder},{folder}]"] if beam_size == 1 else [])):
+        found = predicted(compose, tmp_path, TEXTS, f"checkpoint={checkpoint}", "backend=onnx", *search)
+        assert [line.split("\t")[0] for line in found] == [line.split("\t")[0] for line in expected]
+        for one, other in zip(found, expected, strict=True):
+            assert float(one.split("\t")[1]) == pytest.approx(float(other.split("\t")[1]), abs=2e-4)
+
+
+def test_backend_onnx_writes_the_same_attention(compose, folder, tiny_checkpoint, tmp_path):
+    def weights(*overrides):
+        predicted(compose, tmp_path, TEXTS, f"attention={tmp_path}/attention.jsonl", *overrides)
+        lines = (tmp_path / "attention.jsonl").read_text().splitlines()
+        return [torch.tensor(json.loads(line)["weights"]) for line in lines]
+
+    for ours, theirs in zip(weights(f"checkpoint={tiny_checkpoint}"), weights(f"checkpoint={folder}", "backend=onnx"),
+                            strict=True):  # fmt: skip
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+
+
+def test_backend_onnx_computes_on_the_cpu(compose, folder, tmp_path):
+    with pytest.raises(UserError, match="device=cuda does not fit backend=onnx, which computes on the CPU"):
+        predicted(compose, tmp_path, TEXTS, f"checkpoint={folder}", "backend=onnx", "device=cuda")
+
+
+def test_an_export_says_which_handoff_its_model_was_trained_with(compose, tmp_path, capsys):
+    train(compose("train", *TINY, "handoff=wrong_first_rows"), tmp_path)
+    capsys.readouterr()
+
+    export(compose("export", f"checkpoint={tmp_path}/best.ckpt", f"output={tmp_path}/export"))
+
+    assert "trained with handoff=wrong_first_rows" in capsys.readouterr().out
+    assert json.loads((tmp_path / "export" / "tokenizers.json").read_text())["handoff"] == "wrong_first_rows"
+    for name in ("encoder.onnx", "decoder_step.onnx"):
+        metadata = {one.key: one.value for one in onnx.load(tmp_path / "export" / name).metadata_props}
+        assert metadata["handoff"] == "wrong_first_rows"
+
+
+def test_an_export_is_not_replaced_unasked(compose, folder, tiny_checkpoint):
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+    with pytest.raises(UserError, match=r"output=\S+encoder.onnx exists; give overwrite=true"):
+        export(compose("export", f"checkpoint={tiny_checkpoint}", f"output={folder}"))
+
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+def test_an_export_that_differs_is_not_written(compose, tiny_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setitem(graphs.GATES, "GRU", (0, 1, 2))  # PyTorch's order, which ONNX reads as another network
+
+    with pytest.raises(UserError, match="the export differs from the checkpoint, and was not written: .*h_n"):
+        export(compose("export", f"checkpoint={tiny_checkpoint}", f"output={tmp_path}/export"))
+
+    assert not (tmp_path / "export").exists()
+
+
+@pytest.mark.parametrize("name", ["encoder.onnx", "decoder_step.onnx", "tokenizers.json"])
+def test_a_part_that_is_missing_damaged_or_of_another_export_is_named(copy, name):
+    whole = (copy / name).read_bytes()
+
+    (copy / name).write_bytes(whole[:-200])
+    with pytest.raises(UserError, match=f"checkpoint={copy}: {name} is damaged"):
+        files.read_export(copy)
+    if name == "tokenizers.json":
+        (copy / name).write_bytes(whole.replace(b'"seq2seq_export": 1', b'"seq2seq_export": 9'))
+        with pytest.raises(UserError, match="has format 9, and this version reads format 1 only"):
+            files.read_export(copy)
+    (copy / name).unlink()
+    with pytest.raises(UserError, match=f"checkpoint={copy} lacks {name}: No such file"):
+        files.read_export(copy)
+
+
+def test_what_an_export_needs_is_named_if_it_is_not_installed(compose, tiny_checkpoint, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "find_spec", lambda name: None if name == "onnxscript" else object())
+    with pytest.raises(UserError, match=r"an export needs onnxscript: pip install -e '.\[export\]'"):
+        export(compose("export", f"checkpoint={tiny_checkpoint}", f"output={tmp_path}/export"))
+
+    for name in [name for name in sys.modules if name.startswith("seq2seq.export")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(UserError, match=r"backend=onnx needs onnxruntime: pip install -e '.\[export\]'"):
+        predicted(compose, tmp_path, TEXTS, f"checkpoint={folder}", "backend=onnx")
+    with pytest.raises(UserError, match=r"an export needs onnxruntime: pip install -e '.\[export\]'"):
+        export(compose("export", f"checkpoint={tiny_checkpoint}", f"output={tmp_path}/export"))
+
+
+def test_the_folder_of_an_export_is_no_checkpoint(compose, folder, tmp_path):
+    with pytest.raises(UserError, match=f"checkpoint={folder} "):
+        predicted(compose, tmp_path, TEXTS, f"checkpoint={folder}")
