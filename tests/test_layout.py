@@ -33,6 +33,9 @@ MAY_IMPORT = {
     "benchmark": ["benchmark", "api", "training", "nn", "data", "decoding", "errors"],
     "commands": ["commands", "api", "training", "handoff", "reporting", "metrics", "decoding", "runs", "data", "nn",
                  "schema", "errors"],
+    "export": ["export", "api", "training", "nn", "data", "runs", "errors"],
+    "commands.predict": ["export", "api", "decoding", "reporting", "runs", "data", "training", "schema", "errors"],
+    "commands.export": ["export", "training", "handoff.mistakes", "runs", "schema", "errors"],
     "tuning": ["tuning", "errors"],
     "commands.tune": ["tuning", "commands.train", "reporting", "runs", "schema", "training", "errors"],
     "commands.benchmark": ["benchmark", "training", "runs", "schema", "errors"],
@@ -115,6 +118,12 @@ def test_one_module_chooses_the_fast_layers():
 
 def test_the_benchmark_can_be_deleted_with_its_command():
     assert {name for name in users_of("benchmark") if not within(name, "benchmark")} == {"commands.benchmark"}
+
+
+def test_the_export_can_be_deleted_with_its_command_and_backend():
+    users = {name for name in users_of("export") if not within(name, "export")}
+
+    assert users == {"commands.export", "commands.predict"}
 
 
 def test_one_module_packs_and_one_knows_how_h_n_is_flattened():

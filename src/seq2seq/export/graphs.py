@@ -46,7 +46,9 @@ class ExportRNN(nn.Module):
         self.num_layers, self.bidirectional, self.hidden_size = rnn.num_layers, rnn.bidirectional, rnn.hidden_size
         for layer in range(rnn.num_layers):
             for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
-                rows = [getattr(rnn, f"{name}_l{layer}{suffix}") for suffix in ("", "_reverse")[: 1 + rnn.bidirectional]]
+                rows = [
+                    getattr(rnn, f"{name}_l{layer}{suffix}") for suffix in ("", "_reverse")[: 1 + rnn.bidirectional]
+                ]
                 self.register_buffer(f"{name}{layer}", torch.stack([self._reordered(row.detach()) for row in rows]))
 
     def _reordered(self, parameter: Tensor) -> Tensor:
@@ -71,7 +73,10 @@ class ExportRNN(nn.Module):
         weight_ih, weight_hh, bias_ih, bias_hh = (
             getattr(self, f"{name}{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         )
-        attributes = {"hidden_size": self.hidden_size, "direction": "bidirectional" if self.bidirectional else "forward"}
+        attributes = {
+            "hidden_size": self.hidden_size,
+            "direction": "bidirectional" if self.bidirectional else "forward",
+        }
         if self.operator == "GRU":
             attributes["linear_before_reset"] = 1  # as in PyTorch; the default of 0 is another network
         (steps, batch), (directions, size) = inputs.shape[:2], (1 + self.bidirectional, self.hidden_size)
@@ -129,12 +134,20 @@ def state_from(tensors: Mapping[str, Tensor], example: Any) -> Any:  # noqa: ANN
     if isinstance(example, RNNState):
         return RNNState(*(tensors[name].transpose(0, 1).unsqueeze(1) for name in ("h", "c") if name in tensors))
     parts = zip(example._fields, example, strict=True)
-    return type(example)(*(tensors[name] if isinstance(part, Tensor) else state_from(tensors, part) for name, part in parts))
+    return type(example)(
+        *(tensors[name] if isinstance(part, Tensor) else state_from(tensors, part) for name, part in parts)
+    )
 
 
 def memory_tensors(memory: Memory) -> dict[str, Tensor]:
     """Return the tensors of a memory by name; without attention, the mask only."""
     return {name: part for name, part in memory._asdict().items() if part.size(-1)}
+
+
+def final_state(state: RNNState) -> dict[str, Tensor]:
+    """Return ``h_n``, and of an LSTM ``c_n``, as PyTorch lays them out, ``(L * D, B, H)``."""
+    final = state.to_torch()
+    return {"h_n": final} if isinstance(final, Tensor) else dict(zip(("h_n", "c_n"), final, strict=True))
 
 
 class EncoderGraph(nn.Module):
@@ -147,7 +160,7 @@ class EncoderGraph(nn.Module):
     def forward(self, source: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         """Return the final state, h_n and c_n, and all that the decoder reads, by name."""
         encoded = self.model.encoder(source, lengths)
-        final = {f"{name}_n": part.flatten(0, 1) for name, part in encoded.state._asdict().items() if part is not None}
+        final = final_state(encoded.state)
         memory = self.model.decoder.init_memory(encoded)
         state = state_tensors(self.model.decoder.init_state(self.model.bridge(encoded.state)))
         return final | memory_tensors(memory) | {name: part.unsqueeze(1) for name, part in state.items()}
@@ -175,14 +188,16 @@ class StepGraph(nn.Module):
         Returns:
             The logits, ``(B, K, V)``; the attention weights, ``(B, K, S)``, if there is attention; and the next state.
         """
-        shape, mask = tokens.shape, inputs["mask"]
+        mask = inputs["mask"]
         nothing = torch.zeros(*mask.shape, 0)
         memory = Memory(inputs.get("keys", nothing), inputs.get("values", nothing), mask)
         state = state_from({name: part.flatten(0, 1) for name, part in inputs.items()}, self.example)
         output = self.decoder(tokens.flatten().unsqueeze(1), memory, state)
-        weights = {} if output.weights is None else {"weights": output.weights.squeeze(1).unflatten(0, shape)}
-        after = {NEXT + name: part.unflatten(0, shape) for name, part in state_tensors(output.state).items()}
-        return {"logits": output.logits.squeeze(1).unflatten(0, shape)} | weights | after
+        outputs = {"logits": output.logits.squeeze(1)}
+        if output.weights is not None:
+            outputs["weights"] = output.weights.squeeze(1)
+        outputs |= {NEXT + name: part for name, part in state_tensors(output.state).items()}
+        return {name: part.reshape(*tokens.shape, *part.shape[1:]) for name, part in outputs.items()}
 
 
 def make_graphs(model: Seq2Seq, metadata: Mapping[str, str]) -> tuple[bytes, bytes]:
@@ -201,7 +216,9 @@ def make_graphs(model: Seq2Seq, metadata: Mapping[str, str]) -> tuple[bytes, byt
     hypotheses = {name: part.repeat_interleave(3, dim=1) for name, part in inputs.items() if part.size(1) == 1}
     return (
         export_graph(EncoderGraph(copied), {"source": source, "lengths": lengths}, metadata),
-        export_graph(StepGraph(copied, state), {"tokens": source.new_ones(2, 3), "inputs": inputs | hypotheses}, metadata),
+        export_graph(
+            StepGraph(copied, state), {"tokens": source.new_ones(2, 3), "inputs": inputs | hypotheses}, metadata
+        ),
     )
 
 

@@ -6,8 +6,8 @@ from torch import Tensor
 from seq2seq.api import Trained
 from seq2seq.data.vocabulary import UNK
 from seq2seq.export.backend import OnnxModule
+from seq2seq.export.graphs import final_state
 from seq2seq.nn.decoders import DecoderOutput
-from seq2seq.nn.state import RNNState
 
 SHAPES = ((1, 1, 1), (3, 7, 4), (8, 30, 12))
 """Batch size, source length and target length of the comparisons."""
@@ -32,18 +32,15 @@ def differences(module: Trained, exported: OnnxModule) -> dict[str, float]:
         source = torch.randint(UNK, len(module.source_tokenizer.vocabulary), (batch, steps), generator=random)
         targets = torch.randint(UNK, len(module.target_tokenizer.vocabulary), (batch, target_steps), generator=random)
         lengths = torch.randint(1, steps + 1, (batch,), generator=random)
-        right = parts(ours(source, lengths, targets), ours.encoder(source, lengths).state)
-        decoded = theirs.decoder(targets, *theirs.encode(source, lengths))
-        found_parts = parts(decoded, None) | theirs.run_encoder(source, lengths)
+        right = outputs(ours(source, lengths, targets)) | final_state(ours.encoder(source, lengths).state)
+        other = outputs(theirs.decoder(targets, *theirs.encode(source, lengths))) | theirs.run_encoder(source, lengths)
         for name, values in right.items():
-            difference = (values - found_parts[name]).abs().max() / values.abs().max().clamp(min=1)
+            difference = (values - other[name]).abs().max() / values.abs().max().clamp(min=1)
             found[name] = max(found.get(name, 0.0), difference.item())
     return found
 
 
-def parts(decoded: DecoderOutput, state: RNNState | None) -> dict[str, Tensor]:
-    """Return what is compared, by name."""
-    values = {"logits": decoded.logits, "attention": decoded.weights}
-    if state is not None:
-        values |= {f"{name}_n": None if part is None else part.flatten(0, 1) for name, part in state._asdict().items()}
-    return {name: value for name, value in values.items() if value is not None}
+def outputs(decoded: DecoderOutput) -> dict[str, Tensor]:
+    """Return what is compared of a decoder's output, by name."""
+    named = {"logits": decoded.logits, "attention": decoded.weights}
+    return {name: part for name, part in named.items() if part is not None}
