@@ -36,6 +36,9 @@ MAY_IMPORT = {
     "export": ["export", "api", "training", "nn", "data", "runs", "errors"],
     "commands.predict": ["export", "api", "decoding", "reporting", "runs", "data", "training", "schema", "errors"],
     "commands.export": ["export", "training", "handoff.mistakes", "runs", "schema", "errors"],
+    "demo": ["errors"],
+    "commands.demo": ["demo", "commands.explain_handoff", "api", "decoding", "handoff", "nn", "schema", "training",
+                      "errors"],
     "tuning": ["tuning", "errors"],
     "commands.tune": ["tuning", "commands.train", "reporting", "runs", "schema", "training", "errors"],
     "commands.benchmark": ["benchmark", "training", "runs", "schema", "errors"],
@@ -116,14 +119,17 @@ def test_one_module_chooses_the_fast_layers():
     assert {name for name in users_of("nn.fast") if not within(name, "nn.fast")} == {"nn.rnn"}
 
 
-def test_the_benchmark_can_be_deleted_with_its_command():
-    assert {name for name in users_of("benchmark") if not within(name, "benchmark")} == {"commands.benchmark"}
-
-
-def test_the_export_can_be_deleted_with_its_command_and_backend():
-    users = {name for name in users_of("export") if not within(name, "export")}
-
-    assert users == {"commands.export", "commands.predict"}
+@pytest.mark.parametrize(
+    ("package", "commands"),
+    [
+        ("benchmark", {"commands.benchmark"}),
+        ("export", {"commands.export", "commands.predict"}),
+        ("demo", {"commands.demo"}),
+        ("tuning", {"commands.tune"}),
+    ],
+)
+def test_what_is_not_the_core_can_be_deleted_with_its_commands(package, commands):
+    assert {name for name in users_of(package) if not within(name, package)} == commands
 
 
 def test_one_module_packs_and_one_knows_how_h_n_is_flattened():

@@ -21,6 +21,7 @@ from seq2seq.nn.state import h_n_rows
 from seq2seq.reporting.plots import save
 from seq2seq.training.build import check_model, model_from_config, resolve_config
 from seq2seq.training.checkpoints import load_module
+from seq2seq.training.module import Seq2SeqModule
 
 TINY_VOCABULARY = 9
 
@@ -97,14 +98,22 @@ def untrained(settings: dict[str, Any]) -> Example:
 
 
 def trained(settings: dict[str, Any], overrides: Sequence[str]) -> Example:
-    """Load a checkpoint and encode the given texts, and a longer sequence so that they are padded."""
+    """Load a checkpoint and encode the given texts."""
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0]
         if key == "handoff" or key.split(".")[0] == "model":
             raise UserError(f"{override} cannot be given with checkpoint, which defines the model")
     module = load_module(str(settings["checkpoint"]))
+    return example_of(module, given_texts(settings["text"], module.source_tokenizer))
+
+
+def example_of(module: Seq2SeqModule, texts: Sequence[str]) -> Example:
+    """Return a trained model with a batch of texts, and of a longer sequence so that they are padded.
+
+    Raises:
+        UserError: If a text is empty or too long to be drawn.
+    """
     tokenizer = module.source_tokenizer
-    texts = given_texts(settings["text"], tokenizer)
     ids = [tokenizer.encode(text) for text in texts]
     for text, sequence in zip(texts, ids, strict=True):
         if not sequence or not text.strip() or len(sequence) > MAX_STEPS:
@@ -227,17 +236,20 @@ def show_reach(console: Console, title: str, name: str, sizes: Tensor) -> None:
 
 def show_verdict(console: Console, measured: Verification) -> None:
     """Print what was verified, or what is wrong."""
+    console.print(Text("\n  ".join(verdict(measured)), style="red" if measured.faults else ""), soft_wrap=True)
+
+
+def verdict(measured: Verification) -> list[str]:
+    """Return what was verified, or what is wrong: a heading and what belongs to it."""
     if measured.faults:
-        lines = [f"Wrong in {len(measured.faults)} places:", *measured.faults[:SHOWN_FAULTS]]
-        if len(measured.faults) > SHOWN_FAULTS:
-            lines.append(f"and {len(measured.faults) - SHOWN_FAULTS} more")
-    else:
-        lines = [
-            "Verified on this batch, in float64:",
-            "the top layer's final states are in output, at the ends of each sequence;",
-            "each sequence alone gives the same state and output as in the batch;",
-            *["every row of h_n and c_n is what nn.GRU or nn.LSTM returns for its sequence;"] * measured.compared,
-            "the mask is True at real tokens only, and no sequence reaches another's state;",
-            "every decoder layer starts from the encoder layer that its bridge assigns to it.",
-        ]
-    console.print(Text("\n  ".join(lines), style="red" if measured.faults else ""), soft_wrap=True)
+        more = len(measured.faults) - SHOWN_FAULTS
+        rest = [f"and {more} more"] if more > 0 else []
+        return [f"Wrong in {len(measured.faults)} places:", *measured.faults[:SHOWN_FAULTS], *rest]
+    return [
+        "Verified on this batch, in float64:",
+        "the top layer's final states are in output, at the ends of each sequence;",
+        "each sequence alone gives the same state and output as in the batch;",
+        *["every row of h_n and c_n is what nn.GRU or nn.LSTM returns for its sequence;"] * measured.compared,
+        "the mask is True at real tokens only, and no sequence reaches another's state;",
+        "every decoder layer starts from the encoder layer that its bridge assigns to it.",
+    ]

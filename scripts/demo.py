@@ -1,0 +1,24 @@
+"""Show a trained model on a web page: ``python scripts/demo.py checkpoint=FILE``."""
+
+import hydra
+from omegaconf import DictConfig
+
+from seq2seq.runs.console import one_line_errors, run_main
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="demo")
+def main(config: DictConfig) -> None:
+    """Serve the page until Ctrl-C."""
+    from seq2seq.commands.demo import demo  # only now, so that --help answers without PyTorch
+
+    with one_line_errors():
+        demo(config)
+
+
+def run() -> None:
+    """Run as ``seq2seq-demo``."""
+    run_main(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,161 @@
+"""Show what a trained model predicts, attends to and hands over on a web page."""
+
+import base64
+import io
+import math
+import os
+import socket
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import torch
+from omegaconf import DictConfig
+from rich.console import Console
+
+from seq2seq.api import Predictor
+from seq2seq.commands.explain_handoff import example_of, verdict
+from seq2seq.decoding import build_search
+from seq2seq.errors import UserError
+from seq2seq.handoff.mistakes import RIGHT
+from seq2seq.handoff.picture import MAX_STEPS, handoff_picture
+from seq2seq.handoff.verification import DIRECTIONS, Verification, verify
+from seq2seq.nn.state import h_n_rows
+from seq2seq.schema import Bounds, check
+from seq2seq.training.build import resolve_config
+from seq2seq.training.checkpoints import load_module
+from seq2seq.training.module import Seq2SeqModule
+
+LOCAL = ("127.0.0.1", "localhost")
+
+
+class DemoSettings:
+    """The keys of ``configs/demo.yaml``."""
+
+    checkpoint: str
+    search: Any
+    host: str
+    port: Annotated[int, Bounds(1, 65535)]
+    max_characters: Annotated[int, Bounds(1, 10_000)]
+    seconds: Annotated[float, Bounds(0.1, 3600)]
+    max_waiting: Annotated[int, Bounds(1, 10_000)]
+
+
+def demo(config: DictConfig) -> None:
+    """Serve the page until Ctrl-C.
+
+    Raises:
+        UserError: If the checkpoint or a setting is not valid, the port is in use, or the extra ``demo`` is missing.
+    """
+    settings = resolve_config(config)
+    check("", settings, DemoSettings)
+    try:
+        import uvicorn
+
+        from seq2seq.demo.app import make_app
+    except ModuleNotFoundError as error:
+        raise UserError(f"the demo needs {error.name}: pip install -e '.[demo]'") from error
+    host, port = settings["host"], settings["port"]
+    module = load_module(settings["checkpoint"])
+    search = build_search(settings["search"], module.max_length, len(module.target_tokenizer.vocabulary))
+    limits = {key: settings[key] for key in ("max_characters", "seconds", "max_waiting")}
+    app = make_app(
+        answerer(module, Predictor([module], search=search)),
+        about=describe(module),
+        hosts=LOCAL if host in LOCAL else ["*"],
+        **limits,
+    )
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False))
+    with listen(host, port) as listener:
+        shown = f"[{host}]" if ":" in host else host
+        Console(stderr=True).print(f"http://{shown}:{port} shows {settings['checkpoint']}; Ctrl-C ends", soft_wrap=True)
+        server.run(sockets=[listener])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens.
+
+    Raises:
+        UserError: If it cannot.
+    """
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        reason = (
+            os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        )  # names are not found by -2
+        raise UserError(f"host={host} port={port} cannot be listened to: {reason}; give another port") from error
+
+
+def describe(module: Seq2SeqModule) -> str:
+    """Return a line about a model."""
+    model = module.hparams["model"]
+    encoder, decoder = model["encoder"], model["decoder"]
+    directions = "bidirectional " if encoder["bidirectional"] else ""
+    line = (
+        f"{encoder['num_layers']}-layer {directions}{encoder['cell'].upper()} encoder, bridge {model['bridge']}, "
+        f"{decoder['num_layers']}-layer {decoder['cell'].upper()} decoder ({decoder['kind']})"
+    )
+    return line if module.hparams["handoff"] == RIGHT else f"{line}, {module.hparams['handoff']} (wrong on purpose)"
+
+
+def answerer(module: Seq2SeqModule, predictor: Predictor) -> Callable[[str], dict[str, Any]]:
+    """Return the function that answers a text with what the page shows.
+
+    Args:
+        module: The model.
+        predictor: It predicts with the same model.
+    """
+
+    def answer(text: str) -> dict[str, Any]:
+        if not text.strip():
+            raise UserError("the text is empty")
+        predictions = predictor.n_best([text])[0]
+        alignment = predictor.align(text, predictions[0])
+        return {
+            "predictions": [
+                {"text": text, "probability": math.exp(log_prob)}
+                for text, log_prob, _ in predictions
+                if log_prob > -math.inf
+            ],
+            "attention": None
+            if alignment is None
+            else alignment._replace(weights=alignment.weights.tolist())._asdict(),
+            "handoff": handoff(module, text),
+        }
+
+    return answer
+
+
+def handoff(module: Seq2SeqModule, text: str) -> dict[str, Any]:
+    """Return how the state of a text is handed over: the rows of ``h_n``, a verdict, and a picture if it is legible."""
+    length = len(module.source_tokenizer.encode(text))
+    if length > MAX_STEPS:
+        return {"note": f"The text has {length} tokens; the handoff is drawn for up to {MAX_STEPS}."}
+    example = example_of(module, [text])
+    measured = verify(example.model, example.source, example.lengths)
+    picture = io.BytesIO()
+    figure = handoff_picture(measured, example.settings, example.handoff, example.sequences[0])
+    figure.savefig(picture, format="png", dpi=120)
+    return {
+        "rows": rows_of(measured),
+        "verdict": verdict(measured),
+        "verified": not measured.faults,
+        "picture": "data:image/png;base64," + base64.b64encode(picture.getvalue()).decode(),
+    }
+
+
+def rows_of(measured: Verification) -> list[dict[str, Any]]:
+    """Return layer and direction of each row of ``h_n``, and the decoder layers that start from it."""
+    reached = torch.stack([sizes for (_, of), sizes in measured.reach.items() if of == "h"]).any(0)  # (L', L, D)
+    layers, directions = measured.places["h"].steps.shape[:2]
+    return [
+        {
+            "row": row,
+            "layer": layer,
+            "direction": DIRECTIONS[direction],
+            "starts": reached[:, layer, direction].nonzero().flatten().tolist(),
+        }
+        for layer, rows in enumerate(h_n_rows(layers, directions).tolist())
+        for direction, row in enumerate(rows)
+    ]

@@ -1,0 +1,117 @@
+"""The web server of the demo: one page, and one question at a time."""
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from seq2seq.errors import UserError
+
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+"""The page may load nothing from anywhere."""
+
+BYTES_PER_CHARACTER = 12
+"""Of a text in JSON at most: a character beyond the first 65,536 may be written as two escapes of six bytes."""
+
+Answer = Callable[[str], dict[str, Any]]
+
+
+class RefusedError(Exception):
+    """A request that is not answered.
+
+    Args:
+        status: Of HTTP.
+        reason: Shown on the page.
+    """
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+def make_app(
+    answer: Answer, *, about: str, max_characters: int, seconds: float, max_waiting: int, hosts: Sequence[str]
+) -> Starlette:
+    """Return the web application.
+
+    Args:
+        answer: Takes a text and returns what the page shows, as JSON; called by one thread, so once at a time. It
+            raises `UserError` for a text that it cannot read.
+        about: A line about the model.
+        max_characters: Maximum length of a text.
+        seconds: Time for a request, with the time that it waits for others.
+        max_waiting: Number of requests that are answered or wait at a time; further ones are refused.
+        hosts: Names by which the page may be asked for, so that no page of another site can; ``*`` for any.
+    """
+    page = files("seq2seq.demo").joinpath("page.html").read_text(encoding="utf-8")
+    worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="answer")
+    waiting = 0
+
+    async def show_page(_: Request) -> Response:
+        return HTMLResponse(page, headers=HEADERS)
+
+    async def show_about(_: Request) -> Response:
+        return JSONResponse({"about": about, "max_characters": max_characters}, headers=HEADERS)
+
+    async def predict(request: Request) -> Response:
+        nonlocal waiting
+        if waiting >= max_waiting:
+            raise RefusedError(503, f"{max_waiting} texts are waiting already; try again in a moment")
+        waiting += 1
+        try:
+            async with asyncio.timeout(seconds):
+                text = await read_text(request, max_characters)
+                found = await asyncio.get_running_loop().run_in_executor(worker, answer, text)
+        except TimeoutError:
+            raise RefusedError(504, f"there was no answer within {seconds:g} s; try a shorter text, or again") from None
+        except UserError as error:
+            raise RefusedError(400, str(error)) from error
+        finally:
+            waiting -= 1
+        return JSONResponse(found, headers=HEADERS)
+
+    async def refuse(_: Request, error: Exception) -> Response:
+        return JSONResponse({"error": str(error)}, getattr(error, "status", 500), headers=HEADERS)
+
+    return Starlette(
+        routes=[Route("/", show_page), Route("/about", show_about), Route("/predict", predict, methods=["POST"])],
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))],
+        exception_handlers={RefusedError: refuse},
+    )
+
+
+async def read_text(request: Request, max_characters: int) -> str:
+    """Return the text of a request, ``{"text": ...}`` in JSON; at most so much of it is read as may be allowed.
+
+    Raises:
+        RefusedError: If it is too long, or no such thing.
+    """
+    limit = BYTES_PER_CHARACTER * max_characters + 100
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise RefusedError(413, f"a text has at most {max_characters} characters")
+    try:
+        text = json.loads(body)["text"]
+        text.encode("utf-8")  # half of a surrogate pair is no text
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise RefusedError(400, 'the request must be {"text": "..."}') from None
+    if len(text) > max_characters:
+        raise RefusedError(413, f"a text has at most {max_characters} characters")
+    return text

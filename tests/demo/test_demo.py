@@ -1,0 +1,247 @@
+"""The demo: what it answers, what it refuses, many requests at once, and the page in a browser."""
+
+import asyncio
+import math
+import shutil
+import socket
+import threading
+import time
+
+import httpx
+import pytest
+import torch
+import uvicorn
+from conftest import TINY
+
+from seq2seq.api import Predictor, load_module
+from seq2seq.commands.demo import answerer, demo, describe, listen
+from seq2seq.commands.train import train
+from seq2seq.decoding import Beam
+from seq2seq.demo.app import make_app
+from seq2seq.errors import UserError
+
+LIMITS = {"about": "a model", "max_characters": 20, "seconds": 5.0, "max_waiting": 100, "hosts": ["*"]}
+
+
+def talk(app, conversation):
+    """Run ``conversation(client)`` with the app, without a network."""
+
+    async def run():
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await conversation(client)
+
+    return asyncio.run(run())
+
+
+def ask(app, **request):
+    return talk(app, lambda client: client.post("/predict", **request))
+
+
+@pytest.fixture(scope="module")
+def answer(tiny_checkpoint):
+    module = load_module(str(tiny_checkpoint))
+    return answerer(module, Predictor([module], search=Beam(module.max_length, beam_size=3, n_best=3)))
+
+
+def test_an_answer_holds_predictions_attention_and_the_handoff(answer):
+    found = answer("a b c")
+
+    probabilities = [one["probability"] for one in found["predictions"]]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert 0 < sum(probabilities) <= 1
+    assert found["attention"]["source"] == ["a", "b", "c"]
+    torch.testing.assert_close(
+        torch.tensor(found["attention"]["weights"]).sum(1), torch.ones(len(found["attention"]["target"]))
+    )
+    rows = [(one["row"], one["layer"], one["direction"], one["starts"]) for one in found["handoff"]["rows"]]
+    assert rows == [(0, 0, "forward", [0]), (1, 0, "backward", [0]), (2, 1, "forward", [1]), (3, 1, "backward", [1])]
+    assert found["handoff"]["verified"]
+    assert found["handoff"]["verdict"][0].startswith("Verified")
+    assert found["handoff"]["picture"].startswith("data:image/png;base64,iVBOR")
+
+
+def test_a_wrong_handoff_is_shown_as_such(compose, tmp_path):
+    train(compose("train", *TINY, "handoff=wrong_first_rows", "model.attention=none"), tmp_path)
+    module = load_module(str(tmp_path / "best.ckpt"))
+
+    found = answerer(module, Predictor([module]))("a b c")
+
+    assert describe(module).endswith("wrong_first_rows (wrong on purpose)")
+    assert not found["handoff"]["verified"]
+    assert found["handoff"]["verdict"][0].startswith("Wrong in")
+    assert found["handoff"]["rows"][3]["starts"] == []
+    assert found["attention"] is None
+
+
+def test_a_text_that_is_too_long_to_be_drawn_is_answered_without_a_picture(answer):
+    found = answer("a " * 61)
+
+    assert found["handoff"] == {"note": "The text has 61 tokens; the handoff is drawn for up to 60."}
+    assert math.isfinite(found["predictions"][0]["probability"])
+
+
+def test_what_cannot_be_answered_is_refused_with_a_reason(answer):
+    app = make_app(answer, **LIMITS)
+    for request, status, reason in (
+        ({"json": {"text": "  "}}, 400, "the text is empty"),
+        ({"json": {"text": "a" * 21}}, 413, "a text has at most 20 characters"),
+        ({"json": {"text": 3}}, 400, 'the request must be {"text": "..."}'),
+        ({"json": ["text"]}, 400, 'the request must be {"text": "..."}'),
+        ({"content": b"\xff"}, 400, 'the request must be {"text": "..."}'),
+        ({"content": b'{"text": "\\ud800"}'}, 400, 'the request must be {"text": "..."}'),
+        ({"content": b"[" * 300}, 400, 'the request must be {"text": "..."}'),
+    ):
+        response = ask(app, **request)
+        assert (response.status_code, response.json()) == (status, {"error": reason})
+    assert ask(app, json={"text": "😀" * 20}).status_code == 200
+
+
+def test_of_a_megabyte_only_the_beginning_is_read(answer):
+    sent = []
+
+    async def megabyte():
+        for _ in range(1024):
+            sent.append(1024)
+            yield b"a" * 1024
+
+    response = ask(make_app(answer, **LIMITS), content=megabyte())
+
+    assert response.status_code == 413
+    # The client of this test sends all before the app reads, so the server is asked instead.
+    port, stop = serve(make_app(answer, **LIMITS))
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(
+            b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1048576\r\n\r\n" + b"a" * 4096
+        )
+        assert connection.recv(100).startswith(b"HTTP/1.1 413")  # with 1,044,480 bytes to come
+    stop()
+
+
+def test_fifty_requests_are_answered_in_turn():
+    busy, most = [], []
+
+    def slow(text):
+        busy.append(text)
+        most.append(len(busy))
+        time.sleep(0.01)
+        busy.remove(text)
+        return {"text": text}
+
+    async def fifty(client):
+        return await asyncio.gather(*(client.post("/predict", json={"text": str(number)}) for number in range(50)))
+
+    responses = talk(make_app(slow, **LIMITS), fifty)
+
+    assert [response.json() for response in responses] == [{"text": str(number)} for number in range(50)]
+    assert max(most) == 1
+
+
+def test_more_than_may_wait_are_refused_and_a_slow_answer_is_not_waited_for():
+    answered = []
+
+    def slow(text):
+        time.sleep(0.3)
+        answered.append(text)
+        return {}
+
+    async def ten(client):
+        responses = await asyncio.gather(*(client.post("/predict", json={"text": str(one)}) for one in range(10)))
+        await asyncio.sleep(0.4)  # the one that was begun ends
+        return responses, await client.post("/predict", json={"text": "again"})
+
+    responses, again = talk(make_app(slow, **LIMITS | {"seconds": 0.4, "max_waiting": 4}), ten)
+
+    assert sorted(response.status_code for response in responses) == [200, *[503] * 6, *[504] * 3]
+    assert "4 texts are waiting already" in next(one.json()["error"] for one in responses if one.status_code == 503)
+    assert "no answer within 0.4 s" in next(one.json()["error"] for one in responses if one.status_code == 504)
+    assert again.status_code == 200
+    assert len(answered) == 3  # what had not been begun in time was never computed
+
+
+def test_other_sites_cannot_ask(answer):
+    app = make_app(answer, **LIMITS | {"hosts": ["localhost"]})
+
+    for host, status in (("localhost:8000", 200), ("example.com", 400)):
+        response = talk(app, lambda client, host=host: client.get("/", headers={"Host": host}))
+        assert response.status_code == status
+    assert "default-src 'none'" in talk(app, lambda client: client.get("/")).headers["content-security-policy"]
+
+
+def test_a_port_in_use_is_one_line(compose, tiny_checkpoint):
+    with listen("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+        message = f"host=127.0.0.1 port={port} cannot be listened to: Address already in use; give another port"
+        with pytest.raises(UserError, match=message):
+            demo(compose("demo", f"checkpoint={tiny_checkpoint}", f"port={port}"))
+
+
+def serve(app):
+    """Serve an app in a thread: its port, and a function that ends it."""
+    listener = listen("127.0.0.1", 0)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+
+    def stop():
+        server.should_exit = True
+        thread.join(timeout=10)
+        listener.close()
+
+    return listener.getsockname()[1], stop
+
+
+@pytest.fixture(scope="module")
+def page(answer):
+    """The page in a headless browser, and everything that it asked the network for."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("there is no chromium")
+    port, stop = serve(make_app(answer, **LIMITS))
+    options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=options)
+        page = browser.new_page(viewport={"width": 390, "height": 800})
+        page.requested, page.errors = [], []
+        page.on("request", lambda request: page.requested.append(request.url))
+        page.on("pageerror", lambda error: page.errors.append(str(error)))
+        page.on("dialog", lambda dialog: page.errors.append(dialog.message))
+        page.goto(f"http://127.0.0.1:{port}/")
+        yield page
+        browser.close()
+    stop()
+
+
+def predict_in(page, text):
+    page.get_by_label("Text", exact=True).fill(text)
+    page.get_by_role("button", name="Predict").click()
+    page.wait_for_selector("#send:enabled")
+
+
+def test_the_page_shows_predictions_attention_and_the_handoff_on_a_phone(page):
+    predict_in(page, "a b c")
+
+    assert page.locator("#predictions li").count() == 3
+    assert page.locator("#predictions output").first.inner_text().endswith(" %")
+    assert page.locator("#attention thead th").all_inner_texts() == ["a", "b", "c"]
+    assert page.locator("#rows tbody tr").first.inner_text().split() == ["h_n[0]", "0", "forward", "0"]
+    assert page.locator("#verdict strong").inner_text().startswith("Verified")
+    assert page.evaluate("document.getElementById('picture').naturalWidth") > 500
+    assert page.evaluate("document.documentElement.scrollWidth") == 390  # nothing sticks out
+    assert all(url.startswith(("http://127.0.0.1", "data:")) for url in page.requested)
+    assert page.errors == []
+
+
+def test_the_page_shows_markup_as_text(page):
+    markup = "<img src=x onerror=alert(1)>"
+    page.evaluate("document.getElementById('text').maxLength = 100")
+
+    predict_in(page, markup[:20])
+    assert page.locator("#attention thead th").all_inner_texts() == ["<img", "src=x", "onerror=a"]
+
+    predict_in(page, markup)
+    assert page.get_by_role("alert").inner_text() == "a text has at most 20 characters"
+    assert not page.locator("#result").is_visible()
+    assert page.locator("img").count() == 1
+    assert page.errors == []
