@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "data": ["data", "schema", "errors"],
     "runs": ["runs", "errors"],
     "decoding": ["decoding", "nn", "data", "schema", "errors"],
-    "metrics": ["metrics", "data"],
+    "metrics": ["metrics", "data", "errors"],
     "handoff.mistakes": ["nn", "errors"],
     "handoff.ablation": ["nn", "errors"],
     "handoff.verification": ["handoff.mistakes", "nn"],
@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "reporting": ["reporting", "decoding", "runs", "errors"],
     "training": ["training", "nn", "data", "decoding", "metrics", "handoff.mistakes", "runs", "schema", "errors"],
     "api": ["training", "nn", "data", "decoding", "errors"],
-    "benchmark": ["benchmark", "api", "training", "nn", "data", "decoding", "errors"],
+    "benchmark": ["benchmark", "api", "export.backend", "training", "nn", "data", "decoding", "errors"],
     "commands": ["commands", "api", "training", "handoff", "reporting", "metrics", "decoding", "runs", "data", "nn",
                  "schema", "errors"],
     "export": ["export", "api", "training", "nn", "data", "runs", "errors"],
@@ -41,7 +41,7 @@ MAY_IMPORT = {
                       "errors"],
     "tuning": ["tuning", "errors"],
     "commands.tune": ["tuning", "commands.train", "reporting", "runs", "schema", "training", "errors"],
-    "commands.benchmark": ["benchmark", "training", "runs", "schema", "errors"],
+    "commands.benchmark": ["benchmark", "api", "training", "runs", "schema", "errors"],
 }  # fmt: skip
 """The complete import table: module or package, and what it may import of this project. The longest name counts."""
 
@@ -123,7 +123,7 @@ def test_one_module_chooses_the_fast_layers():
     ("package", "commands"),
     [
         ("benchmark", {"commands.benchmark"}),
-        ("export", {"commands.export", "commands.predict"}),
+        ("export", {"commands.export", "commands.predict", "benchmark.cases"}),
         ("demo", {"commands.demo"}),
         ("tuning", {"commands.tune"}),
     ],

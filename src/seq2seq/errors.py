@@ -3,6 +3,7 @@
 import re
 import signal
 from collections.abc import Collection, Mapping
+from importlib import import_module
 from typing import Any
 
 STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
@@ -37,6 +38,18 @@ class UserError(ValueError):
     The message says what is wrong, gives the value, and says what is allowed. Any other exception is a bug and keeps
     its traceback.
     """
+
+
+def import_extra(package: str, extra: str) -> Any:  # noqa: ANN401 - a module
+    """Import a package of an extra in ``pyproject.toml``.
+
+    Raises:
+        UserError: If it is not installed.
+    """
+    try:
+        return import_module(package)
+    except ImportError as error:
+        raise UserError(f"the package {package} is not installed: pip install -e '.[{extra}]'") from error
 
 
 def check_count(key: str, value: object, minimum: int = 1, maximum: int = 2**63 - 1) -> int:

@@ -129,6 +129,25 @@ def test_the_limit_is_the_time_of_all_multiplications_in_their_precision(monkeyp
     assert set(seen) == {(dtype, "highest")}
 
 
+def test_the_limit_of_a_gpu_is_the_time_of_the_recurrent_layers_alone(monkeypatch):
+    model, ran = small_model(fast=False), []
+    monkeypatch.setattr(
+        roofline,
+        "run_rnn",
+        lambda rnn, inputs, lengths: (
+            ran.append((type(rnn), tuple(inputs.shape), None if lengths is None else lengths.tolist()))
+            or (inputs, None)
+        ),
+    )
+
+    seconds = roofline.recurrent_seconds(model, make_batch([5, 3, 1, 1], [T] * B), "32-true", torch.device("cpu"))
+
+    assert seconds > 0
+    assert ran[: len(ran) // roofline.TRIES] == [
+        (nn.GRU, (B, S, E), [5, 3, 1, 1]), (nn.GRU, (B, T, E), None), (nn.GRU, (B, T, DECODER_SIZE), None)
+    ]  # fmt: skip
+
+
 def test_a_larger_multiplication_takes_longer():
     sizes = [((3, n, n), (3, n, n)) for n in (16, 256)]
 
@@ -172,11 +191,13 @@ def test_the_report_has_medians_their_spread_and_the_comparison_with_the_textboo
     x = Case("x", lambda: None, 10, 50, 0.2, limit=0.5)
     cases = [x, x._replace(variant="trainer"), x._replace(variant="textbook"), Case("y", lambda: None, 10, 50, 0.2)]
 
-    rows = report(cases, [[1.0, 2.0, 4.0], [2.0, 2.0, 2.0], [6.0, 5.0, 1.0], [2.0, 2.0, 2.0]])
+    seconds = [[1.0, 2.0, 4.0], [2.0, 2.0, 2.0], [6.0, 5.0, 1.0], [2.0, 2.0, 2.0]]
+
+    rows = report(cases, seconds, [3_000_000, None, None, None])
 
     assert rows[0] == {
         "case": "x", "sequences_per_second": 5, "tokens_per_second": 25, "spread": 1.5, "times_textbook": 2.5,
-        "share_of_limit": 0.25, "waiting_for_data": None, "padding": 0.2,
+        "share_of_limit": 0.25, "waiting_for_data": None, "padding": 0.2, "megabytes": 3.0,
     }  # fmt: skip
     assert [row["case"] for row in rows[1:]] == ["x, trainer", "x, textbook", "y"]
     assert [row["times_textbook"] for row in rows[1:]] == [None, None, None]
@@ -186,6 +207,7 @@ def test_the_report_has_medians_their_spread_and_the_comparison_with_the_textboo
 def test_the_table_and_the_file_hold_every_case(compose, tiny_checkpoint, tmp_path, capsys):
     small = [*SMALL, "batch_sizes=[8]", "kinds=[luong,gnmt]", "rounds=1", "batches=2"]
     given = [f"checkpoint={tiny_checkpoint}", "search.beam_size=3", "search.max_length=5", f"output={tmp_path}/b.json"]
+    given += ["backends=[torch,onnx]", "search_batch_sizes=[2,64]"]
 
     benchmark(compose("benchmark", *small, *given))
 
@@ -196,7 +218,10 @@ def test_the_table_and_the_file_hold_every_case(compose, tiny_checkpoint, tmp_pa
         "gnmt, gru, batch 8, 32-true, trainer", "gnmt, gru, batch 8, 32-true, textbook",
     ]  # fmt: skip
     assert [row["times_textbook"] is None for row in content["training"]] == [False, True, True] * 2
-    assert [row["case"] for row in content["search"]] == ["greedy, batch 64", "beam 3, batch 64"]
+    assert [row["case"] for row in content["search"]] == [
+        f"{search}, batch {size}, {backend}"
+        for size in (2, 64) for search in ("greedy", "beam 3") for backend in ("torch", "onnx")
+    ]  # fmt: skip
     assert all(row["sequences_per_second"] > 0 for part in ("training", "search") for row in content[part])
     printed = capsys.readouterr().out
     assert "x textbook" in printed
@@ -205,7 +230,7 @@ def test_the_table_and_the_file_hold_every_case(compose, tiny_checkpoint, tmp_pa
 
 def test_two_processes_are_timed_on_their_shares_of_the_same_batches(compose, tmp_path):
     config = compose("benchmark", *SMALL, "batch_sizes=[8]", "kinds=[luong]", "textbook=false", "processes=[2]")
-    bare, _, case = training_cases(resolve_config(config), 2, tmp_path)
+    bare, _, case = training_cases(resolve_config(config), torch.device("cpu"), 2, tmp_path)
 
     assert case.label == "luong, gru, batch 8, 32-true, 2 processes"
     assert (case.sequences, case.tokens) == (bare.sequences, bare.tokens)
@@ -238,8 +263,10 @@ def test_the_textbook_case_trains_with_the_layers_of_pytorch(compose, tmp_path, 
         ("trainer_overhead=maybe", "trainer_overhead=maybe must be true or false"),
         ("textbook=maybe", "textbook=maybe must be true or false"),
         ("matmul_precision=low", "matmul_precision=low must be one of highest, high, medium"),
-        ("precisions=[16]", "precisions=16 must be one of 32-true, bf16-mixed"),
-        ("+foo=1", "foo is unknown; the keys are batch_sizes, batches, "),
+        ("precisions=[16]", "precisions=16 must be one of 32-true, tf32, bf16-mixed"),
+        ("precisions=[tf32]", "precisions=tf32 needs a GPU; give 32-true or bf16-mixed"),
+        ("device=typewriter", "device=typewriter is not available here"),
+        ("+foo=1", "foo is unknown; the keys are backends, batch_sizes, "),
     ],
 )
 def test_a_setting_that_is_not_allowed_is_refused(compose, tmp_path, override, message):
@@ -280,4 +307,4 @@ def test_what_training_waits_for_is_timed_without_the_first_batch(monkeypatch):
     assert load_batches(loader(), 1)[1] is None
 
     case = Case("case", lambda: None, sequences=1, tokens=1, padding=0.0, waiting=1.0)
-    assert report([case], [[3.0]])[0]["waiting_for_data"] == 0.25
+    assert report([case], [[3.0]], [None])[0]["waiting_for_data"] == 0.25

@@ -2,19 +2,21 @@
 
 import itertools
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from seq2seq.api import load_modules, make_ensemble
+from seq2seq.api import as_list, load_modules, make_ensemble
 from seq2seq.benchmark.loops import bare_loop, processes_loop, trainer_loop
-from seq2seq.benchmark.roofline import roofline_seconds
+from seq2seq.benchmark.roofline import recurrent_seconds, roofline_seconds
 from seq2seq.benchmark.timing import TEXTBOOK, Case
 from seq2seq.data import Batch, PairsDataModule
 from seq2seq.decoding import Greedy, Search, build_search, infer
 from seq2seq.errors import UserError, check_choice
+from seq2seq.export.backend import load_exports
+from seq2seq.nn import Seq2Seq
 from seq2seq.training.build import check_model
 from seq2seq.training.module import Seq2SeqModule
 
@@ -40,11 +42,12 @@ def load_batches(loader: Iterable[Batch], count: int) -> tuple[list[Batch], floa
     return batches, seconds * len(batches) / (len(batches) - 1) if len(batches) > 1 else None
 
 
-def training_cases(settings: dict[str, Any], count: int, scratch: Path) -> list[Case]:
+def training_cases(settings: dict[str, Any], device: torch.device, count: int, scratch: Path) -> list[Case]:
     """Return the cases of every combination of batch size, decoder, cell and precision.
 
     Args:
         settings: The config.
+        device: Where to compute.
         count: Number of batches in a pass.
         scratch: Directory for the trainer's logs.
 
@@ -52,6 +55,10 @@ def training_cases(settings: dict[str, Any], count: int, scratch: Path) -> list[
         UserError: If a setting is not allowed.
     """
     sizes, overhead, textbook = settings["batch_sizes"], settings["trainer_overhead"], settings["textbook"]
+    if device.type == "cpu" and "tf32" in settings["precisions"]:
+        raise UserError("precisions=tf32 needs a GPU; give 32-true or bf16-mixed")
+    if device.type != "cpu" and settings["processes"]:
+        raise UserError(f"processes={settings['processes']} are timed with device=cpu only")
     cases = []
     for size in sizes:
         data = PairsDataModule(settings["data"] | {"batch_size": size})
@@ -59,16 +66,16 @@ def training_cases(settings: dict[str, Any], count: int, scratch: Path) -> list[
         for kind, cell, precision in itertools.product(settings["kinds"], settings["cells"], settings["precisions"]):
             model = make_module(settings["model"], data, cell, kind).model
             numbers: dict[str, Any] = contents(batches) | {"waiting": waiting}
-            numbers["limit"] = sum(roofline_seconds(model, batch, precision) for batch in batches)
+            numbers["limit"] = sum(limit(model, batch, precision, device) for batch in batches)
             name = f"{kind}, {cell}, batch {size}, {precision}"
-            cases.append(Case(name, bare_loop(model, batches, precision), **numbers))
+            cases.append(Case(name, bare_loop(model, batches, precision, device), **numbers))
             if overhead:
                 module = make_module(settings["model"], data, cell, kind)
-                run = trainer_loop(module, batches, precision, scratch)
+                run = trainer_loop(module, batches, precision, scratch, device)
                 cases.append(Case(name, run, **numbers, variant="trainer"))
             if textbook:
                 model = make_module(settings["model"], data, cell, kind, fast=False).model
-                cases.append(Case(name, bare_loop(model, batches, precision), **numbers, variant=TEXTBOOK))
+                cases.append(Case(name, bare_loop(model, batches, precision, device), **numbers, variant=TEXTBOOK))
             for processes in settings["processes"] or ():
                 dataset = data.dataset("train")
                 whole = [one.indices.tolist() for one in batches if len(one.indices) >= processes]
@@ -77,6 +84,13 @@ def training_cases(settings: dict[str, Any], count: int, scratch: Path) -> list[
                 variant = f"{processes} process{'es' * (processes > 1)}"
                 cases.append(Case(name, run, **numbers, variant=variant))
     return cases
+
+
+def limit(model: Seq2Seq, batch: Batch, precision: str, device: torch.device) -> float:
+    """Return the seconds that a step could not do without; see `roofline`."""
+    if device.type == "cpu":
+        return roofline_seconds(model, batch, precision)
+    return recurrent_seconds(model, batch, precision, device)
 
 
 def make_module(
@@ -99,38 +113,49 @@ def make_module(
     )
 
 
-def search_cases(settings: dict[str, Any], count: int) -> list[Case]:
+def search_cases(settings: dict[str, Any], device: torch.device, count: int) -> list[Case]:
     """Return greedy search and the configured beam search with the checkpoint, over its test pairs.
 
     Args:
         settings: The config.
+        device: Where to compute.
         count: Number of batches in a pass.
 
     Raises:
         UserError: If the checkpoint or a setting is not valid.
     """
     check_choice("search.kind", settings["search"].get("kind"), ["beam"])
-    size = settings["search_batch_size"]
     modules = load_modules(settings["checkpoint"])
-    device = torch.device("cpu")
-    ensemble = make_ensemble(modules, device)
     module = modules[0]
     beam = build_search(settings["search"], module.max_length, len(module.target_tokenizer.vocabulary))
     if isinstance(beam, Greedy):
         raise UserError("search.beam_size=1 is greedy search, which is timed in any case; give a wider beam")
-    data = PairsDataModule(
-        settings["data"] | {"batch_size": size},
-        source_tokenizer=module.source_tokenizer.to_dict(),
-        target_tokenizer=module.target_tokenizer.to_dict(),
-    )
-    batches = list(itertools.islice(data.test_dataloader(), count))
-
-    def run(search: Search) -> None:
-        for _ in infer(ensemble, batches, device, lambda _, encoded: search(ensemble, encoded)):
-            pass
-
     searches = {"greedy": Greedy(beam.max_length), f"beam {settings['search']['beam_size']}": beam}
-    return [
-        Case(f"{name}, batch {size}", lambda search=search: run(search), **contents(batches))
-        for name, search in searches.items()
-    ]
+    ensembles = {"torch": make_ensemble(modules, device)}
+    if "onnx" in settings["backends"]:
+        if device.type != "cpu":
+            raise UserError(f"backends=onnx does not fit device={device}: it computes on the CPU")
+        ensembles["onnx"] = make_ensemble(load_exports(as_list(settings["checkpoint"])), device)
+
+    def pass_of(backend: str, search: Search, batches: Sequence[Batch]) -> Callable[[], None]:
+        ensemble = ensembles[backend]
+
+        def run() -> None:
+            for _ in infer(ensemble, batches, device, lambda _, encoded: search(ensemble, encoded)):
+                pass
+
+        return run
+
+    cases = []
+    for size in settings["search_batch_sizes"]:
+        data = PairsDataModule(
+            settings["data"] | {"batch_size": size},
+            source_tokenizer=module.source_tokenizer.to_dict(),
+            target_tokenizer=module.target_tokenizer.to_dict(),
+        )
+        batches = list(itertools.islice(data.test_dataloader(), count))
+        for name, search in searches.items():
+            for backend in settings["backends"]:
+                run = pass_of(backend, search, batches)
+                cases.append(Case(f"{name}, batch {size}, {backend}", run, **contents(batches)))
+    return cases

@@ -1,7 +1,8 @@
 """Passes over batches that train a model: in a bare loop, with Lightning's trainer, and by several processes."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from multiprocessing import get_context
 from multiprocessing.queues import SimpleQueue
@@ -20,6 +21,7 @@ from torch.utils.data import DataLoader
 
 from seq2seq.data import PAD, Batch
 from seq2seq.nn import Seq2Seq
+from seq2seq.training.build import matmul_precision
 from seq2seq.training.callbacks import BatchSeed
 from seq2seq.training.module import Seq2SeqModule
 from seq2seq.training.processes import freeze_unused, largest, share_of
@@ -30,33 +32,47 @@ LIMIT = timedelta(minutes=2)
 """How long a process waits for the others."""
 
 
-def bare_loop(model: Seq2Seq | DistributedDataParallel, batches: Sequence[Batch], precision: str) -> Callable[[], None]:
+def bare_loop(
+    model: Seq2Seq | DistributedDataParallel, batches: Sequence[Batch], precision: str, device: torch.device = CPU
+) -> Callable[[], None]:
     """Return a function that trains for a pass without a trainer: forward, backward, clip, step.
 
     With several processes, it also does what a run adds in each step: two votes, whether to stop and whether to save;
     the weight of the loss; and its average, to be logged.
     """
+    model = model.to(device)
+    batches = [batch.to(device) for batch in batches]
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
 
     def run() -> None:
         model.train()
-        for batch in batches:
-            largest(0, CPU)
-            largest(0, CPU)
-            optimizer.zero_grad()
-            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
-                logits = model(batch.source, batch.source_lengths, batch.inputs).logits  # (B, T, V)
-                loss = F.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), ignore_index=PAD)
-            (loss * share_of(batch.target_lengths.sum(), CPU)).backward()
-            largest(0, CPU)
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
+        with computing(precision, device):
+            for batch in batches:
+                largest(0, CPU)
+                largest(0, CPU)
+                optimizer.zero_grad()
+                with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
+                    logits = model(batch.source, batch.source_lengths, batch.inputs).logits  # (B, T, V)
+                    loss = F.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), ignore_index=PAD)
+                (loss * share_of(batch.target_lengths.sum(), CPU)).backward()
+                largest(0, CPU)
+                nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                optimizer.step()
 
     return run
 
 
+@contextmanager
+def computing(precision: str, device: torch.device) -> Iterator[None]:
+    """Compute in a precision, and wait for the device in the end; ``tf32`` is 32-bit with rounded multiplications."""
+    with matmul_precision("high") if precision == "tf32" else nullcontext():
+        yield
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
 def trainer_loop(
-    module: Seq2SeqModule, batches: Sequence[Batch], precision: str, output_dir: Path
+    module: Seq2SeqModule, batches: Sequence[Batch], precision: str, output_dir: Path, device: torch.device = CPU
 ) -> Callable[[], float]:
     """Return a function that trains for a pass with Lightning's trainer, configured like that of a run."""
     loader = DataLoader(list(batches), batch_size=None)  # pyright: ignore[reportArgumentType]
@@ -64,12 +80,14 @@ def trainer_loop(
     def run() -> float:
         timer = Timer()
         trainer = pl.Trainer(
-            max_epochs=1, accelerator="cpu", devices=1, precision=precision, gradient_clip_val=1.0,  # pyright: ignore[reportArgumentType]
+            max_epochs=1, accelerator="cpu" if device.type == "cpu" else "gpu", devices=1, gradient_clip_val=1.0,
+            precision="32-true" if precision == "tf32" else precision,  # pyright: ignore[reportArgumentType]
             logger=CSVLogger(output_dir, name="", version=""), log_every_n_steps=10, limit_val_batches=0,
             enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
             callbacks=[BatchSeed(1), timer],
         )  # fmt: skip
-        trainer.fit(module, loader)
+        with computing(precision, device):
+            trainer.fit(module, loader)
         return timer.time_elapsed("train")
 
     return run

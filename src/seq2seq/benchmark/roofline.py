@@ -1,7 +1,7 @@
-"""The roofline of a training step: how long its matrix multiplications take by themselves.
+"""The roofline of a training step: how long it would take if all but its main work were free.
 
-That is what a step would take if everything else were free. PyTorch counts the multiplications while the model runs
-forward and backward, so a new attention or decoder needs no code here.
+On a CPU, the main work is its matrix multiplications. PyTorch counts them while the model runs forward and backward, so
+a new attention or decoder needs no code here. On a GPU, it is its recurrent layers, as cuDNN computes them.
 """
 
 import copy
@@ -9,14 +9,17 @@ import math
 import time
 from collections import Counter
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from seq2seq.benchmark.loops import computing
 from seq2seq.data import Batch
 from seq2seq.nn import Seq2Seq
+from seq2seq.nn.rnn import run_rnn
 
 TRIES = 5
 
@@ -53,6 +56,33 @@ def roofline_seconds(model: Seq2Seq, batch: Batch, precision: str) -> float:
     dtype = torch.bfloat16 if precision == "bf16-mixed" else torch.float32
     inside = torch.get_float32_matmul_precision()
     return sum(count * matmul_seconds(matmul, dtype, inside) for matmul, count in matmuls(model, batch).items())
+
+
+def recurrent_seconds(model: Seq2Seq, batch: Batch, precision: str, device: torch.device) -> float:
+    """Return how long the recurrent layers of a training step take by themselves: the best of some tries.
+
+    Args:
+        model: Whose step it is.
+        batch: Its targets are read in one call, also by a decoder that loops over time.
+        precision: ``32-true``, ``tf32`` or ``bf16-mixed``.
+        device: Where to compute.
+    """
+    model = copy.deepcopy(model).to(device).train()
+    encoder: Any = model.encoder
+    layers: list[tuple[Any, int, Tensor | None]] = [(encoder.rnn, batch.source.size(1), batch.source_lengths)]
+    layers += [(layer, batch.inputs.size(1), None) for layer in model.decoder.layers]
+    works = [
+        (rnn, torch.randn(len(batch.indices), steps, rnn.input_size, device=device, requires_grad=True), lengths)
+        for rnn, steps, lengths in layers
+    ]
+    seconds = []
+    for _ in range(TRIES):
+        start = time.perf_counter()
+        with computing(precision, device), torch.autocast(device.type, torch.bfloat16, precision == "bf16-mixed"):
+            for rnn, inputs, lengths in works:
+                run_rnn(rnn, inputs, lengths)[0].sum().backward()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
 
 
 def matmuls(model: Seq2Seq, batch: Batch) -> Counter[Matmul]:

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import torch
+
 TEXTBOOK = "textbook"
 """Variant that trains the same model with PyTorch's own layers."""
 
@@ -18,7 +20,7 @@ class Case(NamedTuple):
         sequences: Number of pairs in a pass.
         tokens: Number of target tokens in a pass, the ends included.
         padding: Share of padding in the source and target tokens of a pass.
-        limit: Seconds that the matrix multiplications of a pass take alone; None if unknown.
+        limit: Seconds that the main work of a pass takes alone, see `roofline`; None if unknown.
         waiting: Seconds that training waits for the data of a pass, which ``run`` leaves out; None if unknown.
         variant: ``trainer``, ``textbook``, a number of processes, or empty: the model as it is, in a bare loop or a
             search.
@@ -39,6 +41,16 @@ class Case(NamedTuple):
         return f"{self.name}, {self.variant}" if self.variant else self.name
 
 
+def peak_memory(case: Case, device: torch.device) -> int | None:
+    """Return how many bytes a pass needs on a GPU beside what it keeps, such as the weights; None on a CPU."""
+    if device.type == "cpu":
+        return None
+    torch.accelerator.reset_peak_memory_stats(device)
+    before = torch.accelerator.memory_allocated(device)
+    case.run()
+    return torch.accelerator.max_memory_allocated(device) - before
+
+
 def timed(cases: Sequence[Case], rounds: int) -> list[list[float]]:
     """Return the seconds of each pass of each case, after a round of warm-up."""
     seconds: list[list[float]] = [[] for _ in cases]
@@ -51,12 +63,14 @@ def timed(cases: Sequence[Case], rounds: int) -> list[list[float]]:
     return seconds
 
 
-def report(cases: Sequence[Case], seconds: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
-    """Return a row of results for each case: medians over rounds, and the spread."""
+def report(
+    cases: Sequence[Case], seconds: Sequence[Sequence[float]], memory: Sequence[int | None]
+) -> list[dict[str, Any]]:
+    """Return a row of results for each case: medians over rounds, the spread, and the memory that a pass needs."""
     medians = [statistics.median(passes) for passes in seconds]
     textbook = {case.name: median for case, median in zip(cases, medians, strict=True) if case.variant == TEXTBOOK}
     rows = []
-    for case, passes, median in zip(cases, seconds, medians, strict=True):
+    for case, passes, median, size in zip(cases, seconds, medians, memory, strict=True):
         compared = case.name in textbook and not case.variant
         rows.append({
             "case": case.label,
@@ -67,5 +81,6 @@ def report(cases: Sequence[Case], seconds: Sequence[Sequence[float]]) -> list[di
             "share_of_limit": None if case.limit is None else case.limit / median,
             "waiting_for_data": None if case.waiting is None else case.waiting / (case.waiting + median),
             "padding": case.padding,
+            "megabytes": None if size is None else size / 1e6,
         })  # fmt: skip
     return rows

@@ -15,7 +15,7 @@ from rich.console import Console
 from seq2seq.api import Predictor
 from seq2seq.commands.explain_handoff import example_of, verdict
 from seq2seq.decoding import build_search
-from seq2seq.errors import UserError
+from seq2seq.errors import UserError, import_extra
 from seq2seq.handoff.mistakes import RIGHT
 from seq2seq.handoff.picture import MAX_STEPS, handoff_picture
 from seq2seq.handoff.verification import DIRECTIONS, Verification, verify
@@ -48,12 +48,10 @@ def demo(config: DictConfig) -> None:
     """
     settings = resolve_config(config)
     check("", settings, DemoSettings)
-    try:
-        import uvicorn
+    import_extra("starlette", "demo")
+    uvicorn = import_extra("uvicorn", "demo")
+    from seq2seq.demo.app import make_app
 
-        from seq2seq.demo.app import make_app
-    except ModuleNotFoundError as error:
-        raise UserError(f"the demo needs {error.name}: pip install -e '.[demo]'") from error
     host, port = settings["host"], settings["port"]
     module = load_module(settings["checkpoint"])
     search = build_search(settings["search"], module.max_length, len(module.target_tokenizer.vocabulary))

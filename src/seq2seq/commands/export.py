@@ -7,6 +7,9 @@ from rich.console import Console
 from rich.table import Table
 
 from seq2seq.errors import UserError
+from seq2seq.export.backend import OnnxModule
+from seq2seq.export.files import FILES, export_module, write_export
+from seq2seq.export.parity import differences
 from seq2seq.handoff.mistakes import RIGHT
 from seq2seq.runs.files import check_free
 from seq2seq.schema import check
@@ -34,12 +37,6 @@ def export(config: DictConfig) -> None:
     """
     settings = resolve_config(config)
     check("", settings, ExportSettings)
-    try:
-        from seq2seq.export.backend import OnnxModule
-        from seq2seq.export.files import FILES, export_module, write_export
-        from seq2seq.export.parity import differences
-    except ModuleNotFoundError as error:
-        raise UserError(f"an export needs {error.name}: pip install -e '.[export]'") from error
     folder = Path(settings["output"]).expanduser()
     for name in FILES:
         check_free("output", folder / name, overwrite=settings["overwrite"])

@@ -19,6 +19,7 @@ from seq2seq.data.lines import decode_lines, open_file
 from seq2seq.data.tokenizer import COLUMN
 from seq2seq.decoding import Alignment, build_search
 from seq2seq.errors import UserError, visible
+from seq2seq.export.backend import load_exports
 from seq2seq.reporting.plots import HEATMAP_LIMIT, attention_heatmap, save
 from seq2seq.runs.files import check_different, check_free, output_file
 from seq2seq.schema import Count, check
@@ -88,10 +89,6 @@ def load(settings: dict[str, Any]) -> Sequence[Trained]:
     if settings["device"] not in ("auto", "cpu"):
         raise UserError(f"device={settings['device']} does not fit backend=onnx, which computes on the CPU")
     settings["device"] = "cpu"
-    try:
-        from seq2seq.export.backend import load_exports
-    except ModuleNotFoundError as error:
-        raise UserError(f"backend=onnx needs {error.name}: pip install -e '.[export]'") from error
     return load_exports(as_list(settings["checkpoint"]))
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from seq2seq.commands.train import train
-from seq2seq.errors import UserError
+from seq2seq.errors import UserError, import_extra
 from seq2seq.reporting.plots import save
 from seq2seq.runs.directory import locked
 from seq2seq.schema import Bounds, Count, check
@@ -46,14 +46,13 @@ def tune(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) ->
     Raises:
         UserError: If a setting is not allowed, or no trial has been finished.
     """
-    try:
-        from optuna import TrialPruned
-        from optuna.trial import TrialState
+    import_extra("optuna", "tune")
+    from optuna import TrialPruned
+    from optuna.trial import TrialState
 
-        from seq2seq.tuning.space import contains, example, overrides_of, read_space
-        from seq2seq.tuning.study import best_as_experiment, history, open_study, trials_to_run
-    except ModuleNotFoundError as error:
-        raise UserError(f"tuning needs {error.name}: pip install -e '.[tune]'") from error
+    from seq2seq.tuning.space import contains, example, overrides_of, read_space
+    from seq2seq.tuning.study import best_as_experiment, history, open_study, trials_to_run
+
     settings = resolve_config(config)["tune"]
     check("tune", settings, TuneSettings)
     space = read_space(settings["space"])

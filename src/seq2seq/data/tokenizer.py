@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import Any, ClassVar, NamedTuple
 
 from seq2seq.data.vocabulary import Vocabulary
-from seq2seq.errors import UserError, check_choice, check_count
+from seq2seq.errors import UserError, check_choice, check_count, import_extra
 
 COLUMN = "\t"
 """Separates the columns of a text. In tokens, the second column's start with it, the third's with two of it, ..."""
@@ -153,7 +153,7 @@ class GraphemeTokenizer(CharacterTokenizer):
 
     def __init__(self, vocabulary: Vocabulary, normaliser: Normaliser = NFC) -> None:
         super().__init__(vocabulary, normaliser)
-        self._pattern = import_text_extra("regex").compile(r"\X")
+        self._pattern = import_extra("regex", "text").compile(r"\X")
 
     def tokenize(self, text: str) -> list[str]:
         """Split normalised text into grapheme clusters."""
@@ -226,7 +226,7 @@ class SubwordTokenizer(Tokenizer):
     ) -> None:
         super().__init__(vocabulary, normaliser)
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # threads do not survive the fork of a loader's worker
-        self._library = import_text_extra("tokenizers")
+        self._library = import_extra("tokenizers", "text")
         self.size = check_count("size", size)
         self.model = model
         try:
@@ -379,15 +379,3 @@ def tokenizer_from_dict(values: Mapping[str, Any]) -> Tokenizer:
     """
     normaliser = Normaliser(values.get("normalization", "nfc"), values.get("lower_case", False))
     return build_tokenizer(values["tokens"], normaliser, values["symbols"])
-
-
-def import_text_extra(name: str) -> Any:  # noqa: ANN401 - a module
-    """Import a library of the extra ``text``.
-
-    Raises:
-        UserError: If it is not installed.
-    """
-    try:
-        return __import__(name)
-    except ImportError as error:
-        raise UserError(f"the package {name} is not installed: pip install -e '.[text]'") from error

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
-import onnxruntime
 import torch
 from torch import Tensor, nn
 
 from seq2seq.data import Tokenizer, tokenizer_from_dict
+from seq2seq.errors import import_extra
 from seq2seq.export.files import Export, export_module, read_export
 from seq2seq.nn import Encoded
 from seq2seq.nn.attention import Memory
@@ -86,9 +86,13 @@ class Graph:
 
     Args:
         content: Of an ONNX file.
+
+    Raises:
+        UserError: If ONNX Runtime is not installed.
     """
 
     def __init__(self, content: bytes) -> None:
+        onnxruntime = import_extra("onnxruntime", "export")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # it would take cores from PyTorch

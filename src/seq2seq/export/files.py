@@ -2,12 +2,11 @@
 
 import hashlib
 import json
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from seq2seq.data.vocabulary import BOS, EOS, PAD, UNK
-from seq2seq.errors import UserError
+from seq2seq.errors import UserError, import_extra
 from seq2seq.export.graphs import make_graphs
 from seq2seq.runs.files import atomic_write, write_json
 from seq2seq.training.module import Seq2SeqModule
@@ -47,8 +46,7 @@ def export_module(module: Seq2SeqModule) -> Export:
         UserError: If a package of the exporter is not installed.
     """
     for package in ("onnx", "onnxscript"):
-        if find_spec(package) is None:
-            raise UserError(f"an export needs {package}: pip install -e '.[export]'")
+        import_extra(package, "export")
     handoff = module.hparams["handoff"]
     encoder, step = make_graphs(module.model, {"handoff": handoff, "seq2seq_export": str(FORMAT)})
     description = {

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.onnx.ops import symbolic_multi_out
 
 from seq2seq.nn import Seq2Seq
 from seq2seq.nn.attention import Memory
@@ -82,7 +81,7 @@ class ExportRNN(nn.Module):
         (steps, batch), (directions, size) = inputs.shape[:2], (1 + self.bidirectional, self.hidden_size)
         state_shapes = [(directions, batch, size)] * (1 if self.operator == "GRU" else 2)
         lengths = None if lengths is None else lengths.to(torch.int32)
-        outputs, *final = symbolic_multi_out(
+        outputs, *final = torch.onnx.ops.symbolic_multi_out(
             self.operator,
             [inputs, weight_ih, weight_hh, torch.cat([bias_ih, bias_hh], dim=-1), lengths, *starts],
             attributes,

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from seq2seq.data.tokenizer import import_text_extra
+from seq2seq.errors import import_extra
 
 
 class CorpusMetric(Metric):
@@ -35,7 +35,7 @@ class CorpusMetric(Metric):
         # after each prediction's number of references.
         self.add_state("texts", default=[], dist_reduce_fx="cat")
         self.add_state("lengths", default=[], dist_reduce_fx="cat")
-        self.scorer = self.make_scorer(import_text_extra("sacrebleu"), options)
+        self.scorer = self.make_scorer(import_extra("sacrebleu", "text"), options)
 
     @abstractmethod
     def make_scorer(self, sacrebleu: Any, options: dict[str, Any]) -> Any:  # noqa: ANN401 - the library's types
