@@ -5,13 +5,16 @@ import re
 import shlex
 import shutil
 import sys
+from contextlib import nullcontext
 
 import hydra
 import pytest
 from conftest import ROOT, TINY
 
+from seq2seq.commands.demo import demo
 from seq2seq.commands.evaluate import evaluate
 from seq2seq.commands.explain_handoff import explain
+from seq2seq.commands.export import export
 from seq2seq.commands.predict import predict
 from seq2seq.commands.score import score
 from seq2seq.commands.train import train
@@ -76,7 +79,17 @@ def test_every_script_command_runs(command, folder, compose, monkeypatch):
         small = [*SMALL_MODEL, *SMALL_DATA, *overrides, "tune.trials=1"]
         with hydra.initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
             assert tune(hydra.compose("tune", small), output_dir, small)
+    elif script == "export":
+        export(compose("export", *overrides))
+        assert (folder / "outputs" / "export" / "encoder.onnx").exists()
+    elif script == "demo":
+        monkeypatch.setattr("seq2seq.commands.demo.listen", lambda *_: nullcontext())
+        monkeypatch.setattr("uvicorn.Server.run", lambda *_, **__: output_dir.joinpath("served").touch())
+        demo(compose("demo", *overrides))
+        assert (output_dir / "served").exists()
     elif script == "predict":
+        if "backend=onnx" in overrides:  # which reads what the command before has written
+            export(compose("export", "checkpoint=outputs/first/best.ckpt", "output=outputs/export"))
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"jeudi 2 janvier 2003\n")))
         predict(compose("predict", *overrides))
     elif script == "score":
