@@ -143,7 +143,9 @@ def test_an_export_that_differs_is_not_written(compose, folder, tiny_checkpoint,
     for node in graph.graph.node:
         if node.op_type == "GRU":
             next(one for one in node.attribute if one.name == "linear_before_reset").i = 0
-    monkeypatch.setattr("seq2seq.commands.export.export_module", lambda _: right._replace(encoder=graph.SerializeToString()))
+    monkeypatch.setattr(
+        "seq2seq.commands.export.export_module", lambda _: right._replace(encoder=graph.SerializeToString())
+    )
 
     with pytest.raises(UserError, match=r"the export differs from the checkpoint, and was not written: .*h_n"):
         export(compose("export", f"checkpoint={tiny_checkpoint}", f"output={tmp_path}/export"))
