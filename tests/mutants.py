@@ -38,6 +38,8 @@ OTHERS = {
     "data": ("tests/data",),
     "metrics": ("tests/metrics",),
     "training": ("tests/training",),
+    "export": ("tests/export/test_export.py",),
+    "demo": ("tests/demo",),
 }
 AGAIN = "test_a_run_that_dies_again_and_again_ends_like_one_that_never_died"
 LIMIT = 600  # seconds for a mutant; one that takes longer is neither killed nor alive, which fails, too
@@ -427,7 +429,24 @@ MUTANTS = [
            "reference_ids=references.ids",
            "reference_ids=[[ids[:1] for ids in several] for several in references.ids]",
            "test_the_results_are_those_of_the_predictions"),
+    # Export and demo
+    Mutant("a GRU's gates in PyTorch's order", "export/graphs.py", '"GRU": (1, 0, 2)', '"GRU": (0, 1, 2)'),
+    Mutant("an LSTM's gates in PyTorch's order", "export/graphs.py", '"LSTM": (0, 3, 1, 2)', '"LSTM": (0, 1, 2, 3)'),
+    Mutant("the reset gate before the multiplication", "export/graphs.py",
+           'attributes["linear_before_reset"] = 1', 'attributes["linear_before_reset"] = 0'),
+    Mutant("an export without lengths", "export/graphs.py", "dim=-1), lengths, *starts]", "dim=-1), None, *starts]"),
+    Mutant("an exported state upside down", "export/graphs.py",
+           "part.squeeze(1).transpose(0, 1) for", "part.squeeze(1).flip(0).transpose(0, 1) for"),
+    Mutant("hypotheses of other sequences in an exported step", "export/graphs.py",
+           "{name: part.flatten(0, 1) for name", "{name: part.transpose(0, 1).flatten(0, 1) for name"),
+    Mutant("the states of other hypotheses in backend=onnx", "export/backend.py",
+           "part.index_select(0, indices)", "part[: len(indices)]"),
+    Mutant("a comparison of the best case", "export/parity.py",
+           "(values - other[name]).abs().max()", "(values - other[name]).abs().min()"),
+    Mutant("requests answered side by side", "demo/app.py", "max_workers=1", "max_workers=4"),
+    Mutant("requests that wait for ever", "demo/app.py", "asyncio.timeout(seconds)", "asyncio.timeout(None)"),
 ]  # fmt: skip
+
 
 GALLERY = """
 
