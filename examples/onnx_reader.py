@@ -55,7 +55,7 @@ class Reader:
         for length in range(1, self.max_length + 1):
             log_probs, inputs = self.step(np.array([[ids[-1] for _, ids in live]]), inputs)
             totals = log_probs[0] + np.array([[total] for total, _ in live])
-            best = np.argsort(-totals, axis=None, kind="stable")[: size - len(done)]  # who has ended keeps a place
+            best = np.argsort(-totals, axis=None, kind="stable")[: size - len(done)]  # a finished one keeps its place
             chosen = [(*np.unravel_index(i, totals.shape), totals.flat[i]) for i in best if totals.flat[i] > -np.inf]
             cut, divisor = length == self.max_length, ((5 + length) / 6) ** alpha
             ends = [cut or token == self.special["eos"] for _, token, _ in chosen]
@@ -97,12 +97,16 @@ def separator(tokens):
     name = tokens if isinstance(tokens, str) else tokens["name"]
     known = {"characters": "", "spaces": " ", "split": isinstance(tokens, dict) and tokens.get("separator")}
     if name not in known:
-        raise SystemExit(f"error: this reader splits texts into {', '.join(known)}; {name} need their library")
+        raise SystemExit(f"error: this reader knows tokens={', '.join(known)}, and the model has {name}")
     return known[name]
 
 
 if __name__ == "__main__":
     reader = Reader(sys.argv[1])
-    size = int(sys.argv[2]) if sys.argv[2:] else 1
     for line in sys.stdin.read().splitlines():
-        print(reader.beam(line, size)[0][1] if line.strip() else "")
+        if not line.strip():
+            print()
+        elif sys.argv[2:]:
+            print(reader.beam(line, int(sys.argv[2]))[0][1])
+        else:
+            print(reader.greedy([line])[0])

@@ -57,6 +57,7 @@ def test_an_answer_holds_predictions_attention_and_the_handoff(answer):
     rows = [(one["row"], one["layer"], one["direction"], one["starts"]) for one in found["handoff"]["rows"]]
     assert rows == [(0, 0, "forward", [0]), (1, 0, "backward", [0]), (2, 1, "forward", [1]), (3, 1, "backward", [1])]
     assert found["handoff"]["verified"]
+    assert [note.split(" ")[1] for note in found["handoff"]["notes"]] == ["1"]  # the sequence that was added
     assert found["handoff"]["verdict"][0].startswith("Verified")
     assert found["handoff"]["picture"].startswith("data:image/png;base64,iVBOR")
 
@@ -77,7 +78,7 @@ def test_a_wrong_handoff_is_shown_as_such(compose, tmp_path):
 def test_a_text_that_is_too_long_to_be_drawn_is_answered_without_a_picture(answer):
     found = answer("a " * 61)
 
-    assert found["handoff"] == {"note": "The text has 61 tokens; the handoff is drawn for up to 60."}
+    assert found["handoff"] == {"notes": ["The text has 61 tokens; the handoff is drawn for up to 60."]}
     assert math.isfinite(found["predictions"][0]["probability"])
 
 
@@ -171,7 +172,7 @@ def test_other_sites_cannot_ask(answer):
 def test_a_port_in_use_is_one_line(compose, tiny_checkpoint):
     with listen("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
-        message = f"host=127.0.0.1 port={port} cannot be listened to: Address already in use; give another port"
+        message = f"cannot listen on host=127.0.0.1 port={port}: Address already in use; choose another port or host"
         with pytest.raises(UserError, match=message):
             demo(compose("demo", f"checkpoint={tiny_checkpoint}", f"port={port}"))
 

@@ -121,7 +121,7 @@ def test_an_export_says_which_handoff_its_model_was_trained_with(compose, tmp_pa
 
     export(compose("export", f"checkpoint={tmp_path}/best.ckpt", f"output={tmp_path}/export"))
 
-    assert "trained with handoff=wrong_first_rows" in capsys.readouterr().out
+    assert "trained with the mistake handoff=wrong_first_rows" in capsys.readouterr().out
     assert json.loads((tmp_path / "export" / "tokenizers.json").read_text())["handoff"] == "wrong_first_rows"
     for name in ("encoder.onnx", "decoder_step.onnx"):
         metadata = {one.key: one.value for one in onnx.load(tmp_path / "export" / name).metadata_props}

@@ -99,7 +99,7 @@ def matmuls(model: Seq2Seq, batch: Batch) -> Counter[Matmul]:
         return matmul.flops
 
     # In double precision, as oneDNN's LSTM for single precision hides its multiplications from the counter. So does
-    # PyTorch's fused attention, which has a textbook form as well.
+    # PyTorch's fused attention, which also has a form that is not fused.
     model = copy.deepcopy(model).double().train()
     counter = FlopCounterMode(display=False, custom_mapping=dict.fromkeys(MATMULS, count))
     with counter, sdpa_kernel(SDPBackend.MATH):

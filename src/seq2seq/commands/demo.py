@@ -81,8 +81,8 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         reason = (
             os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-        )  # names are not found by -2
-        raise UserError(f"host={host} port={port} cannot be listened to: {reason}; give another port") from error
+        )  # that of an unknown name is negative
+        raise UserError(f"cannot listen on host={host} port={port}: {reason}; choose another port or host") from error
 
 
 def describe(module: Seq2SeqModule) -> str:
@@ -102,7 +102,7 @@ def answerer(module: Seq2SeqModule, predictor: Predictor) -> Callable[[str], dic
 
     Args:
         module: The model.
-        predictor: It predicts with the same model.
+        predictor: Of the same model.
     """
 
     def answer(text: str) -> dict[str, Any]:
@@ -129,13 +129,14 @@ def handoff(module: Seq2SeqModule, text: str) -> dict[str, Any]:
     """Return how the state of a text is handed over: the rows of ``h_n``, a verdict, and a picture if it is legible."""
     length = len(module.source_tokenizer.encode(text))
     if length > MAX_STEPS:
-        return {"note": f"The text has {length} tokens; the handoff is drawn for up to {MAX_STEPS}."}
+        return {"notes": [f"The text has {length} tokens; the handoff is drawn for up to {MAX_STEPS}."]}
     example = example_of(module, [text])
     measured = verify(example.model, example.source, example.lengths)
     picture = io.BytesIO()
     figure = handoff_picture(measured, example.settings, example.handoff, example.sequences[0])
     figure.savefig(picture, format="png", dpi=120)
     return {
+        "notes": example.notes,
         "rows": rows_of(measured),
         "verdict": verdict(measured),
         "verified": not measured.faults,

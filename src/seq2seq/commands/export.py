@@ -52,5 +52,7 @@ def export(config: DictConfig) -> None:
     console = Console()
     console.print(table)
     if module.hparams["handoff"] != RIGHT:
-        console.print(f"The model was trained with handoff={module.hparams['handoff']}, and so it is marked.")
+        console.print(
+            f"The model was trained with the mistake handoff={module.hparams['handoff']}; the export says so."
+        )
     console.print(f"written to {folder}", soft_wrap=True, markup=False)

@@ -129,10 +129,10 @@ Lines = Iterator[tuple[int, str]]
 
 
 def check_columns(lines: Lines, name: str, columns: int) -> Lines:
-    """Yield the lines, and raise if one has not as many columns as the model reads; with one column, tabs are text.
+    """Yield the lines if each has as many columns as the model reads; for a model of one column, tabs are text.
 
     Raises:
-        UserError: If it has not.
+        UserError: If a line has another number of columns.
     """
     for number, line in lines:
         found = line.count(COLUMN) + 1

@@ -32,10 +32,10 @@ Answer = Callable[[str], dict[str, Any]]
 
 
 class RefusedError(Exception):
-    """A request that is not answered.
+    """A request that is refused.
 
     Args:
-        status: Of HTTP.
+        status: HTTP status code.
         reason: Shown on the page.
     """
 
@@ -54,9 +54,9 @@ def make_app(
             raises `UserError` for a text that it cannot read.
         about: A line about the model.
         max_characters: Maximum length of a text.
-        seconds: Time for a request, with the time that it waits for others.
+        seconds: For a request, its time in the queue included.
         max_waiting: Number of requests that are answered or wait at a time; further ones are refused.
-        hosts: Names by which the page may be asked for, so that no page of another site can; ``*`` for any.
+        hosts: Host names that a request may use, which keeps the pages of other sites out; ``*`` allows any.
     """
     page = files("seq2seq.demo").joinpath("page.html").read_text(encoding="utf-8")
     worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="answer")
@@ -78,7 +78,7 @@ def make_app(
                 text = await read_text(request, max_characters)
                 found = await asyncio.get_running_loop().run_in_executor(worker, answer, text)
         except TimeoutError:
-            raise RefusedError(504, f"there was no answer within {seconds:g} s; try a shorter text, or again") from None
+            raise RefusedError(504, f"no answer within {seconds:g} s; try again, or try a shorter text") from None
         except UserError as error:
             raise RefusedError(400, str(error)) from error
         finally:
@@ -96,10 +96,10 @@ def make_app(
 
 
 async def read_text(request: Request, max_characters: int) -> str:
-    """Return the text of a request, ``{"text": ...}`` in JSON; at most so much of it is read as may be allowed.
+    """Return the text of a request, JSON like ``{"text": ...}``; stop reading as soon as it is too long.
 
     Raises:
-        RefusedError: If it is too long, or no such thing.
+        RefusedError: If it is too long or not of this form.
     """
     limit = BYTES_PER_CHARACTER * max_characters + 100
     body = b""

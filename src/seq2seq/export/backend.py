@@ -85,7 +85,7 @@ class Graph:
     """A graph, loaded by ONNX Runtime for the CPU, with as many threads as PyTorch has.
 
     Args:
-        content: Of an ONNX file.
+        content: Content of an ONNX file.
 
     Raises:
         UserError: If ONNX Runtime is not installed.

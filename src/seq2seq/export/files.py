@@ -12,7 +12,7 @@ from seq2seq.runs.files import atomic_write, write_json
 from seq2seq.training.module import Seq2SeqModule
 
 FORMAT = 1
-"""Raised when older readers cannot read new exports, or this one cannot read older ones."""
+"""Increased when older readers cannot read new exports, or this one cannot read older ones."""
 
 ENCODER, STEP, TOKENIZERS = "encoder.onnx", "decoder_step.onnx", "tokenizers.json"
 FILES = (ENCODER, STEP, TOKENIZERS)
@@ -35,7 +35,7 @@ class Export(NamedTuple):
 
 
 def checksum(content: bytes) -> str:
-    """Return the checksum by which the parts of an export recognise each other."""
+    """Return the SHA-256 checksum that ties a graph to its ``tokenizers.json``."""
     return hashlib.sha256(content).hexdigest()
 
 

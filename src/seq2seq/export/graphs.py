@@ -24,7 +24,7 @@ OPSET = 18
 """Version of ONNX's operators."""
 
 GATES = {"GRU": (1, 0, 2), "LSTM": (0, 3, 1, 2)}
-"""Where each gate of an ONNX operator lies in PyTorch's weights: reset, update, new and input, forget, cell, output."""
+"""For each gate of an ONNX operator, its place in PyTorch's order: reset, update, new; input, forget, cell, output."""
 
 NEXT = "next_"
 """Prefix of the decoder's outputs that are its inputs at the next step."""
@@ -203,7 +203,7 @@ def make_graphs(model: Seq2Seq, metadata: Mapping[str, str]) -> tuple[bytes, byt
     """Return the contents of ``encoder.onnx`` and ``decoder_step.onnx``; see `EncoderGraph` and `StepGraph`.
 
     Args:
-        model: Any.
+        model: The model to export.
         metadata: Written into both.
     """
     copied = exportable(model)
@@ -248,7 +248,7 @@ def export_graph(graph: nn.Module, arguments: Mapping[str, Any], metadata: Mappi
 
 
 def any_size(value: Any) -> Any:  # noqa: ANN401 - a tensor, or a dict of tensors
-    """Return the exporter's sign for axes of any size."""
+    """Mark the first two axes of every tensor as of any size."""
     if isinstance(value, dict):
         return {name: any_size(part) for name, part in value.items()}
     return dict.fromkeys(range(min(2, value.dim())), torch.export.Dim.DYNAMIC)
