@@ -65,7 +65,11 @@ def bare_loop(
 @contextmanager
 def computing(precision: str, device: torch.device) -> Iterator[None]:
     """Compute in a precision, and wait for the device in the end; ``tf32`` is 32-bit with rounded multiplications."""
-    with matmul_precision("high") if precision == "tf32" else nullcontext():
+    rounded = precision == "tf32"
+    with (
+        matmul_precision("high") if rounded else nullcontext(),
+        torch.backends.cudnn.flags(enabled=True, allow_tf32=rounded),  # by default, its recurrent layers round
+    ):
         yield
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
