@@ -73,7 +73,8 @@ class Reader:
         """Return the text of ids up to the end."""
         ordinary = itertools.takewhile(lambda number: number != self.special["eos"], ids)
         tokens = [self.target["symbols"][number - len(self.special)] for number in ordinary]
-        return unicodedata.normalize("NFC", separator(self.target["tokens"]).join(tokens))
+        text = separator(self.target["tokens"]).join(tokens)
+        return unicodedata.normalize("NFC", text) if self.target["normalization"] in ("nfd", "nfkd") else text
 
 
 def run(session, inputs):
@@ -103,8 +104,9 @@ def separator(tokens):
 
 if __name__ == "__main__":
     reader = Reader(sys.argv[1])
-    for line in sys.stdin.read().splitlines():
-        if not line.strip():
+    sys.stdin.reconfigure(encoding="utf-8-sig", newline="\n")
+    for line in (line.rstrip("\r\n") for line in sys.stdin):
+        if not line.strip() or not tokenize(line, reader.source):
             print()
         elif sys.argv[2:]:
             print(reader.beam(line, int(sys.argv[2]))[0][1])

@@ -444,7 +444,8 @@ MUTANTS = [
     Mutant("a comparison of the best case", "export/parity.py",
            "(values - other[name]).abs().max()", "(values - other[name]).abs().min()"),
     Mutant("requests answered side by side", "demo/app.py", "max_workers=1", "max_workers=4"),
-    Mutant("requests that wait for ever", "demo/app.py", "asyncio.timeout(seconds)", "asyncio.timeout(None)"),
+    Mutant("requests that wait for ever", "demo/app.py",
+           "asyncio.timeout(seconds):\n                found", "asyncio.timeout(None):\n                found"),
 ]  # fmt: skip
 
 

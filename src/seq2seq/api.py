@@ -147,16 +147,25 @@ def as_list(value: object) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
+def named_paths(checkpoint: object) -> list[str]:
+    """Return the path or the list of paths that ``checkpoint`` in a config names.
+
+    Raises:
+        UserError: If there is none.
+    """
+    paths = [str(path) for path in as_list(checkpoint)]
+    if not paths:
+        raise UserError("checkpoint=[] must name at least one file")
+    return paths
+
+
 def load_modules(checkpoint: object) -> list[Seq2SeqModule]:
     """Load the checkpoint or the list of checkpoints that ``checkpoint`` in a config names.
 
     Raises:
         UserError: If one is not a checkpoint of this project.
     """
-    paths = as_list(checkpoint)
-    if not paths:
-        raise UserError("checkpoint=[] must name at least one file")
-    return [load_module(str(path)) for path in paths]
+    return [load_module(path) for path in named_paths(checkpoint)]
 
 
 def load(*checkpoints: str | Path, device: str = "cpu") -> Predictor:

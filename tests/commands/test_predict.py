@@ -181,7 +181,7 @@ def test_a_link_stays_and_a_pipe_is_written_to(compose, tiny_checkpoint, tmp_pat
         (["input=2024"], r"input=2024 cannot be read: No such file or directory"),
         (["device=null"], r"device=None must be a string"),
         (["device=meta"], r"device=meta is not available here; use auto or cpu"),
-        (["+foo=1"], r"foo is unknown; the keys are attention, batch_size, "),
+        (["+foo=1"], r"foo is unknown; the keys are attention, backend, batch_size, "),
         (["device=abacus"], r"device=abacus is not available here; use auto or cpu"),
         (["batch_size=0"], r"batch_size=0 must be a whole number of at least 1"),
         (["search.max_length=0"], r"search\.max_length=0 must be a whole number of at least 1"),

@@ -6,6 +6,7 @@ import shutil
 import socket
 import threading
 import time
+from contextlib import nullcontext
 
 import httpx
 import pytest
@@ -84,39 +85,47 @@ def test_a_text_that_is_too_long_to_be_drawn_is_answered_without_a_picture(answe
 
 def test_what_cannot_be_answered_is_refused_with_a_reason(answer):
     app = make_app(answer, **LIMITS)
+    typed = {"headers": {"Content-Type": "application/json"}}
     for request, status, reason in (
         ({"json": {"text": "  "}}, 400, "the text is empty"),
         ({"json": {"text": "a" * 21}}, 413, "a text has at most 20 characters"),
         ({"json": {"text": 3}}, 400, 'the request must be {"text": "..."}'),
         ({"json": ["text"]}, 400, 'the request must be {"text": "..."}'),
-        ({"content": b"\xff"}, 400, 'the request must be {"text": "..."}'),
-        ({"content": b'{"text": "\\ud800"}'}, 400, 'the request must be {"text": "..."}'),
-        ({"content": b"[" * 300}, 400, 'the request must be {"text": "..."}'),
+        ({"content": b"\xff"} | typed, 400, 'the request must be {"text": "..."}'),
+        ({"content": b'{"text": "\\ud800"}'} | typed, 400, 'the request must be {"text": "..."}'),
+        ({"content": b"[" * 300} | typed, 400, 'the request must be {"text": "..."}'),
+        ({"content": b'{"text": "a"}'}, 415, "the request must be of the type application/json"),
     ):
         response = ask(app, **request)
         assert (response.status_code, response.json()) == (status, {"error": reason})
     assert ask(app, json={"text": "😀" * 20}).status_code == 200
 
 
+HEAD = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1048576\r\n\r\n"
+
+
 def test_of_a_megabyte_only_the_beginning_is_read(answer):
-    sent = []
-
-    async def megabyte():
-        for _ in range(1024):
-            sent.append(1024)
-            yield b"a" * 1024
-
-    response = ask(make_app(answer, **LIMITS), content=megabyte())
-
-    assert response.status_code == 413
-    # The client of this test sends all before the app reads, so the server is asked instead.
     port, stop = serve(make_app(answer, **LIMITS))
     with socket.create_connection(("127.0.0.1", port)) as connection:
-        connection.sendall(
-            b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1048576\r\n\r\n" + b"a" * 4096
-        )
+        connection.sendall(HEAD + b"a" * 4096)
         assert connection.recv(100).startswith(b"HTTP/1.1 413")  # with 1,044,480 bytes to come
     stop()
+
+
+def test_who_sends_slowly_keeps_nobody_waiting(answer, capsys):
+    port, stop = serve(make_app(answer, **LIMITS | {"max_waiting": 2, "seconds": 1.0}))
+    slow = [socket.create_connection(("127.0.0.1", port)) for _ in range(4)]
+    for connection in slow:
+        connection.sendall(HEAD + b"{")
+    slow.pop().close()  # and one goes away
+
+    assert httpx.post(f"http://127.0.0.1:{port}/predict", json={"text": "a b"}).status_code == 200
+    assert slow[0].recv(100).startswith(b"HTTP/1.1 408")
+
+    for connection in slow:
+        connection.close()
+    stop()
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_fifty_requests_are_answered_in_turn():
@@ -167,6 +176,32 @@ def test_other_sites_cannot_ask(answer):
         response = talk(app, lambda client, host=host: client.get("/", headers={"Host": host}))
         assert response.status_code == status
     assert "default-src 'none'" in talk(app, lambda client: client.get("/")).headers["content-security-policy"]
+
+
+@pytest.mark.parametrize(
+    ("host", "names"),
+    [
+        ("127.0.0.1", ["localhost", "127.0.0.1", "[127.0.0.1]"]),
+        ("::1", ["localhost", "::1", "[::1]"]),
+        ("0.0.0.0", ["*"]),
+        ("example.com", ["*"]),
+    ],
+)
+def test_a_page_of_this_machine_has_its_names_only(compose, tiny_checkpoint, monkeypatch, host, names):
+    given = {}
+    monkeypatch.setattr("seq2seq.demo.app.make_app", lambda _, **options: given.update(options))
+    monkeypatch.setattr("seq2seq.commands.demo.listen", lambda *_: nullcontext())
+    monkeypatch.setattr("uvicorn.Server.run", lambda *_, **__: None)
+
+    demo(compose("demo", f"checkpoint={tiny_checkpoint}", f"host='{host}'"))
+
+    assert given["hosts"] == names
+
+
+@pytest.mark.parametrize(("host", "message"), [("", "host= is empty"), ("ä" * 70, "cannot listen on host=ä")])
+def test_a_host_that_is_none_is_refused(host, message):
+    with pytest.raises(UserError, match=message):
+        listen(host, 8000)
 
 
 def test_a_port_in_use_is_one_line(compose, tiny_checkpoint):

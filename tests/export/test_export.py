@@ -22,8 +22,8 @@ from seq2seq.nn import attention, bridge
 SIX = {
     "gru, luong, general, linear": {"encoder": {"num_layers": 3}},
     "lstm, bahdanau, additive, top": {"cell": "lstm", "kind": "bahdanau", "attention": "additive", "bridge": "top"},
-    "gru, input feeding, multihead, concat": {
-        "kind": "luong with input feeding", "attention": "multihead", "bridge": "concat"},
+    "gru, input feeding, multihead, concat, tied": {
+        "kind": "luong with input feeding", "attention": "multihead", "bridge": "concat", "decoder": {"tied": True}},
     "lstm, gnmt, dot, learned, one direction": {
         "cell": "lstm", "kind": "gnmt", "attention": "dot", "bridge": "learned", "encoder": {"bidirectional": False},
         "hidden": 7},
@@ -140,6 +140,10 @@ def test_the_comparison_sees_a_wrong_operator(name):
     assert set(compared(right)) == {"logits", "attention", "h_n"} | ({"c_n"} if "lstm" in name else set())
     assert max(compared(right).values()) < 1e-5
     assert compared(right._replace(encoder=graph.SerializeToString()))["h_n"] > 0.01
+    graph = onnx.load_from_string(right.step)
+    bias = next(one for one in graph.graph.initializer if one.dims == [9])
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.full(9, np.nan, np.float32), bias.name))
+    assert compared(right._replace(step=graph.SerializeToString()))["logits"] == np.inf
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """The export command, the files it leaves, and who reads them: the reader in ``examples`` and ``backend=onnx``."""
 
 import json
+import runpy
 import subprocess
 import sys
 
@@ -9,12 +10,14 @@ import pytest
 import torch
 from conftest import ROOT, TINY
 
-from seq2seq.api import load
+from seq2seq.api import load, load_module
 from seq2seq.commands.export import export
 from seq2seq.commands.predict import predict
 from seq2seq.commands.train import train
+from seq2seq.decoding import Beam, Ensemble, to_lists
 from seq2seq.errors import UserError
 from seq2seq.export import files
+from seq2seq.export.backend import load_exports
 
 TEXTS = ["a b c", "d", "z é", "c b a q r"]
 
@@ -53,7 +56,7 @@ def predicted(compose, tmp_path, texts, *overrides):
 
 @pytest.mark.parametrize("arguments", [[], ["4"]])
 def test_the_reader_predicts_the_same_without_pytorch(compose, folder, tiny_checkpoint, tmp_path, arguments):
-    texts = [*TEXTS, "", "a"]
+    texts = ["\ufeffa b c", *TEXTS, "", "  ", "a\x0bb c\u2028d", "a\r"]
 
     result = read_without_torch(folder, texts, *arguments)
 
@@ -62,18 +65,39 @@ def test_the_reader_predicts_the_same_without_pytorch(compose, folder, tiny_chec
     assert result.stdout.splitlines() == predicted(compose, tmp_path, texts, f"checkpoint={tiny_checkpoint}", *beam)
 
 
+def test_the_beam_of_the_reader_is_that_of_the_project(folder, tiny_checkpoint):
+    reader = runpy.run_path(str(ROOT / "examples" / "onnx_reader.py"))["Reader"](folder)
+    beam = Beam(reader.max_length, beam_size=5, n_best=5, normalisation="gnmt", alpha=0.6)
+    module = load_module(str(tiny_checkpoint))
+    (encoded,) = (Ensemble([module.model]).encode(torch.tensor([[4, 6, 9]]), torch.tensor([3])),)
+
+    expected = beam(Ensemble([module.model]), encoded)
+    found = reader.beam(module.source_tokenizer.decode([4, 6, 9]), size=5)
+
+    assert [text for _, text in found] == [module.target_tokenizer.decode(ids) for ids in to_lists(expected.tokens[0])]
+    torch.testing.assert_close(
+        torch.tensor([score for score, _ in found]), expected.scores[0], rtol=0, atol=1e-5, check_dtype=False
+    )
+
+
 def test_the_reader_splits_columns_and_knows_the_other_tokens(compose, tmp_path):
-    (tmp_path / "forms.tsv").write_text("\n".join(f"{a}{b}\t{a}-{b}\tN;{b}" for a in "XYZ" for b in "abc") + "\n")
+    forms = [f"{a}{b}\t{b}\u0301-{a}\tN;{b}" for a in "XYÉ" for b in "aei"]  # targets are not composed
+    (tmp_path / "forms.tsv").write_text("\n".join(forms) + "\n")
     columns = [f"data.{name}={tmp_path}/forms.tsv" for name in ("train", "val", "test")]
     tokens = "data.source_tokens=[characters,{name:split,separator:';'}]"
     own = ["data=tsv", *columns, "data.source_column=[1,3]", "data.target_column=2", tokens, "data.lower_case=true"]
+    own.append("data.normalization={source: nfd, target: none}")
     train(compose("train", *[o for o in TINY if not o.startswith("data")], *own, "trainer.max_epochs=3"), tmp_path)
     export(compose("export", f"checkpoint={tmp_path}/best.ckpt", f"output={tmp_path}/export"))
 
-    result = read_without_torch(tmp_path / "export", ["Xa\tN;a", "yb\tN;B"])
+    texts = ["Xa\tN;a", "ye\tN;E", "Éi\tN;i", "\t;"]
+    result = read_without_torch(tmp_path / "export", texts)
 
+    expected = load(tmp_path / "best.ckpt")(texts)
     assert result.stderr == ""
-    assert result.stdout.splitlines() == load(tmp_path / "best.ckpt")(["Xa\tN;a", "yb\tN;B"])
+    assert result.stdout.splitlines() == expected
+    assert expected[3] == ""
+    assert any("\u0301" in text for text in expected)
 
 
 def test_a_reader_refuses_what_does_not_belong_together(copy):
@@ -167,6 +191,65 @@ def test_a_part_that_is_missing_damaged_or_of_another_export_is_named(copy, name
     (copy / name).unlink()
     with pytest.raises(UserError, match=f"checkpoint={copy} lacks {name}: No such file"):
         files.read_export(copy)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"source": None}, {"target": {}}, {"max_length": "long"}, {"max_length": 10**12}, {"sha256": ["a"]},
+        {"target": {"tokens": "characters", "symbols": ["a"]}}, {"source": {"tokens": "subwords", "symbols": 5}},
+    ],
+)  # fmt: skip
+def test_a_description_that_was_changed_is_refused(copy, change):
+    path = copy / "tokenizers.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+
+    with pytest.raises(UserError, match=f"checkpoint={copy}:? .*damaged"):
+        load_exports(copy)
+
+
+@pytest.mark.parametrize("name", ["encoder.onnx", "decoder_step.onnx"])
+@pytest.mark.parametrize("content", [b"", b"garbage", None])
+def test_a_graph_that_is_none_is_refused_even_if_its_checksum_fits(copy, name, content):
+    other = {"encoder.onnx": "decoder_step.onnx", "decoder_step.onnx": "encoder.onnx"}[name]
+    (copy / name).write_bytes((copy / other).read_bytes() if content is None else content)
+    description = json.loads((copy / "tokenizers.json").read_text())
+    description["sha256"][name] = files.checksum((copy / name).read_bytes())
+    (copy / "tokenizers.json").write_text(json.dumps(description))
+
+    with pytest.raises(UserError, match=f"checkpoint={copy} is damaged: "):
+        load_exports(copy)
+
+
+def test_all_files_of_an_export_are_replaced_or_none(folder, copy):
+    export = files.read_export(folder)
+    (copy / "tokenizers.json").unlink()
+    (copy / "tokenizers.json").mkdir()
+    before = (copy / "encoder.onnx").stat().st_mtime_ns
+
+    with pytest.raises(UserError, match=f"output={copy}/tokenizers.json cannot be written: Is a directory"):
+        files.write_export(export, copy)
+
+    assert (copy / "encoder.onnx").stat().st_mtime_ns == before
+    assert len([*copy.iterdir()]) == 3
+
+
+@pytest.mark.parametrize("output", ["", "~nobody-of-this-name/x", "x" * 300])
+def test_an_output_that_is_no_path_is_refused(compose, tiny_checkpoint, output):
+    with pytest.raises(UserError, match="output="):
+        export(compose("export", f"checkpoint={tiny_checkpoint}", f"output='{output}'"))
+
+
+def test_predictions_do_not_replace_the_model(compose, copy):
+    with pytest.raises(UserError, match=f"output={copy}/encoder.onnx is the checkpoint, which would be lost"):
+        predict(
+            compose("predict", f"checkpoint={copy}", "backend=onnx", f"output={copy}/encoder.onnx", "overwrite=true")
+        )
+
+
+def test_no_checkpoint_is_refused(compose):
+    with pytest.raises(UserError, match=r"checkpoint=\[\] must name at least one file"):
+        predict(compose("predict", "checkpoint=[]", "backend=onnx"))
 
 
 @pytest.mark.parametrize("package", ["onnxscript", "onnxruntime"])

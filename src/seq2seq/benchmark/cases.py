@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from seq2seq.api import as_list, load_modules, make_ensemble
+from seq2seq.api import load_modules, make_ensemble
 from seq2seq.benchmark.loops import bare_loop, processes_loop, trainer_loop
 from seq2seq.benchmark.roofline import recurrent_seconds, roofline_seconds
 from seq2seq.benchmark.timing import TEXTBOOK, Case
@@ -135,7 +135,7 @@ def search_cases(settings: dict[str, Any], device: torch.device, count: int) -> 
     if "onnx" in settings["backends"]:
         if device.type != "cpu":
             raise UserError(f"backends=onnx does not fit device={device}: it computes on the CPU")
-        ensembles["onnx"] = make_ensemble(load_exports(as_list(settings["checkpoint"])), device)
+        ensembles["onnx"] = make_ensemble(load_exports(settings["checkpoint"]), device)
 
     def pass_of(backend: str, search: Search, batches: Sequence[Batch]) -> Callable[[], None]:
         ensemble = ensembles[backend]

@@ -6,6 +6,7 @@ import math
 import os
 import socket
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import Annotated, Any
 
 import torch
@@ -24,8 +25,6 @@ from seq2seq.schema import Bounds, check
 from seq2seq.training.build import resolve_config
 from seq2seq.training.checkpoints import load_module
 from seq2seq.training.module import Seq2SeqModule
-
-LOCAL = ("127.0.0.1", "localhost")
 
 
 class DemoSettings:
@@ -59,14 +58,27 @@ def demo(config: DictConfig) -> None:
     app = make_app(
         answerer(module, Predictor([module], search=search)),
         about=describe(module),
-        hosts=LOCAL if host in LOCAL else ["*"],
+        hosts=names_of(host),
         **limits,
     )
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False))
+    connections = 2 * settings["max_waiting"] + 32  # also those that have not sent their text yet
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_level="warning", server_header=False, limit_concurrency=connections)
+    )
     with listen(host, port) as listener:
         shown = f"[{host}]" if ":" in host else host
-        Console(stderr=True).print(f"http://{shown}:{port} shows {settings['checkpoint']}; Ctrl-C ends", soft_wrap=True)
+        message = f"http://{shown}:{port} shows {settings['checkpoint']}; Ctrl-C ends"
+        Console(stderr=True).print(message, markup=False, soft_wrap=True)
         server.run(sockets=[listener])
+
+
+def names_of(host: str) -> list[str]:
+    """Return the names that a browser may use for the server: of this machine if only it can connect, else any."""
+    try:
+        local = host == "localhost" or ip_address(host).is_loopback
+    except ValueError:  # a name
+        local = False
+    return ["localhost", host, f"[{host}]"] if local else ["*"]
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -75,13 +87,15 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         UserError: If it cannot.
     """
+    if not host:
+        raise UserError("host= is empty; give 127.0.0.1, or 0.0.0.0 for everyone in the network")
     try:
+        host.encode("idna")  # otherwise the socket would be left open
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family)
-    except OSError as error:
-        reason = (
-            os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-        )  # that of an unknown name is negative
+    except (OSError, UnicodeError) as error:
+        number = getattr(error, "errno", None) or 0  # negative for an unknown name
+        reason = os.strerror(number) if number > 0 else str(error)
         raise UserError(f"cannot listen on host={host} port={port}: {reason}; choose another port or host") from error
 
 
@@ -106,7 +120,7 @@ def answerer(module: Seq2SeqModule, predictor: Predictor) -> Callable[[str], dic
     """
 
     def answer(text: str) -> dict[str, Any]:
-        if not text.strip():
+        if not text.strip() or not module.source_tokenizer.encode(text):
             raise UserError("the text is empty")
         predictions = predictor.n_best([text])[0]
         alignment = predictor.align(text, predictions[0])

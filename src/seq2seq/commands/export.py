@@ -1,7 +1,5 @@
 """Export a trained model to ONNX, and compare the result with it."""
 
-from pathlib import Path
-
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
@@ -11,7 +9,7 @@ from seq2seq.export.backend import OnnxModule
 from seq2seq.export.files import FILES, export_module, write_export
 from seq2seq.export.parity import differences
 from seq2seq.handoff.mistakes import RIGHT
-from seq2seq.runs.files import check_free
+from seq2seq.runs.files import check_free, user_path
 from seq2seq.schema import check
 from seq2seq.training.build import resolve_config
 from seq2seq.training.checkpoints import load_module
@@ -37,13 +35,13 @@ def export(config: DictConfig) -> None:
     """
     settings = resolve_config(config)
     check("", settings, ExportSettings)
-    folder = Path(settings["output"]).expanduser()
+    folder = user_path("output", settings["output"])
     for name in FILES:
         check_free("output", folder / name, overwrite=settings["overwrite"])
     module = load_module(settings["checkpoint"])
     exported = export_module(module)
     found = differences(module, OnnxModule.from_export(exported))
-    if max(found.values()) > TOLERANCE:
+    if not max(found.values()) <= TOLERANCE:
         raise UserError(f"the export differs from the checkpoint, and was not written: {found}")
     write_export(exported, folder)
     table = Table("part", "largest difference")

@@ -20,6 +20,7 @@ from seq2seq.data.tokenizer import COLUMN
 from seq2seq.decoding import Alignment, build_search
 from seq2seq.errors import UserError, visible
 from seq2seq.export.backend import load_exports
+from seq2seq.export.files import FILES
 from seq2seq.reporting.plots import HEATMAP_LIMIT, attention_heatmap, save
 from seq2seq.runs.files import check_different, check_free, output_file
 from seq2seq.schema import Count, check
@@ -57,13 +58,14 @@ def predict(config: DictConfig) -> None:
     batch_size, scores = settings["batch_size"], settings["scores"]
     given, output = settings["input"], settings["output"]
     attention = settings["attention"] if isinstance(settings["attention"], str) else None
-    for checkpoint in as_list(settings["checkpoint"]):
+    checkpoints = as_list(settings["checkpoint"])
+    for checkpoint in [*checkpoints, *(f"{folder}/{name}" for folder in checkpoints for name in FILES)]:
         check_different(checkpoint=checkpoint, input=given, output=output, attention=attention)
     for key, path in (("output", output), ("attention", attention)):
         check_free(key, path, overwrite=settings["overwrite"])
-    modules = load(settings)
+    modules, device = load(settings)
     search = build_search(settings["search"], modules[0].max_length, len(modules[0].target_tokenizer.vocabulary))
-    predictor = Predictor(modules, settings["device"], search)
+    predictor = Predictor(modules, device, search)
     with open_input(given) as source, attention_writer(settings["attention"], predictor) as write_attention:
         name = "<stdin>" if given is None else str(given)
         lines = check_columns(decode_lines(source, name), name, predictor.source_tokenizer.columns)
@@ -78,18 +80,17 @@ def predict(config: DictConfig) -> None:
             predict_lines(predictor, track(lines), file, batch_size, chunk, scores, write_attention)
 
 
-def load(settings: dict[str, Any]) -> Sequence[Trained]:
-    """Load the checkpoints, for the backend.
+def load(settings: dict[str, Any]) -> tuple[Sequence[Trained], str]:
+    """Load the checkpoints for the backend, and return them with the device that it computes on.
 
     Raises:
         UserError: If one is not valid, or the backend is not available.
     """
     if settings["backend"] == "torch":
-        return load_modules(settings["checkpoint"])
+        return load_modules(settings["checkpoint"]), settings["device"]
     if settings["device"] not in ("auto", "cpu"):
         raise UserError(f"device={settings['device']} does not fit backend=onnx, which computes on the CPU")
-    settings["device"] = "cpu"
-    return load_exports(as_list(settings["checkpoint"]))
+    return load_exports(settings["checkpoint"]), "cpu"
 
 
 def open_input(given: object) -> BinaryIO:
@@ -198,7 +199,7 @@ def attention_writer(wanted: object, predictor: Predictor) -> Iterator[Attention
 
 def align(predictor: Predictor, text: str, prediction: Hypothesis) -> Alignment | None:
     """Return the alignment of a line; None for an empty line."""
-    if not text.strip():
+    if not text.strip() or not predictor.source_tokenizer.encode(text):
         return None
     return predictor.align(text, prediction)
 

@@ -10,7 +10,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
@@ -70,12 +70,12 @@ def make_app(
 
     async def predict(request: Request) -> Response:
         nonlocal waiting
+        text = await read_text(request, max_characters, seconds)
         if waiting >= max_waiting:
             raise RefusedError(503, f"{max_waiting} texts are waiting already; try again in a moment")
         waiting += 1
         try:
             async with asyncio.timeout(seconds):
-                text = await read_text(request, max_characters)
                 found = await asyncio.get_running_loop().run_in_executor(worker, answer, text)
         except TimeoutError:
             raise RefusedError(504, f"no answer within {seconds:g} s; try again, or try a shorter text") from None
@@ -95,18 +95,24 @@ def make_app(
     )
 
 
-async def read_text(request: Request, max_characters: int) -> str:
+async def read_text(request: Request, max_characters: int, seconds: float) -> str:
     """Return the text of a request, JSON like ``{"text": ...}``; stop reading as soon as it is too long.
 
     Raises:
         RefusedError: If it is too long or not of this form.
     """
+    if request.headers.get("Content-Type") != "application/json":  # which a page of another site cannot send
+        raise RefusedError(415, "the request must be of the type application/json")
     limit = BYTES_PER_CHARACTER * max_characters + 100
     body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise RefusedError(413, f"a text has at most {max_characters} characters")
+    try:
+        async with asyncio.timeout(seconds):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    raise RefusedError(413, f"a text has at most {max_characters} characters")
+    except (TimeoutError, ClientDisconnect):
+        raise RefusedError(408, "the request was not complete in time") from None
     try:
         text = json.loads(body)["text"]
         text.encode("utf-8")  # half of a surrogate pair is no text

@@ -1,19 +1,21 @@
 """Exported models, run by ONNX Runtime, that are called like the models of `seq2seq.nn`."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
+from seq2seq.api import named_paths
 from seq2seq.data import Tokenizer, tokenizer_from_dict
-from seq2seq.errors import import_extra
+from seq2seq.errors import UserError, import_extra
 from seq2seq.export.files import Export, export_module, read_export
 from seq2seq.nn import Encoded
 from seq2seq.nn.attention import Memory
 from seq2seq.nn.decoders import DecoderOutput
+from seq2seq.runs.files import user_path
 from seq2seq.training.checkpoints import load_module
+from seq2seq.training.module import MAX_LENGTH
 
 
 class OnnxState(NamedTuple):
@@ -35,14 +37,23 @@ class OnnxModel(nn.Module):
 
     Args:
         export: The model.
+
+    Raises:
+        ValueError: If its graphs do not fit together.
     """
 
     def __init__(self, export: Export) -> None:
         super().__init__()
         self._encoder, self._step = Graph(export.encoder), Graph(export.step)
+        if self._encoder.inputs != ["source", "lengths"] or not {*self._step.inputs} <= {
+            "tokens",
+            *self._encoder.outputs,
+        }:
+            raise ValueError("the graphs are not an encoder and a decoder's step that belong together")
         self._memory = [name for name in self._step.inputs if name in Memory._fields]
         self._state = [name for name in self._step.inputs if name not in ("tokens", *Memory._fields)]
         self.has_attention = "weights" in self._step.outputs
+        self.target_size = self._step.sizes["logits"]
 
     def run_encoder(self, source: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         """Return all outputs of ``encoder.onnx`` by name: the final state, the memory and the decoder's first state."""
@@ -100,6 +111,7 @@ class Graph:
         self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         self.inputs = [one.name for one in self._session.get_inputs()]
         self.outputs = [one.name for one in self._session.get_outputs()]
+        self.sizes = {one.name: one.shape[-1] for one in self._session.get_outputs()}
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Run the graph; return its outputs by name."""
@@ -117,17 +129,41 @@ class OnnxModule(NamedTuple):
 
     @classmethod
     def from_export(cls, export: Export) -> Self:
-        """Open an export."""
-        tokenizers = (tokenizer_from_dict(export.description[side]) for side in ("source", "target"))
-        return cls(OnnxModel(export), *tokenizers, max_length=export.description["max_length"])
+        """Open an export.
+
+        Raises:
+            ValueError: If its parts do not fit together.
+        """
+        model, max_length = OnnxModel(export), export.description["max_length"]
+        source, target = (tokenizer_from_dict(export.description[side]) for side in ("source", "target"))
+        if len(target.vocabulary) != model.target_size:
+            raise ValueError(f"{len(target.vocabulary)} target symbols do not fit {model.target_size} logits")
+        if not isinstance(max_length, int) or not 1 <= max_length <= MAX_LENGTH:
+            raise ValueError(f"max_length={max_length}")
+        return cls(model, source, target, max_length)
 
 
-def load_exports(checkpoints: Sequence[object]) -> list[OnnxModule]:
-    """Load exported models: each is the folder of an export, or a checkpoint, which is exported first, in memory.
+def load_exports(checkpoint: object) -> list[OnnxModule]:
+    """Load the models that ``checkpoint`` in a config names, a path or a list.
+
+    Each is the folder of an export, or a checkpoint, which is first exported in memory.
 
     Raises:
         UserError: If one is not valid.
     """
-    paths = [Path(str(one)).expanduser() for one in checkpoints]
-    exports = [read_export(path) if path.is_dir() else export_module(load_module(str(path))) for path in paths]
-    return [OnnxModule.from_export(export) for export in exports]
+    return [load_export(path) for path in named_paths(checkpoint)]
+
+
+def load_export(path: str) -> OnnxModule:
+    """Load one of them."""
+    folder = user_path("checkpoint", path)
+    if not folder.is_dir():
+        return OnnxModule.from_export(export_module(load_module(path)))
+    export = read_export(folder)
+    try:
+        return OnnxModule.from_export(export)
+    except UserError:
+        raise
+    except Exception as error:  # ONNX Runtime's errors have no common class
+        reason = str(error).splitlines() or [type(error).__name__]
+        raise UserError(f"checkpoint={path} is damaged: {reason[0]}") from error

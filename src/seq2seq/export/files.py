@@ -2,13 +2,14 @@
 
 import hashlib
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from seq2seq.data.vocabulary import BOS, EOS, PAD, UNK
 from seq2seq.errors import UserError, import_extra
 from seq2seq.export.graphs import make_graphs
-from seq2seq.runs.files import atomic_write, write_json
+from seq2seq.runs.files import atomic_write
 from seq2seq.training.module import Seq2SeqModule
 
 FORMAT = 1
@@ -62,7 +63,7 @@ def export_module(module: Seq2SeqModule) -> Export:
 
 
 def write_export(export: Export, folder: Path) -> None:
-    """Write the files of an export; the description comes last, so that a folder without it is not complete.
+    """Write the files of an export: all of them, or none.
 
     Raises:
         UserError: If they cannot be written.
@@ -71,10 +72,10 @@ def write_export(export: Export, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"output={folder} cannot be created: {error.strerror}") from error
-    for name, content in ((ENCODER, export.encoder), (STEP, export.step)):
-        with atomic_write(folder / name, "output") as temporary:
-            temporary.write_bytes(content)
-    write_json(folder / TOKENIZERS, export.description)
+    description = json.dumps(export.description, indent=2, ensure_ascii=False) + "\n"
+    with ExitStack() as files:  # which are renamed once all are complete
+        for name, content in zip(FILES, (export.encoder, export.step, description.encode()), strict=True):
+            files.enter_context(atomic_write(folder / name, "output")).write_bytes(content)
 
 
 def read_export(folder: Path, key: str = "checkpoint") -> Export:
@@ -94,8 +95,8 @@ def read_export(folder: Path, key: str = "checkpoint") -> Export:
         raise UserError(f"{key}={folder} lacks {name}: {error.strerror}") from error
     try:
         description = json.loads(text)
-        found, sums = description["seq2seq_export"], description["sha256"]
-    except (ValueError, KeyError, TypeError) as error:
+        found, sums = description["seq2seq_export"], dict(description["sha256"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{key}={folder}: {TOKENIZERS} is damaged; export the model again") from error
     if found != FORMAT:
         raise UserError(f"{key}={folder} has format {found}, and this version reads format {FORMAT} only")

@@ -36,7 +36,7 @@ def differences(module: Trained, exported: OnnxModule) -> dict[str, float]:
         other = outputs(theirs.decoder(targets, *theirs.encode(source, lengths))) | theirs.run_encoder(source, lengths)
         for name, values in right.items():
             difference = (values - other[name]).abs().max() / values.abs().max().clamp(min=1)
-            found[name] = max(found.get(name, 0.0), difference.item())
+            found[name] = max(found.get(name, 0.0), difference.nan_to_num(nan=torch.inf).item())
     return found
 
 

@@ -73,13 +73,29 @@ def write_yaml(path: Path, content: object) -> None:
     write_file(path, lambda file: file.write(text))
 
 
+def user_path(key: str, value: object) -> Path:
+    """Return the path that a setting names.
+
+    Raises:
+        UserError: If no file could have it.
+    """
+    try:
+        path = Path(str(value)).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"{key}={value} is no path: {getattr(error, 'strerror', None) or error}") from error
+    if not str(value):
+        raise UserError(f"{key}= must name a file or a folder")
+    return path
+
+
 def check_free(key: str, path: object, *, overwrite: bool) -> None:
     """Raise if a file exists that a command is to write; None, a folder, a pipe and a device may exist.
 
     Raises:
         UserError: If it does, and may not be replaced.
     """
-    if path is not None and Path(str(path)).expanduser().is_file() and not overwrite:
+    if path is not None and user_path(key, path).is_file() and not overwrite:
         raise UserError(f"{key}={path} exists; give overwrite=true to replace it, or another file")
 
 
@@ -93,7 +109,7 @@ def check_different(**paths: object) -> None:
     for key, path in paths.items():
         if path is None:
             continue
-        resolved = Path(str(path)).expanduser().resolve()
+        resolved = user_path(key, path).resolve()
         if resolved in seen:
             raise UserError(f"{key}={path} is the {seen[resolved]}, which would be lost; give another file")
         seen[resolved] = key
