@@ -5,9 +5,7 @@ import pytest
 import yaml
 from conftest import ROOT, TINY
 from hydra import compose, initialize_config_dir
-from optuna.storages import RDBStorage
 from optuna.trial import TrialState
-from sqlalchemy.pool import NullPool
 
 from seq2seq.commands import tune as command
 from seq2seq.errors import UserError
@@ -32,8 +30,7 @@ def tune(tmp_path):
 
 
 def trials_in(folder):
-    storage = RDBStorage(f"sqlite:///{folder}/study.db", engine_kwargs={"poolclass": NullPool})
-    return optuna.load_study(study_name="study", storage=storage).trials
+    return optuna.load_study(study_name="study", storage=f"sqlite:///{folder}/study.db").trials
 
 
 def test_a_study_tries_the_defaults_first_and_leaves_its_best_values_as_an_experiment(tune, tmp_path, capsys):

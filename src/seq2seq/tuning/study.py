@@ -14,10 +14,8 @@ from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import MedianPruner
 from optuna.samplers import TPESampler
-from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from optuna.visualization.matplotlib import plot_optimization_history
-from sqlalchemy.pool import NullPool
 
 from seq2seq.errors import UserError
 from seq2seq.tuning.space import plain
@@ -39,16 +37,16 @@ def open_study(output_dir: Path, mode: str, defaults: Mapping[str, Any], seed: i
         seed: Seed of the values that are tried.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    url = f"sqlite:///{(output_dir / 'study.db').absolute()}"
+    storage = f"sqlite:///{(output_dir / 'study.db').absolute()}"
     study = optuna.create_study(
-        storage=RDBStorage(url, engine_kwargs={"poolclass": NullPool}),  # leaves no connection open
+        storage=storage,
         study_name=NAME,
         load_if_exists=True,
         direction="maximize" if mode == "max" else "minimize",
         sampler=TPESampler(n_startup_trials=STARTUP, seed=seed),
         pruner=MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=1),
     )
-    study.set_user_attr("storage", url)
+    study.set_user_attr("storage", storage)
     study.enqueue_trial(dict(defaults), skip_if_exists=True)
     return study
 
