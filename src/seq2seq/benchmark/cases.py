@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from seq2seq.api import load_modules, make_ensemble
-from seq2seq.benchmark.loops import bare_loop, processes_loop, trainer_loop
+from seq2seq.benchmark.loops import bare_loop, computing, processes_loop, trainer_loop
 from seq2seq.benchmark.roofline import recurrent_seconds, roofline_seconds
 from seq2seq.benchmark.timing import TEXTBOOK, Case
 from seq2seq.data import Batch, PairsDataModule
@@ -141,8 +141,9 @@ def search_cases(settings: dict[str, Any], device: torch.device, count: int) -> 
         ensemble = ensembles[backend]
 
         def run() -> None:
-            for _ in infer(ensemble, batches, device, lambda _, encoded: search(ensemble, encoded)):
-                pass
+            with computing("32-true", device):
+                for _ in infer(ensemble, batches, device, lambda _, encoded: search(ensemble, encoded)):
+                    pass
 
         return run
 
