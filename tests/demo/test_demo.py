@@ -175,7 +175,8 @@ def test_other_sites_cannot_ask(answer):
     for host, status in (("localhost:8000", 200), ("example.com", 400)):
         response = talk(app, lambda client, host=host: client.get("/", headers={"Host": host}))
         assert response.status_code == status
-    assert "default-src 'none'" in talk(app, lambda client: client.get("/")).headers["content-security-policy"]
+        assert "default-src 'none'" in response.headers["content-security-policy"]
+    assert "default-src 'none'" in talk(app, lambda client: client.get("/nothing")).headers["content-security-policy"]
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,13 @@ from importlib.resources import files
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from seq2seq.errors import UserError
 
@@ -63,10 +65,10 @@ def make_app(
     waiting = 0
 
     async def show_page(_: Request) -> Response:
-        return HTMLResponse(page, headers=HEADERS)
+        return HTMLResponse(page)
 
     async def show_about(_: Request) -> Response:
-        return JSONResponse({"about": about, "max_characters": max_characters}, headers=HEADERS)
+        return JSONResponse({"about": about, "max_characters": max_characters})
 
     async def predict(request: Request) -> Response:
         nonlocal waiting
@@ -83,16 +85,30 @@ def make_app(
             raise RefusedError(400, str(error)) from error
         finally:
             waiting -= 1
-        return JSONResponse(found, headers=HEADERS)
+        return JSONResponse(found)
 
     async def refuse(_: Request, error: Exception) -> Response:
-        return JSONResponse({"error": str(error)}, getattr(error, "status", 500), headers=HEADERS)
+        return JSONResponse({"error": str(error)}, getattr(error, "status", 500))
 
     return Starlette(
         routes=[Route("/", show_page), Route("/about", show_about), Route("/predict", predict, methods=["POST"])],
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))],
+        middleware=[Middleware(with_headers), Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))],
         exception_handlers={RefusedError: refuse},
     )
+
+
+def with_headers(app: ASGIApp) -> ASGIApp:
+    """Return an application that sends `HEADERS` with every response of another."""
+
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_more(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(HEADERS)
+            await send(message)
+
+        await app(scope, receive, send_more)
+
+    return wrapped
 
 
 async def read_text(request: Request, max_characters: int, seconds: float) -> str:
