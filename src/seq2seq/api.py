@@ -74,6 +74,10 @@ class Predictor:
         """Return the best prediction for each text, in order; an empty text gives an empty one."""
         return [hypotheses[0].text for hypotheses in self.n_best(texts, batch_size)]
 
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a source; none for a text without tokens, or of spaces only."""
+        return self.source_tokenizer.encode(text) if text.strip() else []
+
     def n_best(self, texts: Sequence[str], batch_size: int = 64) -> list[list[Hypothesis]]:
         """Return the N best predictions for each text, in order, the best first.
 
@@ -81,7 +85,7 @@ class Predictor:
             texts: An empty one gives N empty predictions.
             batch_size: Maximum number of texts at a time.
         """
-        encoded = [self.source_tokenizer.encode(text) if text.strip() else [] for text in texts]
+        encoded = [self.encode(text) for text in texts]
         positions = [position for position, ids in enumerate(encoded) if ids]
         predictions = [[Hypothesis("", 0.0, [])] * self.search.n_best] * len(texts)
         if not positions:

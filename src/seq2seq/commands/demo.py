@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from seq2seq.api import Predictor
-from seq2seq.commands.explain_handoff import example_of, verdict
+from seq2seq.commands.explain_handoff import example_of, layers_of, verdict
 from seq2seq.decoding import build_search
 from seq2seq.errors import UserError, import_extra
 from seq2seq.handoff.mistakes import RIGHT
@@ -88,7 +88,7 @@ def listen(host: str, port: int) -> socket.socket:
         UserError: If it cannot.
     """
     if not host:
-        raise UserError("host= is empty; give 127.0.0.1, or 0.0.0.0 for everyone in the network")
+        raise UserError("host= is empty; give 127.0.0.1, or 0.0.0.0 for anyone on the network")
     try:
         host.encode("idna")  # otherwise the socket would be left open
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -101,14 +101,10 @@ def listen(host: str, port: int) -> socket.socket:
 
 def describe(module: Seq2SeqModule) -> str:
     """Return a line about a model."""
-    model = module.hparams["model"]
-    encoder, decoder = model["encoder"], model["decoder"]
-    directions = "bidirectional " if encoder["bidirectional"] else ""
-    line = (
-        f"{encoder['num_layers']}-layer {directions}{encoder['cell'].upper()} encoder, bridge {model['bridge']}, "
-        f"{decoder['num_layers']}-layer {decoder['cell'].upper()} decoder ({decoder['kind']})"
-    )
-    return line if module.hparams["handoff"] == RIGHT else f"{line}, {module.hparams['handoff']} (wrong on purpose)"
+    model, mistake = module.hparams["model"], module.hparams["handoff"]
+    encoder, decoder = layers_of(model["encoder"]), layers_of(model["decoder"])
+    line = f"{encoder} encoder, bridge {model['bridge']}, {decoder} decoder ({model['decoder']['kind']})"
+    return line if mistake == RIGHT else f"{line}, {mistake} (wrong on purpose)"
 
 
 def answerer(module: Seq2SeqModule, predictor: Predictor) -> Callable[[str], dict[str, Any]]:
@@ -120,19 +116,17 @@ def answerer(module: Seq2SeqModule, predictor: Predictor) -> Callable[[str], dic
     """
 
     def answer(text: str) -> dict[str, Any]:
-        if not text.strip() or not module.source_tokenizer.encode(text):
+        if not predictor.encode(text):
             raise UserError("the text is empty")
         predictions = predictor.n_best([text])[0]
         alignment = predictor.align(text, predictions[0])
         return {
             "predictions": [
-                {"text": text, "probability": math.exp(log_prob)}
-                for text, log_prob, _ in predictions
-                if log_prob > -math.inf
+                {"text": one.text, "probability": math.exp(one.log_prob)}
+                for one in predictions
+                if one.log_prob > -math.inf  # there may be fewer than N
             ],
-            "attention": None
-            if alignment is None
-            else alignment._replace(weights=alignment.weights.tolist())._asdict(),
+            "attention": alignment and alignment._replace(weights=alignment.weights.tolist())._asdict(),
             "handoff": handoff(module, text),
         }
 

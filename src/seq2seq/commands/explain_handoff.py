@@ -1,6 +1,6 @@
 """Show and verify the handoff of a model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -155,12 +155,8 @@ def given_texts(given: object, tokenizer: Tokenizer) -> list[str]:
 
 def show(console: Console, example: Example, measured: Verification) -> None:
     """Print the batch, where its final states occur in ``output``, which of them reach the decoder, and the verdict."""
-    encoder, decoder = example.settings["encoder"], example.settings["decoder"]
-    shapes = [
-        f"{part['num_layers']}-layer {kind}{part['cell'].upper()}"
-        for part, kind in ((encoder, "bidirectional " if encoder["bidirectional"] else ""), (decoder, ""))
-    ]
-    title = f"Encoder: {shapes[0]}; bridge: {example.settings['bridge']}; decoder: {shapes[1]}"
+    encoder, decoder = layers_of(example.settings["encoder"]), layers_of(example.settings["decoder"])
+    title = f"Encoder: {encoder}; bridge: {example.settings['bridge']}; decoder: {decoder}"
     if example.handoff != RIGHT:
         title += f"; handoff={example.handoff}, wrong on purpose"
     console.print(Text(title, style="bold"), soft_wrap=True)
@@ -170,6 +166,12 @@ def show(console: Console, example: Example, measured: Verification) -> None:
     for (to, of), sizes in measured.reach.items():
         show_reach(console, f"Reach of {NAMES[of]} into the decoder's initial {to}", NAMES[of], sizes)
     show_verdict(console, measured)
+
+
+def layers_of(part: Mapping[str, Any]) -> str:
+    """Return the layers of an encoder or a decoder in words, such as ``2-layer bidirectional GRU``."""
+    directions = "bidirectional " if part.get("bidirectional") else ""
+    return f"{part['num_layers']}-layer {directions}{part['cell'].upper()}"
 
 
 def show_batch(console: Console, example: Example) -> None:

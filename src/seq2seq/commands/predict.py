@@ -199,9 +199,7 @@ def attention_writer(wanted: object, predictor: Predictor) -> Iterator[Attention
 
 def align(predictor: Predictor, text: str, prediction: Hypothesis) -> Alignment | None:
     """Return the alignment of a line; None for an empty line."""
-    if not text.strip() or not predictor.source_tokenizer.encode(text):
-        return None
-    return predictor.align(text, prediction)
+    return predictor.align(text, prediction) if predictor.encode(text) else None
 
 
 def write_alignment(file: IO[str], predictor: Predictor, text: str, prediction: Hypothesis) -> None:

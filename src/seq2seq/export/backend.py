@@ -10,11 +10,12 @@ from seq2seq.api import named_paths
 from seq2seq.data import Tokenizer, tokenizer_from_dict
 from seq2seq.errors import UserError, import_extra
 from seq2seq.export.files import Export, export_module, read_export
+from seq2seq.export.graphs import NEXT, memory_from
 from seq2seq.nn import Encoded
 from seq2seq.nn.attention import Memory
 from seq2seq.nn.decoders import DecoderOutput
 from seq2seq.runs.files import user_path
-from seq2seq.training.checkpoints import load_module
+from seq2seq.training.checkpoints import damaged, load_module
 from seq2seq.training.module import MAX_LENGTH
 
 
@@ -45,10 +46,8 @@ class OnnxModel(nn.Module):
     def __init__(self, export: Export) -> None:
         super().__init__()
         self._encoder, self._step = Graph(export.encoder), Graph(export.step)
-        if self._encoder.inputs != ["source", "lengths"] or not {*self._step.inputs} <= {
-            "tokens",
-            *self._encoder.outputs,
-        }:
+        given = {"tokens", *self._encoder.outputs}
+        if self._encoder.inputs != ["source", "lengths"] or not given.issuperset(self._step.inputs):
             raise ValueError("the graphs are not an encoder and a decoder's step that belong together")
         self._memory = [name for name in self._step.inputs if name in Memory._fields]
         self._state = [name for name in self._step.inputs if name not in ("tokens", *Memory._fields)]
@@ -62,9 +61,7 @@ class OnnxModel(nn.Module):
     def encode(self, source: Tensor, lengths: Tensor) -> Encoded:
         """Encode a padded batch; see `Seq2Seq.encode`."""
         outputs = self.run_encoder(source, lengths)
-        nothing = torch.zeros(*source.shape, 0)
-        memory = Memory(outputs.get("keys", nothing), outputs.get("values", nothing), outputs["mask"])
-        return Encoded(memory, OnnxState([outputs[name].squeeze(1) for name in self._state]))
+        return Encoded(memory_from(outputs), OnnxState([outputs[name].squeeze(1) for name in self._state]))
 
     def step(self, tokens: Tensor, encoded: Encoded) -> tuple[Tensor, Encoded]:
         """Read one token per sequence, ``(B,)``; see `Seq2Seq.step`."""
@@ -87,7 +84,7 @@ class OnnxModel(nn.Module):
         for name, part in zip(self._state, state.tensors, strict=True):
             inputs[name] = part.view(*shape, *part.shape[1:])
         outputs = self._step(inputs)
-        after = OnnxState([outputs[f"next_{name}"].flatten(0, 1) for name in self._state])
+        after = OnnxState([outputs[NEXT + name].flatten(0, 1) for name in self._state])
         weights = outputs["weights"].flatten(0, 1) if self.has_attention else None
         return DecoderOutput(outputs["logits"].flatten(0, 1), after, weights)
 
@@ -165,5 +162,4 @@ def load_export(path: str) -> OnnxModule:
     except UserError:
         raise
     except Exception as error:  # ONNX Runtime's errors have no common class
-        reason = str(error).splitlines() or [type(error).__name__]
-        raise UserError(f"checkpoint={path} is damaged: {reason[0]}") from error
+        raise damaged(path, "checkpoint", error) from error

@@ -78,12 +78,11 @@ def write_export(export: Export, folder: Path) -> None:
             files.enter_context(atomic_write(folder / name, "output")).write_bytes(content)
 
 
-def read_export(folder: Path, key: str = "checkpoint") -> Export:
-    """Read an export.
+def read_export(folder: Path) -> Export:
+    """Read the export that ``checkpoint`` in a config names.
 
     Args:
         folder: Holds the three files.
-        key: The setting that named it, for errors.
 
     Raises:
         UserError: If a file is missing or damaged, or belongs to another export.
@@ -92,15 +91,15 @@ def read_export(folder: Path, key: str = "checkpoint") -> Export:
         encoder, step, text = ((folder / name).read_bytes() for name in (ENCODER, STEP, TOKENIZERS))
     except OSError as error:
         name = Path(str(error.filename)).name
-        raise UserError(f"{key}={folder} lacks {name}: {error.strerror}") from error
+        raise UserError(f"checkpoint={folder} lacks {name}: {error.strerror}") from error
     try:
         description = json.loads(text)
         found, sums = description["seq2seq_export"], dict(description["sha256"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{key}={folder}: {TOKENIZERS} is damaged; export the model again") from error
+        raise UserError(f"checkpoint={folder}: {TOKENIZERS} is damaged; export the model again") from error
     if found != FORMAT:
-        raise UserError(f"{key}={folder} has format {found}, and this version reads format {FORMAT} only")
+        raise UserError(f"checkpoint={folder} has format {found}, and this version reads format {FORMAT} only")
     for name, content in ((ENCODER, encoder), (STEP, step)):
         if sums.get(name) != checksum(content):
-            raise UserError(f"{key}={folder}: {name} is damaged or of another export than {TOKENIZERS}")
+            raise UserError(f"checkpoint={folder}: {name} is damaged or of another export than {TOKENIZERS}")
     return Export(encoder, step, description)

@@ -143,6 +143,12 @@ def memory_tensors(memory: Memory) -> dict[str, Tensor]:
     return {name: part for name, part in memory._asdict().items() if part.size(-1)}
 
 
+def memory_from(tensors: Mapping[str, Tensor]) -> Memory:
+    """Return what `memory_tensors` took apart."""
+    nothing = torch.zeros(*tensors["mask"].shape, 0)
+    return Memory(tensors.get("keys", nothing), tensors.get("values", nothing), tensors["mask"])
+
+
 def final_state(state: RNNState) -> dict[str, Tensor]:
     """Return ``h_n``, and of an LSTM ``c_n``, as PyTorch lays them out, ``(L * D, B, H)``."""
     final = state.to_torch()
@@ -187,9 +193,7 @@ class StepGraph(nn.Module):
         Returns:
             The logits, ``(B, K, V)``; the attention weights, ``(B, K, S)``, if there is attention; and the next state.
         """
-        mask = inputs["mask"]
-        nothing = torch.zeros(*mask.shape, 0)
-        memory = Memory(inputs.get("keys", nothing), inputs.get("values", nothing), mask)
+        memory = memory_from(inputs)
         state = state_from({name: part.flatten(0, 1) for name, part in inputs.items()}, self.example)
         output = self.decoder(tokens.flatten().unsqueeze(1), memory, state)
         outputs = {"logits": output.logits.squeeze(1)}
@@ -211,13 +215,14 @@ def make_graphs(model: Seq2Seq, metadata: Mapping[str, str]) -> tuple[bytes, byt
     with torch.inference_mode():
         encoded = EncoderGraph(copied)(source, lengths)
         state = copied.encode(source, lengths).state
-    inputs = {name: part for name, part in encoded.items() if name not in ("h_n", "c_n")}
-    hypotheses = {name: part.repeat_interleave(3, dim=1) for name, part in inputs.items() if part.size(1) == 1}
+    inputs = {
+        name: part if name in Memory._fields else part.repeat_interleave(3, dim=1)  # three hypotheses
+        for name, part in encoded.items()
+        if name not in ("h_n", "c_n")
+    }
     return (
         export_graph(EncoderGraph(copied), {"source": source, "lengths": lengths}, metadata),
-        export_graph(
-            StepGraph(copied, state), {"tokens": source.new_ones(2, 3), "inputs": inputs | hypotheses}, metadata
-        ),
+        export_graph(StepGraph(copied, state), {"tokens": source.new_ones(2, 3), "inputs": inputs}, metadata),
     )
 
 

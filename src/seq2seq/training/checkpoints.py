@@ -54,8 +54,13 @@ def damage_named(path: str, key: str) -> Iterator[None]:
     try:
         yield
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines() or [type(error).__name__]
-        raise UserError(f"{key}={path} is damaged: {reason[0]}") from error
+        raise damaged(path, key, error) from error
+
+
+def damaged(path: str, key: str, error: Exception) -> UserError:
+    """Return the user's error for a file whose odd content has caused another."""
+    reason = str(error).splitlines() or [type(error).__name__]
+    return UserError(f"{key}={path} is damaged: {reason[0]}")
 
 
 def check_weights(weights: Mapping[str, Tensor], model: Mapping[str, Any]) -> None:
