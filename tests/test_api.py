@@ -5,11 +5,11 @@ import torch
 from conftest import TINY
 
 from seq2seq.api import Predictor, load
+from seq2seq.checkpoint import load_model
 from seq2seq.commands.train import train
 from seq2seq.data import BOS, EOS
 from seq2seq.decoding import Beam, Greedy
 from seq2seq.errors import UserError
-from seq2seq.training.checkpoints import load_module
 
 LINES = ["a b c", "", "d", "é z", "   ", "c b a q r"]
 
@@ -40,7 +40,7 @@ def test_no_text_at_all_is_fine(predictor):
 
 
 def test_the_length_of_predictions_can_be_limited(tiny_checkpoint):
-    limited = Predictor([load_module(str(tiny_checkpoint))], search=Greedy(max_length=1))
+    limited = Predictor([load_model(str(tiny_checkpoint))], search=Greedy(max_length=1))
 
     assert all(len(text.split()) <= 1 for text in limited(LINES))
 
@@ -61,7 +61,7 @@ def test_alignment_has_a_row_for_each_token_and_the_end(predictor):
 
 def test_n_best_are_in_order_and_the_first_is_the_best(tiny_checkpoint):
     beam = Beam(8, beam_size=5, n_best=3, normalisation="gnmt", alpha=0.6)
-    predictor = Predictor([load_module(str(tiny_checkpoint))], search=beam)
+    predictor = Predictor([load_model(str(tiny_checkpoint))], search=beam)
 
     found = predictor.n_best(LINES)
 

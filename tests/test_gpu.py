@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import KINDS, TINY, make_model
 
-from seq2seq.api import Predictor, load_module
+from seq2seq.api import Predictor, load_model
 from seq2seq.commands.benchmark import benchmark
 from seq2seq.commands.evaluate import evaluate
 from seq2seq.commands.train import train
@@ -44,7 +44,7 @@ def test_states_and_logits_are_those_of_the_cpu(cell, kind):
 def test_predictions_are_those_of_the_cpu(tiny_checkpoint):
     texts = ["a b c", "d", "c b a q r"]
     for search in (None, Beam(6, beam_size=4, n_best=3)):
-        here, there = (Predictor([load_module(str(tiny_checkpoint))], device, search) for device in ("cpu", DEVICE))
+        here, there = (Predictor([load_model(str(tiny_checkpoint))], device, search) for device in ("cpu", DEVICE))
         assert here(texts) == there(texts)
 
 

@@ -15,6 +15,10 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 MAY_IMPORT = {
     "errors": [],
     "schema": ["errors"],
+    "settings": ["errors"],
+    "model": ["nn", "data", "handoff.mistakes", "settings", "errors"],
+    "checkpoint": ["model", "data", "runs", "errors"],
+    "api": ["checkpoint", "model", "data", "decoding", "errors"],
     "nn": ["nn"],
     "nn.fast": ["nn.fast"],
     "data": ["data", "schema", "errors"],
@@ -29,7 +33,6 @@ MAY_IMPORT = {
     "handoff": [],
     "reporting": ["reporting", "decoding", "runs", "errors"],
     "training": ["training", "nn", "data", "decoding", "metrics", "handoff.mistakes", "runs", "schema", "errors"],
-    "api": ["training", "nn", "data", "decoding", "errors"],
     "benchmark": ["benchmark", "api", "export.backend", "training", "nn", "data", "decoding", "errors"],
     "commands": ["commands", "api", "training", "handoff", "reporting", "metrics", "decoding", "runs", "data", "nn",
                  "schema", "errors"],

@@ -2,17 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import DataLoader
 
-from seq2seq.data import BucketSampler, FlatSequences, PairDataset, Tokenizer
+from seq2seq.checkpoint import load_model
+from seq2seq.data import BucketSampler, FlatSequences, PairDataset
 from seq2seq.data.tokenizer import COLUMN
 from seq2seq.decoding import Alignment, Ensemble, EnsembleEncoded, Greedy, Search, infer, to_lists
 from seq2seq.errors import UserError
-from seq2seq.training.checkpoints import load_module
-from seq2seq.training.module import Seq2SeqModule
+from seq2seq.model import TrainedModel
 
 MAX_TOKENS = 64 * 256
 """Maximum number of source tokens in a batch, padding included, so that a long line does not pad many short ones."""
@@ -32,26 +32,6 @@ class Hypothesis(NamedTuple):
     ids: list[int]
 
 
-class Trained(Protocol):
-    """What prediction needs of a trained model, such as a `Seq2SeqModule`.
-
-    Attributes:
-        model: A `Seq2Seq`, or a module that is called like one.
-        source_tokenizer: Of its sources.
-        target_tokenizer: Of its targets.
-        max_length: Maximum number of tokens in a prediction.
-    """
-
-    @property
-    def model(self) -> Any: ...  # noqa: ANN401, D102
-    @property
-    def source_tokenizer(self) -> Tokenizer: ...  # noqa: D102
-    @property
-    def target_tokenizer(self) -> Tokenizer: ...  # noqa: D102
-    @property
-    def max_length(self) -> int: ...  # noqa: D102
-
-
 class Predictor:
     """Predicts target texts for source texts.
 
@@ -64,7 +44,7 @@ class Predictor:
         UserError: If the device is unknown or absent, or the vocabularies differ.
     """
 
-    def __init__(self, modules: Sequence[Trained], device: str = "cpu", search: Search | None = None) -> None:
+    def __init__(self, modules: Sequence[TrainedModel], device: str = "cpu", search: Search | None = None) -> None:
         self.device = find_device(device)
         self.ensemble = make_ensemble(modules, self.device)
         self.source_tokenizer, self.target_tokenizer = modules[0].source_tokenizer, modules[0].target_tokenizer
@@ -129,7 +109,7 @@ class Predictor:
         return Alignment(source, target, weights[0, : len(target)].cpu())
 
 
-def make_ensemble(modules: Sequence[Trained], device: torch.device) -> Ensemble:
+def make_ensemble(modules: Sequence[TrainedModel], device: torch.device) -> Ensemble:
     """Return the models of trained modules as an ensemble, on a device and in evaluation mode.
 
     Raises:
@@ -163,13 +143,13 @@ def named_paths(checkpoint: object) -> list[str]:
     return paths
 
 
-def load_modules(checkpoint: object) -> list[Seq2SeqModule]:
+def load_models(checkpoint: object) -> list[TrainedModel]:
     """Load the checkpoint or the list of checkpoints that ``checkpoint`` in a config names.
 
     Raises:
         UserError: If one is not a checkpoint of this project.
     """
-    return [load_module(path) for path in named_paths(checkpoint)]
+    return [load_model(path) for path in named_paths(checkpoint)]
 
 
 def load(*checkpoints: str | Path, device: str = "cpu") -> Predictor:
@@ -178,7 +158,7 @@ def load(*checkpoints: str | Path, device: str = "cpu") -> Predictor:
     Raises:
         UserError: If one is not a checkpoint of this project, or they do not fit together.
     """
-    return Predictor(load_modules(list(checkpoints)), device)
+    return Predictor(load_models(list(checkpoints)), device)
 
 
 def find_device(name: object) -> torch.device:

@@ -1,10 +1,14 @@
 """The error for mistakes of the user, and checks that raise it."""
 
+import logging
 import re
 import signal
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
 """Signals that ask a program to end: Ctrl-C, `kill` and Slurm, and Slurm before a job's time is up."""
@@ -38,6 +42,40 @@ class UserError(ValueError):
     The message says what is wrong, gives the value, and says what is allowed. Any other exception is a bug and keeps
     its traceback.
     """
+
+
+LIBRARIES = ("torch", "pytorch_lightning", "lightning_fabric", "torchmetrics", "hydra", "omegaconf", "seq2seq.nn")
+"""What settings are handed to, and whose errors therefore speak of them."""
+
+
+def is_from_library(error: BaseException) -> bool:
+    """Return whether an error was raised by one of `LIBRARIES`, and not by a class that a user brought along."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
+    return any(module == library or module.startswith(f"{library}.") for library in LIBRARIES)
+
+
+@contextmanager
+def about_setting(key: str) -> Iterator[None]:
+    """Turn what a library says about a setting into one line; any other error keeps its traceback, below the key.
+
+    Args:
+        key: The setting, or the section, that the block hands to a library or to a class of the user's.
+
+    Raises:
+        UserError: If a library raised the error.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if is_from_library(error):
+            raise UserError(f"{key}: {' '.join(str(error).split()) or type(error).__name__}") from error
+        log.error("%s leads to this error:", key)
+        raise
 
 
 def import_extra(package: str, extra: str) -> Any:  # noqa: ANN401 - a module

@@ -18,7 +18,7 @@ from seq2seq.commands.benchmark import benchmark
 from seq2seq.data import Batch
 from seq2seq.errors import UserError
 from seq2seq.nn import build_model
-from seq2seq.training.build import resolve_config
+from seq2seq.settings import resolve_config
 
 B, S, T, H, E, V, LAYERS, DECODER_SIZE = 4, 5, 6, 7, 8, 9, 2, 10
 SMALL = ["data=reverse", *(override for override in TINY if override.startswith(("data.", "model")))]

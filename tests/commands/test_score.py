@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from seq2seq.checkpoint import load_model
 from seq2seq.commands.score import score
 from seq2seq.data import BOS, EOS
 from seq2seq.errors import UserError
-from seq2seq.training.checkpoints import load_module
 
 PAIRS = [("a b c", "c b a"), ("d", "d"), ("e f", "g")]
 
@@ -37,7 +37,7 @@ def scored(compose, tiny_checkpoint, tmp_path):
 
 
 def test_a_line_holds_the_sum_the_mean_and_each_token(scored, tiny_checkpoint):
-    module = load_module(str(tiny_checkpoint))
+    module = load_model(str(tiny_checkpoint))
 
     lines = scored()
 

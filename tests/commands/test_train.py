@@ -14,12 +14,12 @@ import yaml
 from conftest import TINY
 from torchmetrics.functional.text import word_error_rate
 
+from seq2seq.checkpoint import load_model
 from seq2seq.commands.evaluate import evaluate
 from seq2seq.commands.train import train, train_for_sweeper, validation_step
 from seq2seq.errors import Stopped, UserError
 from seq2seq.metrics import ExactMatch
 from seq2seq.runs.directory import lock_run_dir
-from seq2seq.training.checkpoints import load_module
 from seq2seq.training.module import Seq2SeqModule
 
 METRICS = {
@@ -536,7 +536,7 @@ def test_averaged_weights_are_evaluated_and_kept(compose, tmp_path):
         saved[key]["model.decoder.output_layer.weight"] for key in ("current_model_state", "state_dict")
     )
     assert not torch.equal(weights, average)
-    assert load_module(str(tmp_path / "last.ckpt")).model.decoder.output_layer.weight.equal(average)
+    assert load_model(str(tmp_path / "last.ckpt")).model.decoder.output_layer.weight.equal(average)
 
 
 @pytest.mark.parametrize("averaging", ["0", "0.9"])

@@ -14,7 +14,7 @@ import torch
 import uvicorn
 from conftest import TINY
 
-from seq2seq.api import Predictor, load_module
+from seq2seq.api import Predictor, load_model
 from seq2seq.commands.demo import answerer, demo, describe, listen
 from seq2seq.commands.train import train
 from seq2seq.decoding import Beam
@@ -41,7 +41,7 @@ def ask(app, **request):
 
 @pytest.fixture(scope="module")
 def answer(tiny_checkpoint):
-    module = load_module(str(tiny_checkpoint))
+    module = load_model(str(tiny_checkpoint))
     return answerer(module, Predictor([module], search=Beam(module.max_length, beam_size=3, n_best=3)))
 
 
@@ -65,7 +65,7 @@ def test_an_answer_holds_predictions_attention_and_the_handoff(answer):
 
 def test_a_wrong_handoff_is_shown_as_such(compose, tmp_path):
     train(compose("train", *TINY, "handoff=wrong_first_rows", "model.attention=none"), tmp_path)
-    module = load_module(str(tmp_path / "best.ckpt"))
+    module = load_model(str(tmp_path / "best.ckpt"))
 
     found = answerer(module, Predictor([module]))("a b c")
 

@@ -14,7 +14,7 @@ from spoiled import spoiled
 
 from seq2seq.decoding import Beam, Ensemble, Greedy
 from seq2seq.export import graphs
-from seq2seq.export.backend import OnnxModel, OnnxModule
+from seq2seq.export.backend import OnnxModel, open_export
 from seq2seq.export.files import Export
 from seq2seq.export.parity import differences
 from seq2seq.handoff.mistakes import MISTAKES, WrongEncoder
@@ -130,7 +130,7 @@ def test_the_comparison_sees_a_wrong_operator(name):
 
     def compared(export):
         return differences(SimpleNamespace(model=model, source_tokenizer=sizes[0], target_tokenizer=sizes[1]),
-                           OnnxModule(OnnxModel(export), *sizes, max_length=9))  # fmt: skip
+                           open_export(OnnxModel(export), *sizes, max_length=9))  # fmt: skip
 
     assert set(compared(right)) == {"logits", "attention", "h_n"} | ({"c_n"} if "lstm" in name else set())
     assert max(compared(right).values()) < 1e-5

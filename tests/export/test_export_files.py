@@ -11,7 +11,7 @@ import torch
 from conftest import ROOT, TINY
 from spoiled import spoiled
 
-from seq2seq.api import load, load_module
+from seq2seq.api import load, load_model
 from seq2seq.commands.export import export
 from seq2seq.commands.predict import predict
 from seq2seq.commands.train import train
@@ -69,7 +69,7 @@ def test_the_reader_predicts_the_same_without_pytorch(compose, folder, tiny_chec
 def test_the_beam_of_the_reader_is_that_of_the_project(folder, tiny_checkpoint):
     reader = runpy.run_path(str(ROOT / "examples" / "onnx_reader.py"))["Reader"](folder)
     beam = Beam(reader.max_length, beam_size=5, n_best=5, normalisation="gnmt", alpha=0.6)
-    module = load_module(str(tiny_checkpoint))
+    module = load_model(str(tiny_checkpoint))
     (encoded,) = (Ensemble([module.model]).encode(torch.tensor([[4, 6, 9]]), torch.tensor([3])),)
 
     expected = beam(Ensemble([module.model]), encoded)

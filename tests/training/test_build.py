@@ -6,12 +6,11 @@ from torch import nn
 
 from seq2seq.errors import UserError
 from seq2seq.handoff.mistakes import WrongEncoder
+from seq2seq.model import model_from_config
 from seq2seq.nn import fast as fast_layers
-from seq2seq.training.build import check_model, model_from_config
 
 
 def build(settings, **options):
-    check_model(settings)
     return model_from_config(settings, source_size=10, target_size=9, **options)
 
 

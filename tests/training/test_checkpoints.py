@@ -8,9 +8,9 @@ import torch
 from conftest import ROOT
 
 from seq2seq.api import load
+from seq2seq.checkpoint import HYPERPARAMETERS, load_model, read_checkpoint
 from seq2seq.data import PairsDataModule
 from seq2seq.errors import UserError
-from seq2seq.training.checkpoints import HYPERPARAMETERS, load_module, read_checkpoint, upgraded
 from seq2seq.training.module import Seq2SeqModule
 
 KEPT = ROOT / "tests" / "checkpoints"
@@ -18,15 +18,15 @@ KEPT = ROOT / "tests" / "checkpoints"
 
 
 def batch_of(module):
-    tokenizers = {side: module.hparams[side] for side in ("source_tokenizer", "target_tokenizer")}
-    return PairsDataModule(module.hparams["data"], **tokenizers).dataset("test")[[0, 1, 2]]
+    tokenizers = {side: module.settings[side] for side in ("source_tokenizer", "target_tokenizer")}
+    return PairsDataModule(module.settings["data"], **tokenizers).dataset("test")[[0, 1, 2]]
 
 
 def test_a_loaded_checkpoint_gives_equal_logits(tiny_run):
-    one, other = load_module(str(tiny_run / "best.ckpt")), load_module(str(tiny_run / "best.ckpt"))
+    one, other = load_model(str(tiny_run / "best.ckpt")), load_model(str(tiny_run / "best.ckpt"))
     batch = batch_of(one)
 
-    fresh = Seq2SeqModule(**one.hparams).eval()
+    fresh = Seq2SeqModule(**one.settings).eval()
     logits = [m.model(batch.source, batch.source_lengths, batch.inputs).logits for m in (one, other, fresh)]
 
     assert torch.equal(logits[0], logits[1])
@@ -34,11 +34,11 @@ def test_a_loaded_checkpoint_gives_equal_logits(tiny_run):
 
 
 def test_lightning_can_load_it_too(tiny_run):
-    ours = load_module(str(tiny_run / "best.ckpt"))
+    ours = load_model(str(tiny_run / "best.ckpt"))
 
     theirs = Seq2SeqModule.load_from_checkpoint(tiny_run / "best.ckpt", weights_only=True)
 
-    assert all(torch.equal(one, other) for one, other in zip(ours.parameters(), theirs.parameters(), strict=True))
+    assert all(torch.equal(one, other) for one, other in zip(ours.model.parameters(), theirs.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("name", ["best.ckpt", "last.ckpt"])
@@ -70,7 +70,7 @@ class Bomb:
         (Bomb(), "is not a checkpoint or is damaged; give a best.ckpt or last.ckpt of a run"),
         ({"state_dict": {}}, "is a checkpoint of another program"),
         ([1, 2], "is a checkpoint of another program"),
-        ({"seq2seq_format": 99}, "has format 99, and this version reads format 3 only"),
+        ({"seq2seq_format": 99}, "has format 99, and this version reads format 1 only"),
     ],
 )
 def test_a_file_that_is_not_a_checkpoint_of_this_project_is_refused(tmp_path, content, message):
@@ -97,31 +97,31 @@ def test_a_checkpoint_that_lacks_something_is_damaged(tiny_run, tmp_path, lost):
     torch.save(content, tmp_path / "x.ckpt")
 
     with pytest.raises(UserError, match=f"checkpoint={tmp_path / 'x.ckpt'} is damaged: "):
-        load_module(str(tmp_path / "x.ckpt"))
+        load_model(str(tmp_path / "x.ckpt"))
 
 
 def test_a_checkpoint_that_was_cut_off_is_damaged(tiny_run, tmp_path):
     (tmp_path / "x.ckpt").write_bytes((tiny_run / "best.ckpt").read_bytes()[:5000])
 
     with pytest.raises(UserError, match="is not a checkpoint or is damaged"):
-        load_module(str(tmp_path / "x.ckpt"))
+        load_model(str(tmp_path / "x.ckpt"))
 
 
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"checkpoint=.*none\.ckpt cannot be read: No such file or directory"):
-        load_module(str(tmp_path / "none.ckpt"))
+        load_model(str(tmp_path / "none.ckpt"))
 
 
-def test_a_checkpoint_of_format_3_still_predicts():
-    predict = load(KEPT / "format3.ckpt")
+def test_a_checkpoint_of_format_1_still_predicts():
+    predict = load(KEPT / "format1.ckpt")
 
     assert predict(["a b c", "x", "q z"]) == ["c b a", "x", "z q"]
 
 
-@pytest.mark.parametrize("key", ["fast", "model.num_heads", "model.decoder.tied", "model.decoder.input_feeding"])
+@pytest.mark.parametrize("key", ["fast", "model.decoder.tied", "model.decoder.input_feeding"])
 def test_a_checkpoint_from_before_an_option_loads_with_the_old_behaviour(tmp_path, key):
     # An option that is added later has a default in the constructor, which keeps what the model did before.
-    content = torch.load(KEPT / "format3.ckpt", weights_only=True)
+    content = torch.load(KEPT / "format1.ckpt", weights_only=True)
     *sections, name = key.split(".")
     section = content[HYPERPARAMETERS]
     for part in sections:
@@ -132,23 +132,6 @@ def test_a_checkpoint_from_before_an_option_loads_with_the_old_behaviour(tmp_pat
     predict = load(tmp_path / "older.ckpt")
 
     assert predict(["a b c"]) == ["c b a"]
-
-
-@pytest.mark.parametrize("number", [1, 2])
-def test_earlier_formats_are_refused_in_one_line(tmp_path, number):
-    torch.save({"seq2seq_format": number}, tmp_path / "x.ckpt")
-
-    with pytest.raises(UserError, match=rf"has format {number}, and this version reads format 3 only"):
-        load_module(str(tmp_path / "x.ckpt"))
-
-
-def test_the_heads_of_a_checkpoint_from_before_attention_had_options_are_kept():
-    before = {"optimizer": {"lr": 1.0}, "model": {"attention": "multihead", "num_heads": 2, "bridge": "linear"}}
-
-    now = upgraded(before)
-
-    assert now == {"model": {"attention": {"name": "multihead", "num_heads": 2}, "bridge": "linear"}}
-    assert upgraded({"model": {"attention": "general", "num_heads": 2}}) == {"model": {"attention": "general"}}
 
 
 def test_a_flipped_byte_is_noticed_or_changes_nothing(tiny_run, tmp_path):
@@ -186,7 +169,7 @@ def test_weights_that_are_no_finite_numbers_are_refused(tiny_run, tmp_path, name
     torch.save(content, tmp_path / "x.ckpt")
 
     with pytest.raises(UserError, match=rf"checkpoint={tmp_path}/x.ckpt is damaged: {name} {message}"):
-        load_module(str(tmp_path / "x.ckpt"))
+        load_model(str(tmp_path / "x.ckpt"))
 
 
 @pytest.mark.parametrize(
@@ -199,7 +182,7 @@ def test_absurd_sizes_are_refused_before_they_take_memory(tiny_run, tmp_path, se
     torch.save(content, tmp_path / "x.ckpt")
 
     with pytest.raises(UserError, match=f"is damaged: model.{section}.{key}={value} does not fit the weights"):
-        load_module(str(tmp_path / "x.ckpt"))
+        load_model(str(tmp_path / "x.ckpt"))
 
 
 def test_an_absurd_length_is_refused(tiny_run, tmp_path):
@@ -210,4 +193,4 @@ def test_an_absurd_length_is_refused(tiny_run, tmp_path):
     with pytest.raises(
         UserError, match=r"search\.max_length=1000000000 must be a whole number of at least 1 and at most"
     ):
-        load_module(str(tmp_path / "x.ckpt"))
+        load_model(str(tmp_path / "x.ckpt"))

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from seq2seq.api import load_modules, make_ensemble
+from seq2seq.api import load_models, make_ensemble
 from seq2seq.benchmark.loops import bare_loop, computing, processes_loop, trainer_loop
 from seq2seq.benchmark.roofline import recurrent_seconds, roofline_seconds
 from seq2seq.benchmark.timing import TEXTBOOK, Case
@@ -17,7 +17,6 @@ from seq2seq.decoding import Greedy, Search, build_search, infer
 from seq2seq.errors import UserError, check_choice
 from seq2seq.export.backend import load_exports
 from seq2seq.nn import Seq2Seq
-from seq2seq.training.build import check_model
 from seq2seq.training.module import Seq2SeqModule
 
 
@@ -98,7 +97,6 @@ def make_module(
 ) -> Seq2SeqModule:
     """Build the module of a case from the section ``model``, with another cell and decoder."""
     parts = {"encoder": model["encoder"] | {"cell": cell}, "decoder": model["decoder"] | {"cell": cell, "kind": kind}}
-    check_model(model | parts)
     torch.manual_seed(0)
     return Seq2SeqModule(
         model=model | parts,
@@ -125,7 +123,7 @@ def search_cases(settings: dict[str, Any], device: torch.device, count: int) -> 
         UserError: If the checkpoint or a setting is not valid.
     """
     check_choice("search.kind", settings["search"].get("kind"), ["beam"])
-    modules = load_modules(settings["checkpoint"])
+    modules = load_models(settings["checkpoint"])
     module = modules[0]
     beam = build_search(settings["search"], module.max_length, len(module.target_tokenizer.vocabulary))
     if isinstance(beam, Greedy):

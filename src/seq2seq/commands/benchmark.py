@@ -17,11 +17,10 @@ from seq2seq.benchmark.timing import peak_memory, report, timed
 from seq2seq.errors import UserError
 from seq2seq.runs.files import write_json
 from seq2seq.schema import Count, check
+from seq2seq.settings import resolve_config
 from seq2seq.training.build import (
     MatmulPrecision,
-    ModelSettings,
     matmul_precision,
-    resolve_config,
     silence_expected_warnings,
 )
 
@@ -30,7 +29,7 @@ class BenchmarkSettings:
     """The keys of ``configs/benchmark.yaml``."""
 
     data: Any
-    model: ModelSettings
+    model: Any
     search: Any
     batch_sizes: list[Count]
     kinds: list[str]

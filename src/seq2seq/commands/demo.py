@@ -14,17 +14,17 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from seq2seq.api import Predictor
+from seq2seq.checkpoint import load_model
 from seq2seq.commands.explain_handoff import example_of, layers_of, verdict
 from seq2seq.decoding import build_search
 from seq2seq.errors import UserError, import_extra
 from seq2seq.handoff.mistakes import RIGHT
 from seq2seq.handoff.picture import MAX_STEPS, handoff_picture
 from seq2seq.handoff.verification import DIRECTIONS, Verification, verify
+from seq2seq.model import TrainedModel
 from seq2seq.nn.state import h_n_rows
 from seq2seq.schema import Bounds, check
-from seq2seq.training.build import resolve_config
-from seq2seq.training.checkpoints import load_module
-from seq2seq.training.module import Seq2SeqModule
+from seq2seq.settings import resolve_config
 
 
 class DemoSettings:
@@ -52,7 +52,7 @@ def demo(config: DictConfig) -> None:
     from seq2seq.demo.app import make_app
 
     host, port = settings["host"], settings["port"]
-    module = load_module(settings["checkpoint"])
+    module = load_model(settings["checkpoint"])
     search = build_search(settings["search"], module.max_length, len(module.target_tokenizer.vocabulary))
     limits = {key: settings[key] for key in ("max_characters", "seconds", "max_waiting")}
     app = make_app(
@@ -99,15 +99,15 @@ def listen(host: str, port: int) -> socket.socket:
         raise UserError(f"cannot listen on host={host} port={port}: {reason}; choose another port or host") from error
 
 
-def describe(module: Seq2SeqModule) -> str:
+def describe(module: TrainedModel) -> str:
     """Return a line about a model."""
-    model, mistake = module.hparams["model"], module.hparams["handoff"]
+    model, mistake = module.settings["model"], module.settings["handoff"]
     encoder, decoder = layers_of(model["encoder"]), layers_of(model["decoder"])
     line = f"{encoder} encoder, bridge {model['bridge']}, {decoder} decoder ({model['decoder']['kind']})"
     return line if mistake == RIGHT else f"{line}, {mistake} (wrong on purpose)"
 
 
-def answerer(module: Seq2SeqModule, predictor: Predictor) -> Callable[[str], dict[str, Any]]:
+def answerer(module: TrainedModel, predictor: Predictor) -> Callable[[str], dict[str, Any]]:
     """Return the function that answers a text with what the page shows.
 
     Args:
@@ -133,7 +133,7 @@ def answerer(module: Seq2SeqModule, predictor: Predictor) -> Callable[[str], dic
     return answer
 
 
-def handoff(module: Seq2SeqModule, text: str) -> dict[str, Any]:
+def handoff(module: TrainedModel, text: str) -> dict[str, Any]:
     """Return how the state of a text is handed over: the rows of ``h_n``, a verdict, and a picture if it is legible."""
     length = len(module.source_tokenizer.encode(text))
     if length > MAX_STEPS:

@@ -11,12 +11,13 @@ from omegaconf import DictConfig
 from rich.console import Console
 from torchmetrics import MetricCollection
 
-from seq2seq.api import find_device, load_modules, make_ensemble
+from seq2seq.api import find_device, load_models, make_ensemble
 from seq2seq.data import SPECIALS, UNK, PairDataset, PairsDataModule, Split
 from seq2seq.decoding import Ensemble, Search, build_search, infer
 from seq2seq.errors import UserError
 from seq2seq.handoff.ablation import KEPT, AlteredBridge
 from seq2seq.metrics.text import CorpusMetric
+from seq2seq.model import TrainedModel
 from seq2seq.nn import Seq2Seq
 from seq2seq.reporting.errors import (
     Case,
@@ -40,9 +41,9 @@ from seq2seq.reporting.tables import (
 from seq2seq.runs.directory import refuse_used
 from seq2seq.runs.files import write_json
 from seq2seq.schema import check
-from seq2seq.training.build import build_metrics, resolve_config
+from seq2seq.settings import resolve_config
+from seq2seq.training.build import build_metrics
 from seq2seq.training.evaluation import decoder_of, update_metrics
-from seq2seq.training.module import Seq2SeqModule
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ def evaluate(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()
     metrics = build_metrics(config.metrics)
     state, dtype = settings["state"], PRECISIONS[settings["precision"]]
     device = find_device(settings["device"])
-    modules = load_modules(settings["checkpoint"])
+    modules = load_models(settings["checkpoint"])
     if settings["search"].get("n_best") != 1:
         raise UserError(
             f"search.n_best={settings['search'].get('n_best')} must be 1 here: only the best prediction is evaluated"
@@ -111,7 +112,7 @@ def evaluate(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()
         "test": result.to_dict(),
         **{name: [one._asdict() for one in found] for name, found in bins.items()},
         "state": state,
-        "handoff": module.hparams["handoff"],
+        "handoff": module.settings["handoff"],
         "search": settings["search"],
         "checkpoint": settings["checkpoint"],
     }
@@ -183,9 +184,7 @@ def make_cases(result: Result, data: PairsDataModule) -> list[Case]:
     return cases
 
 
-def data_of_checkpoint(
-    module: Seq2SeqModule, given: dict[str, Any] | None, overrides: Sequence[str]
-) -> PairsDataModule:
+def data_of_checkpoint(module: TrainedModel, given: dict[str, Any] | None, overrides: Sequence[str]) -> PairsDataModule:
     """Read the test split that a checkpoint is used on, with the checkpoint's tokenizers.
 
     Args:
@@ -197,9 +196,9 @@ def data_of_checkpoint(
         UserError: If a setting or a file is not valid.
     """
     data = PairsDataModule(
-        merge_data(module.hparams["data"], given, overrides),
-        source_tokenizer=module.hparams["source_tokenizer"],
-        target_tokenizer=module.hparams["target_tokenizer"],
+        merge_data(module.settings["data"], given, overrides),
+        source_tokenizer=module.settings["source_tokenizer"],
+        target_tokenizer=module.settings["target_tokenizer"],
     )
     data.setup("test")
     warn_of_unknown(data.dataset("test"))

@@ -11,17 +11,17 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
+from seq2seq.checkpoint import load_model
 from seq2seq.data import SPECIALS, UNK, FlatSequences, Tokenizer
 from seq2seq.errors import UserError, check_keys
 from seq2seq.handoff.mistakes import RIGHT
 from seq2seq.handoff.picture import MAX_STEPS, handoff_picture
 from seq2seq.handoff.verification import DIRECTIONS, EXACT, Verification, verify
+from seq2seq.model import TrainedModel, model_from_config
 from seq2seq.nn import Seq2Seq
 from seq2seq.nn.state import h_n_rows
 from seq2seq.reporting.plots import save
-from seq2seq.training.build import check_model, model_from_config, resolve_config
-from seq2seq.training.checkpoints import load_module
-from seq2seq.training.module import Seq2SeqModule
+from seq2seq.settings import resolve_config
 
 TINY_VOCABULARY = 9
 
@@ -86,7 +86,6 @@ def untrained(settings: dict[str, Any]) -> Example:
     """Build a model of the configured shape, and a small padded batch of made-up ids."""
     if settings["text"] is not None:
         raise UserError(f"text={settings['text']} needs a trained model: give checkpoint=FILE as well")
-    check_model(settings["model"])
     torch.manual_seed(0)
     model = model_from_config(
         settings["model"], source_size=TINY_VOCABULARY, target_size=TINY_VOCABULARY, handoff=settings["handoff"]
@@ -103,11 +102,11 @@ def trained(settings: dict[str, Any], overrides: Sequence[str]) -> Example:
         key = override.lstrip("+~").partition("=")[0]
         if key == "handoff" or key.split(".")[0] == "model":
             raise UserError(f"{override} cannot be given with checkpoint, which defines the model")
-    module = load_module(str(settings["checkpoint"]))
+    module = load_model(str(settings["checkpoint"]))
     return example_of(module, given_texts(settings["text"], module.source_tokenizer))
 
 
-def example_of(module: Seq2SeqModule, texts: Sequence[str]) -> Example:
+def example_of(module: TrainedModel, texts: Sequence[str]) -> Example:
     """Return a trained model with a batch of texts, and of a longer sequence so that they are padded.
 
     Raises:
@@ -129,8 +128,8 @@ def example_of(module: Seq2SeqModule, texts: Sequence[str]) -> Example:
     sequences = FlatSequences(ids)
     return Example(
         module.model,
-        module.hparams["model"],
-        module.hparams["handoff"],
+        module.settings["model"],
+        module.settings["handoff"],
         [tokenizer.vocabulary.tokens(sequence) for sequence in ids],
         sequences.padded(torch.arange(len(ids))),
         sequences.lengths,

@@ -4,15 +4,15 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
+from seq2seq.checkpoint import load_model
 from seq2seq.errors import UserError
-from seq2seq.export.backend import OnnxModule
+from seq2seq.export.backend import open_export
 from seq2seq.export.files import FILES, export_module, write_export
 from seq2seq.export.parity import differences
 from seq2seq.handoff.mistakes import RIGHT
 from seq2seq.runs.files import check_free, user_path
 from seq2seq.schema import check
-from seq2seq.training.build import resolve_config
-from seq2seq.training.checkpoints import load_module
+from seq2seq.settings import resolve_config
 
 TOLERANCE = 1e-3
 """Rounding differs by less, also where attention is sharp; a wrong operator or order of gates differs by far more."""
@@ -38,9 +38,9 @@ def export(config: DictConfig) -> None:
     folder = user_path("output", settings["output"])
     for name in FILES:
         check_free("output", folder / name, overwrite=settings["overwrite"])
-    module = load_module(settings["checkpoint"])
+    module = load_model(settings["checkpoint"])
     exported = export_module(module)
-    found = differences(module, OnnxModule.from_export(exported))
+    found = differences(module, open_export(exported))
     if not max(found.values()) <= TOLERANCE:
         raise UserError(f"the export differs from the checkpoint, and was not written: {found}")
     write_export(exported, folder)
@@ -49,8 +49,8 @@ def export(config: DictConfig) -> None:
         table.add_row(name, f"{difference:.0e}")
     console = Console()
     console.print(table)
-    if module.hparams["handoff"] != RIGHT:
+    if module.settings["handoff"] != RIGHT:
         console.print(
-            f"The model was trained with the mistake handoff={module.hparams['handoff']}; the export says so."
+            f"The model was trained with the mistake handoff={module.settings['handoff']}; the export says so."
         )
     console.print(f"written to {folder}", soft_wrap=True, markup=False)

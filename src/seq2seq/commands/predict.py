@@ -14,17 +14,18 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from seq2seq.api import Hypothesis, Predictor, Trained, as_list, load_modules
+from seq2seq.api import Hypothesis, Predictor, as_list, load_models
 from seq2seq.data.lines import decode_lines, open_file
 from seq2seq.data.tokenizer import COLUMN
 from seq2seq.decoding import Alignment, build_search
 from seq2seq.errors import UserError, visible
 from seq2seq.export.backend import load_exports
 from seq2seq.export.files import FILES
+from seq2seq.model import TrainedModel
 from seq2seq.reporting.plots import HEATMAP_LIMIT, attention_heatmap, save
 from seq2seq.runs.files import check_different, check_free, output_file
 from seq2seq.schema import Count, check
-from seq2seq.training.build import resolve_config
+from seq2seq.settings import resolve_config
 
 CHUNK = 100
 """Number of batches of lines that are read, sorted by length and predicted at a time, to limit memory."""
@@ -80,14 +81,14 @@ def predict(config: DictConfig) -> None:
             predict_lines(predictor, track(lines), file, batch_size, chunk, scores, write_attention)
 
 
-def load(settings: dict[str, Any]) -> tuple[Sequence[Trained], str]:
+def load(settings: dict[str, Any]) -> tuple[Sequence[TrainedModel], str]:
     """Load the checkpoints for the backend, and return them with the device that it computes on.
 
     Raises:
         UserError: If one is not valid, or the backend is not available.
     """
     if settings["backend"] == "torch":
-        return load_modules(settings["checkpoint"]), settings["device"]
+        return load_models(settings["checkpoint"]), settings["device"]
     if settings["device"] not in ("auto", "cpu"):
         raise UserError(f"device={settings['device']} does not fit backend=onnx, which computes on the CPU")
     return load_exports(settings["checkpoint"]), "cpu"

@@ -8,14 +8,14 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from seq2seq.api import as_list, find_device, load_modules, make_ensemble
+from seq2seq.api import as_list, find_device, load_models, make_ensemble
 from seq2seq.commands.evaluate import data_of_checkpoint
 from seq2seq.commands.predict import utf8_stdout, write_lines
 from seq2seq.data import Batch, PairsDataModule
 from seq2seq.decoding import Ensemble, EnsembleEncoded, infer
 from seq2seq.runs.files import check_different, check_free, output_file
 from seq2seq.schema import check
-from seq2seq.training.build import resolve_config
+from seq2seq.settings import resolve_config
 
 
 class ScoreSettings:
@@ -44,7 +44,7 @@ def score(config: DictConfig, overrides: Sequence[str] = ()) -> None:
     for checkpoint in as_list(settings["checkpoint"]):
         check_different(checkpoint=checkpoint, output=output)
     device = find_device(settings["device"])
-    modules = load_modules(settings["checkpoint"])
+    modules = load_models(settings["checkpoint"])
     ensemble = make_ensemble(modules, device)
     data = data_of_checkpoint(modules[0], settings.get("data"), overrides)
     for file in data.source.files("test"):

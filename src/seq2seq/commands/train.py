@@ -19,6 +19,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from rich.console import Console
 
 from seq2seq.api import Predictor
+from seq2seq.checkpoint import read_checkpoint
 from seq2seq.commands.evaluate import make_result
 from seq2seq.data import PAD, UNK, PairsDataModule, Split
 from seq2seq.errors import Stopped, UserError, check_choice, check_count, check_mapping
@@ -30,22 +31,19 @@ from seq2seq.reporting.trackers import TRACKERS, closed_at_the_end, send_results
 from seq2seq.runs.directory import METRICS, finished, lock_run_dir, refuse_used
 from seq2seq.runs.files import write_json
 from seq2seq.schema import Bounds, Count, Fraction, check
+from seq2seq.settings import resolve_config
 from seq2seq.training.build import (
     TRAINER_CONTENT,
     MatmulPrecision,
-    ModelSettings,
     build_callbacks,
     build_loggers,
     build_metrics,
     build_optimizer,
     build_trainer,
-    check_model,
     matmul_precision,
-    resolve_config,
     silence_expected_warnings,
 )
 from seq2seq.training.callbacks import BatchSeed, StopSignals, WeightAveraging
-from seq2seq.training.checkpoints import read_checkpoint
 from seq2seq.training.limits import check_limits
 from seq2seq.training.module import Seq2SeqModule
 from seq2seq.training.processes import FailedElsewhereError, freeze_unused, one_message
@@ -66,7 +64,7 @@ class TrainSettings:
     """The keys of ``configs/train.yaml``. Sections that are ``Any`` are checked where they are read."""
 
     data: Any
-    model: ModelSettings
+    model: Any
     optimizer: Any
     scheduler: Any
     search: Any
@@ -175,7 +173,6 @@ def check_settings(settings: dict[str, Any]) -> None:
         UserError: In any of these cases.
     """
     check("", settings, TrainSettings)
-    check_model(settings["model"])
     check_limits("optimizer", settings["optimizer"], "a _target_ and its arguments")
     check_limits("trainer", settings["trainer"], TRAINER_CONTENT)
     check_mapping("metrics", settings["metrics"], "metrics by name")
@@ -411,7 +408,10 @@ def draw_handoff(path: Path, module: Seq2SeqModule) -> None:
     lengths = torch.tensor([3, 5])
     source = torch.full((2, 5), UNK).masked_fill(torch.arange(5) >= lengths.unsqueeze(1), PAD)
     picture = handoff_picture(
-        verify(module.model, source, lengths), module.hparams["model"], module.hparams["handoff"], ["t=0", "t=1", "t=2"]
+        verify(module.model, source, lengths),
+        module.hparams["model"],
+        module.hparams["handoff"],
+        ["t=0", "t=1", "t=2"],
     )
     save(picture, path)
 
@@ -421,7 +421,7 @@ def draw(output_dir: Path, module: Seq2SeqModule, predictions: Sequence[Predicti
     metrics = output_dir / "metrics.csv"
     if metrics.exists():
         save(learning_curves(metrics), output_dir / "learning_curves.png")
-    predictor = Predictor([module])
+    predictor = Predictor([module.trained])
     drawn = 0
     for pair in predictions:
         if drawn == HEATMAPS:

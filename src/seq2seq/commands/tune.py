@@ -19,7 +19,7 @@ from seq2seq.errors import UserError, import_extra
 from seq2seq.reporting.plots import save
 from seq2seq.runs.directory import locked
 from seq2seq.schema import Bounds, Count, check
-from seq2seq.training.build import resolve_config
+from seq2seq.settings import resolve_config
 
 log = logging.getLogger(__name__)
 

@@ -7,16 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from seq2seq.api import named_paths
-from seq2seq.data import Tokenizer, tokenizer_from_dict
+from seq2seq.checkpoint import damaged, load_model
+from seq2seq.data import tokenizer_from_dict
 from seq2seq.errors import UserError, import_extra
 from seq2seq.export.files import Export, export_module, read_export
 from seq2seq.export.graphs import NEXT, memory_from
+from seq2seq.model import TrainedModel
 from seq2seq.nn import Encoded
 from seq2seq.nn.attention import Memory
 from seq2seq.nn.decoders import DecoderOutput
 from seq2seq.runs.files import user_path
-from seq2seq.training.checkpoints import damaged, load_module
-from seq2seq.training.module import MAX_LENGTH
 
 
 class OnnxState(NamedTuple):
@@ -116,31 +116,22 @@ class Graph:
         return {name: torch.from_numpy(part) for name, part in zip(self.outputs, outputs, strict=True)}
 
 
-class OnnxModule(NamedTuple):
-    """An exported model with its tokenizers: what prediction needs of a `Seq2SeqModule`."""
+def open_export(export: Export) -> TrainedModel:
+    """Return an exported model with its tokenizers, as prediction takes it.
 
-    model: OnnxModel
-    source_tokenizer: Tokenizer
-    target_tokenizer: Tokenizer
-    max_length: int
-
-    @classmethod
-    def from_export(cls, export: Export) -> Self:
-        """Open an export.
-
-        Raises:
-            ValueError: If its parts do not fit together.
-        """
-        model, max_length = OnnxModel(export), export.description["max_length"]
-        source, target = (tokenizer_from_dict(export.description[side]) for side in ("source", "target"))
-        if len(target.vocabulary) != model.target_size:
-            raise ValueError(f"{len(target.vocabulary)} target symbols do not fit {model.target_size} logits")
-        if not isinstance(max_length, int) or not 1 <= max_length <= MAX_LENGTH:
-            raise ValueError(f"max_length={max_length}")
-        return cls(model, source, target, max_length)
+    Raises:
+        ValueError: If its parts do not fit together.
+    """
+    model, max_length = OnnxModel(export), export.description["max_length"]
+    source, target = (tokenizer_from_dict(export.description[side]) for side in ("source", "target"))
+    if len(target.vocabulary) != model.target_size:
+        raise ValueError(f"{len(target.vocabulary)} target symbols do not fit {model.target_size} logits")
+    if type(max_length) is not int or not 1 <= max_length <= 100_000:
+        raise ValueError(f"max_length={max_length}")
+    return TrainedModel(model, source, target, max_length, export.description)
 
 
-def load_exports(checkpoint: object) -> list[OnnxModule]:
+def load_exports(checkpoint: object) -> list[TrainedModel]:
     """Load the models that ``checkpoint`` in a config names, a path or a list.
 
     Each is the folder of an export, or a checkpoint, which is first exported in memory.
@@ -151,14 +142,14 @@ def load_exports(checkpoint: object) -> list[OnnxModule]:
     return [load_export(path) for path in named_paths(checkpoint)]
 
 
-def load_export(path: str) -> OnnxModule:
+def load_export(path: str) -> TrainedModel:
     """Load one of them."""
     folder = user_path("checkpoint", path)
     if not folder.is_dir():
-        return OnnxModule.from_export(export_module(load_module(path)))
+        return open_export(export_module(load_model(path)))
     export = read_export(folder)
     try:
-        return OnnxModule.from_export(export)
+        return open_export(export)
     except UserError:
         raise
     except Exception as error:  # ONNX Runtime's errors have no common class

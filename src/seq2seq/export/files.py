@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from seq2seq.data.vocabulary import BOS, EOS, PAD, UNK
 from seq2seq.errors import UserError, import_extra
 from seq2seq.export.graphs import make_graphs
+from seq2seq.model import TrainedModel
 from seq2seq.runs.files import atomic_write
-from seq2seq.training.module import Seq2SeqModule
 
 FORMAT = 1
 """Increased when older readers cannot read new exports, or this one cannot read older ones."""
@@ -40,7 +40,7 @@ def checksum(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def export_module(module: Seq2SeqModule) -> Export:
+def export_module(module: TrainedModel) -> Export:
     """Export a trained model.
 
     Raises:
@@ -48,7 +48,7 @@ def export_module(module: Seq2SeqModule) -> Export:
     """
     for package in ("onnx", "onnxscript"):
         import_extra(package, "export")
-    handoff = module.hparams["handoff"]
+    handoff = module.settings["handoff"]
     encoder, step = make_graphs(module.model, {"handoff": handoff, "seq2seq_export": str(FORMAT)})
     description = {
         "seq2seq_export": FORMAT,

@@ -3,10 +3,9 @@
 import torch
 from torch import Tensor
 
-from seq2seq.api import Trained
 from seq2seq.data.vocabulary import UNK
-from seq2seq.export.backend import OnnxModule
 from seq2seq.export.graphs import final_state
+from seq2seq.model import TrainedModel
 from seq2seq.nn.decoders import DecoderOutput
 
 SHAPES = ((1, 1, 1), (3, 7, 4), (8, 30, 12))
@@ -14,7 +13,7 @@ SHAPES = ((1, 1, 1), (3, 7, 4), (8, 30, 12))
 
 
 @torch.inference_mode()
-def differences(module: Trained, exported: OnnxModule) -> dict[str, float]:
+def differences(module: TrainedModel, exported: TrainedModel) -> dict[str, float]:
     """Return the largest differences over random batches of several shapes and lengths.
 
     Args:

@@ -14,35 +14,19 @@ import pytorch_lightning as pl
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
-from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf import DictConfig, ListConfig
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from pytorch_lightning.loggers import Logger
 from torchmetrics import MetricCollection
 
 from seq2seq.errors import UserError, check_choice, check_count, check_mapping
-from seq2seq.handoff.mistakes import MISTAKES, RIGHT, WrongEncoder, check_effect
-from seq2seq.nn import Seq2Seq, build_model
-from seq2seq.schema import Count, Fraction, check, check_value, is_simple
+from seq2seq.schema import check_value, is_simple
+from seq2seq.settings import resolve_config
 from seq2seq.training.callbacks import EpochLines
 from seq2seq.training.processes import check_started, torchelastic_started
 from seq2seq.training.saving import WholeCheckpoints
 
 log = logging.getLogger(__name__)
-
-
-def resolve_config(config: DictConfig) -> dict[str, Any]:
-    """Return a config as numbers, strings, lists and dicts, with every interpolation resolved.
-
-    Raises:
-        UserError: If a mandatory value is missing or an interpolation cannot be resolved.
-    """
-    try:
-        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # pyright: ignore[reportReturnType]
-    except MissingMandatoryValue as error:
-        raise UserError(f"{error.full_key} is missing: give {error.full_key}=VALUE") from error
-    except OmegaConfBaseException as error:
-        raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
 
 
 def build(node: DictConfig, key: str, **arguments: Any) -> Any:  # noqa: ANN401 - whatever the node's target is
@@ -99,92 +83,6 @@ def not_accepted(node: DictConfig, key: str, reason: BaseException) -> UserError
         if re.search(rf"\b{re.escape(str(name))}\b", message) or f"{value}" in message
     ]
     return UserError(f"{key}: {message}{' (' if concerned else ''}{', '.join(concerned)}{')' if concerned else ''}")
-
-
-class PartSettings:
-    """The keys that ``model.encoder`` and ``model.decoder`` share."""
-
-    cell: Literal["gru", "lstm"]
-    embedding_size: Count
-    hidden_size: Count
-    num_layers: Count
-
-
-class EncoderSettings(PartSettings):
-    """The keys of ``model.encoder``."""
-
-    bidirectional: bool
-
-
-class DecoderSettings(PartSettings):
-    """The keys of ``model.decoder``."""
-
-    kind: str
-    input_feeding: bool
-    tied: bool
-
-
-class ModelSettings:
-    """The keys of ``model``; ``attention`` is a name, or a mapping with a name and options."""
-
-    encoder: EncoderSettings
-    decoder: DecoderSettings
-    bridge: str
-    attention: Any
-    dropout: Fraction
-
-
-def check_model(settings: Mapping[str, Any]) -> None:
-    """Raise if the section ``model`` is not valid; whether its parts fit each other is checked when they are built.
-
-    Raises:
-        UserError: If a key is unknown or missing, or a value is not allowed.
-    """
-    check("model", settings, ModelSettings)
-    if not isinstance(settings["attention"], str | Mapping):
-        raise UserError(f"model.attention={settings['attention']} must be a name, or a name and options")
-    if isinstance(settings["attention"], Mapping) and "name" not in settings["attention"]:
-        raise UserError("model.attention.name is missing: give a name, or the name alone as model.attention")
-
-
-def model_from_config(
-    settings: Mapping[str, Any], *, source_size: int, target_size: int, handoff: str = RIGHT, fast: str | bool = "auto"
-) -> Seq2Seq:
-    """Build the model that the section ``model`` describes.
-
-    Args:
-        settings: The section; see `check_model`.
-        source_size: Number of source symbols.
-        target_size: Number of target symbols.
-        handoff: ``right``, or a mistake that is made on purpose.
-        fast: ``auto`` or False.
-
-    Raises:
-        UserError: If the parts do not fit each other.
-    """
-    use_fast = check_fast(fast)
-    try:
-        model = build_model(source_size=source_size, target_size=target_size, fast=use_fast, **settings)
-    except ValueError as error:  # it names arguments of `build_model`; queries are states of the decoder
-        message = str(error).replace("query_size=", "decoder.hidden_size=")
-        raise UserError(re.sub(r"\b([a-z_]+(?:\.[a-z_]+)?)(?==| is unknown)", r"model.\1", message)) from error
-    if handoff == RIGHT:
-        return model
-    wrong = WrongEncoder(model.encoder, handoff)
-    check_effect(handoff, settings)
-    log.warning("handoff=%s is wrong on purpose; it hands over: %s", handoff, MISTAKES[handoff].effect)
-    return Seq2Seq(wrong, model.bridge, model.decoder)
-
-
-def check_fast(fast: object) -> bool:
-    """Return whether `seq2seq.nn.fast` may be used.
-
-    Raises:
-        UserError: If ``fast`` is neither ``auto`` nor false.
-    """
-    if fast != "auto" and fast is not False:
-        raise UserError(f"fast={fast} must be auto or false")
-    return fast == "auto"
 
 
 TRAINER_CONTENT = "the arguments of Lightning's Trainer"

@@ -12,23 +12,13 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MetricCollection
 
-from seq2seq.data import PAD, Batch, References, tokenizer_from_dict
+from seq2seq.checkpoint import FORMAT
+from seq2seq.data import PAD, Batch, References
 from seq2seq.decoding import Ensemble, Greedy, Search, build_search, mask_special_tokens
-from seq2seq.errors import UserError, check_count, check_number
+from seq2seq.errors import UserError, check_number
+from seq2seq.model import trained_model
 from seq2seq.training import processes
-from seq2seq.training.build import model_from_config
 from seq2seq.training.evaluation import Decoded, decoder_of, update_metrics
-
-CHECKPOINT_FORMAT = 3
-"""Raised when older versions cannot read new checkpoints, or this version cannot read older ones.
-
-A new option does not raise it: its parameter gets a default that keeps the old behaviour, so that checkpoints from
-before the option load.
-"""
-
-
-MAX_LENGTH = 100_000
-"""Largest ``search.max_length``; a search reserves memory for so many tokens."""
 
 
 class Seq2SeqModule(pl.LightningModule):
@@ -76,20 +66,14 @@ class Seq2SeqModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False, ignore=["optimizer", "scheduler", "metrics"])
-        self.source_tokenizer = tokenizer_from_dict(source_tokenizer)
-        self.target_tokenizer = tokenizer_from_dict(target_tokenizer)
-        target_size = len(self.target_tokenizer.vocabulary)
-        self.model = model_from_config(
-            model,
-            source_size=len(self.source_tokenizer.vocabulary),
-            target_size=target_size,
-            handoff=handoff,
-            fast=fast,
-        )
+        self.trained = trained_model(self.hparams)
+        """The network and the tokenizers; what the hyperparameters hold is kept by name, too."""
+        self.model, self.source_tokenizer, self.target_tokenizer, self.max_length, _ = self.trained
         self.label_smoothing = check_number("label_smoothing", label_smoothing, 0, 1)
         self.scheduled_sampling = check_number("scheduled_sampling", scheduled_sampling, 0, 1.000001)
-        self.max_length = check_count("search.max_length", max_length, maximum=MAX_LENGTH)
-        self.search: Search = build_search(search, max_length, target_size) if search else Greedy(max_length)
+        self.search: Search = (
+            build_search(search, max_length, self.trained.target_size) if search else Greedy(max_length)
+        )
         self.batch_shape: tuple[Sequence[int], Sequence[int]] = (0, 0), (0, 0)  # of source and target
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
@@ -106,7 +90,7 @@ class Seq2SeqModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Mark the checkpoint as one of this project, and add the config."""
-        checkpoint["seq2seq_format"] = CHECKPOINT_FORMAT
+        checkpoint["seq2seq_format"] = FORMAT
         checkpoint["seq2seq_config"] = self.config
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -8,9 +8,9 @@ from typing import Any
 
 from pytorch_lightning.loggers import CSVLogger, Logger
 
+from seq2seq.checkpoint import HYPERPARAMETERS, read_checkpoint
 from seq2seq.errors import UserError
 from seq2seq.runs.directory import CONFIG, IRRELEVANT, flatten_keys
-from seq2seq.training.checkpoints import HYPERPARAMETERS, read_checkpoint, upgraded
 from seq2seq.training.module import Seq2SeqModule
 
 FIXED = ("model.", "optimizer.", "scheduler.", "handoff")
@@ -31,7 +31,7 @@ def check_resumable(module: Seq2SeqModule, saved: Mapping[str, Any], resume: str
     Raises:
         UserError: If its model, optimizer or vocabularies differ.
     """
-    before = upgraded(saved[HYPERPARAMETERS])
+    before = saved[HYPERPARAMETERS]
     for side in ("source", "target"):
         if module.hparams[f"{side}_tokenizer"] != before[f"{side}_tokenizer"]:
             raise UserError(

@@ -6,11 +6,9 @@ import math
 import os
 import shutil
 import time
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -18,6 +16,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.plugins import TorchCheckpointIO
 
+from seq2seq.checkpoint import is_whole
 from seq2seq.runs.files import atomic_write
 from seq2seq.schema import Bounds, Count
 from seq2seq.training.processes import largest
@@ -44,15 +43,6 @@ class WholeCheckpoints(TorchCheckpointIO):
             file.write(content.getbuffer())
             file.flush()
             os.fsync(file.fileno())
-
-
-def is_whole(checkpoint: Path | IO[bytes]) -> bool:
-    """Return whether a checkpoint is complete, by the checksums of its parts, which PyTorch writes but never reads."""
-    try:
-        with zipfile.ZipFile(checkpoint) as archive:
-            return archive.testzip() is None
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError):
-        return False
 
 
 def log_of(trainer: pl.Trainer) -> str:

@@ -1,0 +1,121 @@
+"""Checkpoints: plain numbers, strings, lists, dicts and tensors, so that reading one runs no code."""
+
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+
+from seq2seq.data.lines import open_file
+from seq2seq.errors import UserError
+from seq2seq.model import TrainedModel, trained_model
+from seq2seq.runs.files import user_path
+
+FORMAT = 1
+"""Raised when older versions cannot read new checkpoints, or this version cannot read older ones.
+
+A new option does not raise it: it gets a default that keeps the old behaviour, so that checkpoints from before load.
+"""
+
+HYPERPARAMETERS = "hyper_parameters"
+"""Key under which Lightning keeps the arguments of the module's constructor."""
+
+NETWORK = "model."
+"""Begins the names of the network's weights; the LightningModule keeps it under that name."""
+
+
+def is_whole(checkpoint: Path | IO[bytes]) -> bool:
+    """Return whether a checkpoint is complete, by the checksums of its parts, which PyTorch writes but never reads."""
+    try:
+        with zipfile.ZipFile(checkpoint) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError):
+        return False
+
+
+def read_checkpoint(path: str, key: str = "checkpoint") -> dict[str, Any]:
+    """Read a checkpoint that training wrote.
+
+    Args:
+        path: The file.
+        key: The setting that named it, for the error.
+
+    Raises:
+        UserError: If it cannot be read, is not a checkpoint of this project, or has another format.
+    """
+    file = user_path(key, path)
+    if file.exists() and not file.is_dir() and not stat.S_ISREG(file.stat().st_mode):  # a pipe may never be written to
+        raise UserError(f"{key}={path} must be a file, and not a pipe or a device")
+    with open_file(path, key) as opened:
+        try:
+            if not is_whole(opened):
+                raise ValueError
+            opened.seek(0)
+            content = torch.load(opened, map_location="cpu", weights_only=True)
+        except Exception as error:  # arbitrary bytes raise arbitrary errors
+            raise UserError(
+                f"{key}={path} is not a checkpoint or is damaged; give a best.ckpt or last.ckpt of a run"
+            ) from error
+    found = content.get("seq2seq_format") if isinstance(content, dict) else None
+    if found is None:
+        raise UserError(f"{key}={path} is a checkpoint of another program; give a best.ckpt or last.ckpt of a run")
+    if found != FORMAT:
+        raise UserError(f"{key}={path} has format {found}, and this version reads format {FORMAT} only")
+    with damage_named(path, key):
+        check_weights(content["state_dict"], content[HYPERPARAMETERS]["model"])
+    return content
+
+
+@contextmanager
+def damage_named(path: str, key: str) -> Iterator[None]:
+    """Turn the errors that odd content causes into one of the user's."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise damaged(path, key, error) from error
+
+
+def damaged(path: str, key: str, error: Exception) -> UserError:
+    """Return the user's error for a file whose odd content has caused another."""
+    reason = str(error).splitlines() or [type(error).__name__]
+    return UserError(f"{key}={path} is damaged: {reason[0]}")
+
+
+def check_weights(weights: Mapping[str, Tensor], model: Mapping[str, Any]) -> None:
+    """Raise if weights are no finite numbers, or could not belong to a model of these settings.
+
+    Building a model of absurd sizes would take the machine's memory before it fails.
+
+    Raises:
+        ValueError: If they are or could not.
+    """
+    network = {name: tensor for name, tensor in weights.items() if name.startswith(NETWORK)}
+    for name, tensor in network.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ValueError(f"{name} holds numbers that are not finite")
+    largest = max(size for tensor in network.values() for size in tensor.shape)
+    for part in ("encoder", "decoder"):
+        for name, value in model[part].items():
+            limit = len(network) if name == "num_layers" else largest
+            if isinstance(value, int) and value > limit:
+                raise ValueError(f"model.{part}.{name}={value} does not fit the weights")
+
+
+def load_model(path: str, key: str = "checkpoint") -> TrainedModel:
+    """Load a trained model on the CPU, ready to predict; see `read_checkpoint` for the errors."""
+    content = read_checkpoint(path, key)
+    with damage_named(path, key):
+        trained = trained_model(content[HYPERPARAMETERS])
+        found = content["state_dict"].items()
+        weights = {name.removeprefix(NETWORK): tensor for name, tensor in found if name.startswith(NETWORK)}
+        for name, own in trained.model.state_dict().items():
+            if name in weights and weights[name].is_floating_point() is not own.is_floating_point():
+                raise ValueError(f"{NETWORK}{name} holds numbers of type {weights[name].dtype}")
+        trained.model.load_state_dict(weights)
+        trained.model.eval()
+        return trained
