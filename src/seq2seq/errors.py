@@ -44,17 +44,16 @@ class UserError(ValueError):
     """
 
 
-LIBRARIES = ("torch", "pytorch_lightning", "lightning_fabric", "torchmetrics", "hydra", "omegaconf", "seq2seq.nn")
-"""What settings are handed to, and whose errors therefore speak of them."""
+LIBRARIES = ("torch", "pytorch_lightning", "lightning_fabric", "torchmetrics", "hydra", "omegaconf")
+"""What settings are handed on to; an error that one of these raises is about the setting."""
 
 
-def is_from_library(error: BaseException) -> bool:
-    """Return whether an error was raised by one of `LIBRARIES`, and not by a class that a user brought along."""
+def origin(error: BaseException) -> str:
+    """Return the name of the module that raised an error."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    module = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
-    return any(module == library or module.startswith(f"{library}.") for library in LIBRARIES)
+    return "" if trace is None else trace.tb_frame.f_globals.get("__name__", "")
 
 
 @contextmanager
@@ -62,17 +61,20 @@ def about_setting(key: str) -> Iterator[None]:
     """Turn what a library says about a setting into one line; any other error keeps its traceback, below the key.
 
     Args:
-        key: The setting, or the section, that the block hands to a library or to a class of the user's.
+        key: The setting, or the section, whose values the block hands to a library or to a class of the user's.
 
     Raises:
-        UserError: If a library raised the error.
+        UserError: If a library raised the error, or our network, which names the keys itself.
     """
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        if is_from_library(error):
+        module = origin(error)
+        if module.startswith("seq2seq.nn."):
+            raise UserError(str(error)) from error
+        if module.partition(".")[0] in LIBRARIES:
             raise UserError(f"{key}: {' '.join(str(error).split()) or type(error).__name__}") from error
         log.error("%s leads to this error:", key)
         raise
