@@ -11,7 +11,7 @@ def main(config: DictConfig) -> object:
     """Test in a directory of its own."""
     from seq2seq.commands.evaluate import evaluate  # only now, so that --help answers without PyTorch
 
-    return run_job(evaluate, config)
+    return run_job(evaluate, config, several=True)
 
 
 def run() -> None:

@@ -16,10 +16,10 @@ from torchmetrics.functional.text import word_error_rate
 
 from seq2seq.checkpoint import load_model
 from seq2seq.commands.evaluate import evaluate
-from seq2seq.commands.train import train, train_for_sweeper, validation_step
+from seq2seq.commands.train import train, train_for_sweeper
 from seq2seq.errors import Stopped, UserError
 from seq2seq.metrics import ExactMatch
-from seq2seq.runs.directory import lock_run_dir
+from seq2seq.resuming.directory import lock_run_dir
 from seq2seq.training.module import Seq2SeqModule
 
 METRICS = {
@@ -42,7 +42,7 @@ def test_a_run_leaves_its_results_and_nothing_half_written(tiny_run):
 
     assert files == {
         "config.yaml", "overrides.yaml", "hparams.yaml", "metrics.csv", "metrics.json", "predictions.tsv", "best.ckpt",
-        "last.ckpt", "learning_curves.png", "attention_1.png", "attention_2.png", "attention_3.png", "attention_4.png",
+        "last.ckpt", "learning_curves.png", "handoff.png", "attention_1.png", "attention_2.png", "attention_3.png", "attention_4.png",
     }  # fmt: skip
     assert not any(set(name) & set("=, ") for name in files)
 
@@ -324,27 +324,8 @@ def test_an_overfitted_run_sees_the_same_batches_in_every_epoch(compose, tmp_pat
     assert all(len(batch) > 1 for batch in seen)  # whole batches, not single pairs
 
 
-@pytest.mark.parametrize(
-    ("settings", "done", "batches", "step"),
-    [
-        ({}, 0, 125, 125),
-        ({}, 2, 125, 375),
-        ({"val_check_interval": 25}, 0, 125, 25),
-        ({"val_check_interval": 0.25}, 1, 100, 125),
-        ({"limit_train_batches": 10}, 0, 125, 10),
-        ({"limit_train_batches": 0.5, "val_check_interval": 0.5}, 0, 100, 25),
-        ({"overfit_batches": 3}, 0, 125, 3),
-        ({"accumulate_grad_batches": 2}, 0, 3, 2),
-        ({"check_val_every_n_epoch": 2}, 0, 10, 20),
-        ({"check_val_every_n_epoch": None, "val_check_interval": 150}, 0, 100, 150),
-    ],
-)
-def test_the_step_of_the_next_validation(settings, done, batches, step):
-    assert validation_step(settings, done, batches) == step
-
-
 def test_long_pairs_are_not_drawn(compose, tmp_path, monkeypatch):
-    monkeypatch.setattr("seq2seq.commands.train.HEATMAP_LIMIT", 0)
+    monkeypatch.setattr("seq2seq.training.results.HEATMAP_LIMIT", 0)
 
     train(compose("train", *TINY), tmp_path)
 

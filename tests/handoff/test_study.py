@@ -14,7 +14,7 @@ from seq2seq.commands.train import train
 from seq2seq.errors import UserError
 from seq2seq.handoff.study import Run, markdown, picture, read_run
 from seq2seq.reporting.plots import BLUE, ORANGE
-from seq2seq.runs.directory import lock_run_dir
+from seq2seq.resuming.directory import lock_run_dir
 from seq2seq.runs.sweep import format_interval, interval
 
 SKIP = [*TINY, "resume=auto"]

@@ -11,8 +11,9 @@ from conftest import TINY
 
 from seq2seq.commands.train import train
 from seq2seq.errors import Stopped, UserError
-from seq2seq.training.callbacks import StopSignals
-from seq2seq.training.saving import WholeCheckpoints, position
+from seq2seq.resuming.lightning import position
+from seq2seq.resuming.saving import WholeCheckpoints
+from seq2seq.resuming.signals import StopSignals
 
 RUN = [*TINY, "data.batch_size=8", "trainer.max_epochs=3", "resume=auto", "model.dropout=0.3"]
 
@@ -139,7 +140,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_as_it_was(compose, tmp_path, mon
     def full(_handle):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("seq2seq.training.saving.os.fsync", full)
+    monkeypatch.setattr("seq2seq.resuming.saving.os.fsync", full)
     with pytest.raises(UserError, match=r"checkpoint=.*last\.ckpt cannot be written: No space left on device"):
         train(config, tmp_path)
 

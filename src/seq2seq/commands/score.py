@@ -9,13 +9,13 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from seq2seq.api import as_list, find_device, load_models, make_ensemble
-from seq2seq.commands.evaluate import data_of_checkpoint
 from seq2seq.commands.predict import utf8_stdout, write_lines
 from seq2seq.data import Batch, PairsDataModule
 from seq2seq.decoding import Ensemble, EnsembleEncoded, infer
 from seq2seq.runs.files import check_different, check_free, output_file
 from seq2seq.schema import check
 from seq2seq.settings import resolve_config
+from seq2seq.training.checkpoint_data import data_of_checkpoint
 
 
 class ScoreSettings:

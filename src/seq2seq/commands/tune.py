@@ -17,7 +17,7 @@ from rich.table import Table
 from seq2seq.commands.train import train
 from seq2seq.errors import UserError, import_extra
 from seq2seq.reporting.plots import save
-from seq2seq.runs.directory import locked
+from seq2seq.resuming.directory import locked
 from seq2seq.schema import Bounds, Count, check
 from seq2seq.settings import resolve_config
 

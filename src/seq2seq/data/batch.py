@@ -18,6 +18,7 @@ class Batch(NamedTuple):
         target: Begin, the token ids, end, then padding, ``(B, T + 1)``.
         target_lengths: Number of tokens to predict, the end included, on the CPU, ``(B,)``.
         indices: Position of each pair in its dataset, on the CPU, ``(B,)``.
+        share: Of the target tokens of a batch that several processes divide, times their number; 1 for a whole batch.
 
     Example:
         >>> ids, lengths = torch.tensor([[7, 8], [9, 0]]), torch.tensor([2, 1])
@@ -37,6 +38,7 @@ class Batch(NamedTuple):
     target: Tensor
     target_lengths: Tensor
     indices: Tensor
+    share: float = 1.0
 
     @classmethod
     def from_padded(

@@ -170,3 +170,20 @@ def _label(measured: Verification, cells: tuple[str, str], bridge: str) -> str:
     if cells == ("gru", "lstm") and bridge not in NO_HANDOFF:
         return label + ("; the cell is made from h_n" if BRIDGES[bridge].has_weights else "; the cell starts at zero")
     return label
+
+
+def draw_handoff(path, trained):  # placeholder until the branch parts is merged
+    import torch
+
+    from seq2seq.handoff.verification import verify
+    from seq2seq.reporting.plots import save
+
+    lengths = torch.tensor([3, 5])
+    source = torch.full((2, 5), 3).masked_fill(torch.arange(5) >= lengths.unsqueeze(1), 0)
+    picture = handoff_picture(
+        verify(trained.model, source, lengths),
+        trained.settings["model"],
+        trained.settings["handoff"],
+        ["t=0", "t=1", "t=2"],
+    )
+    save(picture, path)

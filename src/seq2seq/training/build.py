@@ -2,90 +2,96 @@
 
 import logging
 import os
-import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import pytorch_lightning as pl
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, ListConfig
+from pydantic import Field, TypeAdapter, create_model
+from pydantic.errors import PydanticUserError
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.plugins import CheckpointIO
 from torchmetrics import MetricCollection
 
-from seq2seq.errors import UserError, check_choice, check_count, check_mapping
-from seq2seq.schema import check_value, is_simple
-from seq2seq.settings import resolve_config
+from seq2seq.errors import UserError, about_setting
+from seq2seq.settings import Count, Fraction, Natural, Settings, read_settings, resolve_config
 from seq2seq.training.callbacks import EpochLines
 from seq2seq.training.processes import check_started, torchelastic_started
-from seq2seq.training.saving import WholeCheckpoints
 
 log = logging.getLogger(__name__)
 
+CHECKED = ("seq2seq", "pytorch_lightning")
+"""Packages whose arguments are checked by their annotations; classes of the user's check themselves."""
 
-def build(node: DictConfig, key: str, **arguments: Any) -> Any:  # noqa: ANN401 - whatever the node's target is
+
+def build(node: DictConfig, key: str, *arguments: Any, **keywords: Any) -> Any:
     """Build the object that a node's ``_target_`` names.
 
     Raises:
-        UserError: If there is no such class, or it does not accept the node's values.
+        UserError: If there is no such class, or it does not accept the node's values. What a class of the user's raises
+            keeps its traceback.
     """
-    check_arguments(node, key)
-    try:
-        return instantiate(node, **arguments)
-    except (InstantiationException, TypeError, ValueError, ImportError) as error:
-        raise not_accepted(node, key, error.__cause__ or error) from error
+    target = find_target(node, key)
+    with about_setting(key):
+        check_arguments(target, resolve_config(node), key)
+        try:
+            return instantiate(node, *arguments, **keywords)
+        except InstantiationException as error:
+            raise error.__cause__ or error  # noqa: B904 - Hydra's message repeats its cause
 
 
-def find_target(node: DictConfig, key: str) -> Any:  # noqa: ANN401 - a class or a function
+def find_target(node: DictConfig, key: str) -> Any:
     """Return what a node's ``_target_`` names.
 
     Raises:
-        UserError: If there is nothing of that name.
+        UserError: If there is nothing of that name, or a package that its module imports is missing.
     """
-    check_mapping(key, node, "a _target_ and its arguments")
+    if not isinstance(node, DictConfig) or "_target_" not in node:
+        raise UserError(f"{key}={node} must hold a _target_ and its arguments")
     target = node.get("_target_")
     try:
         return get_object(target)
-    except (ImportError, AttributeError, ValueError, TypeError, InstantiationException):
-        raise UserError(f"{key}._target_={target} must be the full name of a class or a function") from None
+    except Exception as error:
+        cause = error.__cause__
+        missing = cause.name if isinstance(cause, ModuleNotFoundError) else None
+        if missing and not f"{target}.".startswith(f"{missing}."):
+            raise UserError(f"{key}._target_={target} needs the package {missing}, which is not installed") from error
+        if missing or cause is None or isinstance(cause, AttributeError):
+            raise UserError(f"{key}._target_={target} must be the full name of a class or a function") from None
+        log.error("%s leads to this error:", key)
+        raise cause from None
 
 
-def check_arguments(node: DictConfig, key: str) -> None:
-    """Raise if an argument does not fit its annotation, where that is a simple one; few libraries check themselves.
+def check_arguments(target: Any, values: Mapping[str, Any], key: str) -> None:
+    """Raise if a value does not fit the annotation of its argument, which few libraries check themselves.
 
     Raises:
         UserError: If one does not.
     """
-    target = find_target(node, key)
+    if getattr(target, "__module__", "").partition(".")[0] not in CHECKED:
+        return
     try:
         hints = get_type_hints(target.__init__ if isinstance(target, type) else target, include_extras=True)
     except (NameError, TypeError):  # annotations that only type checkers can read
         return
-    for name, value in resolve_config(node).items():
-        if name in hints and is_simple(hints[name]):
-            check_value(f"{key}.{name}", value, hints[name])
+    fields: dict[str, Any] = {}
+    for name in values.keys() & hints.keys():
+        try:
+            TypeAdapter(hints[name]).json_schema()
+        except PydanticUserError:  # no plain value
+            continue
+        fields[name] = (hints[name], ...)
+    arguments = create_model("Arguments", __base__=Settings, **fields)
+    read_settings(arguments, {name: values[name] for name in fields}, key)
 
-
-def not_accepted(node: DictConfig, key: str, reason: BaseException) -> UserError:
-    """Return the error for what a target has not accepted, with the keys that its message is about."""
-    if isinstance(reason, UserError):
-        return reason
-    message = " ".join(str(reason).split())
-    concerned = [
-        f"{key}.{name}={value}"
-        for name, value in node.items()
-        if re.search(rf"\b{re.escape(str(name))}\b", message) or f"{value}" in message
-    ]
-    return UserError(f"{key}: {message}{' (' if concerned else ''}{', '.join(concerned)}{')' if concerned else ''}")
-
-
-TRAINER_CONTENT = "the arguments of Lightning's Trainer"
 
 SET_ELSEWHERE = {
     "callbacks": "see the section callbacks",
@@ -100,57 +106,95 @@ SET_ELSEWHERE = {
 MatmulPrecision = Literal["highest", "high", "medium"]
 """The values of ``torch.set_float32_matmul_precision``."""
 
+Part = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)]
+"""A number of batches, or a fraction of all."""
+
+MaybeNone = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, le=1)]
+"""Likewise, or none."""
+
+
+class TrainerSettings(Settings, extra="allow"):
+    """What Lightning's trainer accepts silently, although it makes no sense; it checks all else itself."""
+
+    max_epochs: Annotated[int, Field(ge=-1)] = -1
+    max_steps: Annotated[int, Field(ge=-1)] = -1
+    devices: Count | str | list[Natural] = 1
+    gradient_clip_val: Annotated[float, Field(ge=0)] | None = None
+    accumulate_grad_batches: Count = 1
+    check_val_every_n_epoch: Count | None = 1
+    num_sanity_val_steps: Annotated[int, Field(ge=-1)] = 0
+    log_every_n_steps: Natural = 1
+    val_check_interval: Part | None = None
+    limit_train_batches: Part | None = None
+    limit_val_batches: MaybeNone | None = None
+    limit_test_batches: MaybeNone | None = None
+    overfit_batches: MaybeNone = 0
+    fast_dev_run: bool | Natural = False
+    enable_progress_bar: bool = True
+    enable_model_summary: bool = False
+
+
+class OptimizerSettings(Settings, extra="allow"):
+    """What PyTorch's optimizers accept silently, although it makes no sense."""
+
+    lr: Annotated[float, Field(ge=0, le=100)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, le=100)] = 0.0
+    momentum: Fraction = 0.0
+    nesterov: bool = False
+
 
 def build_trainer(
-    node: DictConfig, output_dir: Path, callbacks: list[pl.Callback], loggers: list[Logger], monitor: str
+    node: DictConfig,
+    output_dir: Path,
+    *,
+    callbacks: list[pl.Callback],
+    loggers: list[Logger],
+    monitor: str = "",
+    checkpoint_io: CheckpointIO | None = None,
 ) -> pl.Trainer:
-    """Build the trainer."""
-    check_mapping("trainer", node, TRAINER_CONTENT)
+    """Build the trainer.
+
+    Args:
+        node: The section ``trainer``.
+        output_dir: The run's directory.
+        callbacks: All callbacks but the one that shows progress.
+        loggers: All loggers.
+        monitor: The metric that a line for each epoch shows, if no terminal shows a live bar.
+        checkpoint_io: How checkpoints are written; None leaves it to Lightning.
+    """
     for name, instead in SET_ELSEWHERE.items():
         if name in node:
             raise UserError(f"trainer.{name}={node[name]} has no effect here: {instead}")
-    # A live bar in a terminal, a line per epoch elsewhere.
     bar = bool(node.get("enable_progress_bar", True)) and sys.stdout.isatty()
+    progress: list[pl.Callback] = [RichProgressBar(leave=True)] if bar else [EpochLines(monitor)] if monitor else []
     trainer = build(
         DictConfig({**node, **choose_devices(node)}),
         "trainer",
         default_root_dir=str(output_dir),
-        callbacks=[*callbacks, RichProgressBar(leave=True) if bar else EpochLines(monitor)],
+        callbacks=[*callbacks, *progress],
         logger=loggers or False,
         enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
         enable_progress_bar=bar,
-        plugins=[WholeCheckpoints()],
+        plugins=checkpoint_io and [checkpoint_io],
         use_distributed_sampler=False,
     )
     check_started(trainer, node.get("devices", 1))
     return trainer
 
 
-STRATEGIES = ("auto", "ddp")
-"""Values of ``trainer.strategy``."""
-
-
 def choose_devices(node: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the devices of a trainer, how many machines have them, and the strategy, as Lightning takes them.
-
-    Raises:
-        UserError: If a value is not allowed.
-    """
-    strategy = check_choice("trainer.strategy", node.get("strategy", "auto"), STRATEGIES)
-    devices, nodes = node.get("devices", 1), check_count("trainer.num_nodes", node.get("num_nodes", 1))
-    if not isinstance(devices, ListConfig) and devices != "auto":
-        devices = check_count("trainer.devices", int(devices) if str(devices).isdecimal() else devices)
+    """Return the devices of a trainer and how many machines have them, where Lightning needs it said otherwise."""
+    devices = node.get("devices", 1)
     if devices == "auto" and torchelastic_started():
-        devices, nodes = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["GROUP_WORLD_SIZE"])
+        return {"devices": int(os.environ["LOCAL_WORLD_SIZE"]), "num_nodes": int(os.environ["GROUP_WORLD_SIZE"])}
     on_cpu = node.get("accelerator", "auto") == "cpu" or not torch.accelerator.is_available()
-    if on_cpu and isinstance(devices, ListConfig):  # Lightning takes no list of CPUs
-        devices = len(devices)
-    return {"devices": devices, "num_nodes": nodes, "strategy": strategy}
+    if on_cpu and isinstance(devices, list | ListConfig):  # Lightning takes no list of CPUs
+        return {"devices": len(devices)}
+    return {}
 
 
 def build_callbacks(node: DictConfig, output_dir: Path, *, has_logger: bool) -> list[pl.Callback]:
     """Build the callbacks; checkpoints are kept in the run's directory."""
-    check_mapping("callbacks", node, "callbacks by name, or nothing")
     callbacks = []
     for name, entry in node.items():
         target = find_target(entry, f"callbacks.{name}")
@@ -167,29 +211,28 @@ def build_optimizer(optimizer: DictConfig, scheduler: DictConfig) -> tuple[Calla
     Raises:
         UserError: If they do not accept their values.
     """
-    factories = []
     arguments: list[Any] = [[torch.nn.Parameter(torch.zeros(1))]]
     for key, node in (("optimizer", optimizer), ("scheduler", scheduler)):
-        check_mapping(key, node, "a _target_ and its arguments")
+        find_target(node, key)
         if node.get("_partial_") is not True:
             raise UserError(f"{key}._partial_={node.get('_partial_')} must be true: it is called when training starts")
-        factory = build(node, key)
-        try:
-            arguments = [factory(*arguments), 100]  # a scheduler takes the optimizer and the number of steps
-        except (TypeError, ValueError) as error:
-            raise not_accepted(node, key, error) from error
-        factories.append(factory)
-    return factories[0], factories[1]
+        # A scheduler takes the optimizer and the number of steps.
+        arguments = [build(DictConfig({**node, "_partial_": False}), key, *arguments), 100]
+    return build(optimizer, "optimizer"), build(scheduler, "scheduler")
 
 
 def build_metrics(node: DictConfig) -> MetricCollection:
     """Build the metrics by name."""
-    check_mapping("metrics", node, "metrics by name")
     # Compute groups would merge metrics of different classes if their first values are equal by chance.
     metrics = MetricCollection({}, compute_groups=False)
     for name, entry in node.items():
         metrics.add_metrics({str(name): build(entry, f"metrics.{name}")})  # one by one, or they would be sorted by name
     return metrics
+
+
+def build_loggers(node: DictConfig, output_dir: Path) -> list[Logger]:
+    """Build the loggers, all of which write into the run's directory."""
+    return [build(entry, f"logger.{name}", save_dir=str(output_dir)) for name, entry in node.items()]
 
 
 @contextmanager
@@ -203,16 +246,10 @@ def matmul_precision(precision: str) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def build_loggers(node: DictConfig, output_dir: Path) -> list[Logger]:
-    """Build the loggers, all of which write into the run's directory."""
-    check_mapping("logger", node, "loggers by name")
-    return [build(entry, f"logger.{name}", save_dir=str(output_dir)) for name, entry in node.items()]
-
-
 def silence_expected_warnings() -> None:
-    """Silence Lightning's messages about itself, and warnings about what is intended here."""
+    """Silence what Lightning says about itself at each start, and warnings about what is intended here."""
     for library in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(library).setLevel(logging.ERROR)
+        logging.getLogger(library).setLevel(logging.WARNING)
     # With flat storage, batches are made faster in the training process than by workers.
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     # A run that ends before its first validation raises an error of ours.

@@ -1,114 +1,16 @@
 """Callbacks that Lightning does not have."""
 
 import logging
-import signal
-import threading
 import time
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging
 
-from seq2seq.errors import STOP_SIGNALS, Stopped
-from seq2seq.schema import Count
-from seq2seq.training import processes
-from seq2seq.training.saving import LastCheckpoint
+from seq2seq.settings import Count
 
 log = logging.getLogger(__name__)
-
-
-class StopSignals(pl.Callback):
-    """Ends training at Ctrl-C, SIGTERM and SIGUSR1, after the current step and with its state saved.
-
-    As a context manager it handles the signals; as a callback, it tells when there is a step to wait for. At any other
-    time, and at a second signal, the program ends at once.
-
-    Raises:
-        Stopped: When the program is to end.
-    """
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self._training = False
-        self._ending = False
-        self._handlers: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():  # the only one that may handle signals
-            self._handlers = {number: signal.signal(number, self._handle) for number in STOP_SIGNALS}
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        if self.received is not None and isinstance(error, Exception):  # such as that a worker has died of the signal
-            raise Stopped(self.received) from None
-
-    def _handle(self, number: int, frame: object) -> None:
-        if self._ending:  # and saves; it takes a moment
-            return
-        first, self.received = self.received is None, number
-        if not self._training or not first:
-            raise Stopped(number)
-
-    def _take_over(self) -> None:
-        """Take SIGTERM from Lightning, which would end training as if it were complete, or wait for other processes."""
-        if self._handlers:
-            signal.signal(signal.SIGTERM, self._handle)
-
-    def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Handle signals before the first step, too."""
-        self._take_over()
-
-    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Handle signals in the final test, too."""
-        self._take_over()
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """From here on, there is a step to wait for."""
-        self._take_over()
-        self._training = True
-
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Save the state and end the program, if a signal has come."""
-        number = processes.largest(self.received or 0, trainer.strategy.root_device)
-        if number:
-            self._save(trainer, batch_idx)
-            raise Stopped(number)
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Save the state if a worker has died of the signal, so that no further batch comes."""
-        progress = trainer.fit_loop.epoch_loop.batch_progress
-        between = progress.current.ready == progress.current.completed and not progress.is_last_batch
-        alone = trainer.world_size == 1  # several can only save together
-        if self._training and self.received is not None and isinstance(exception, Exception) and between and alone:
-            self._save(trainer, progress.current.completed)
-
-    def _save(self, trainer: pl.Trainer, batch: int) -> None:
-        self._training, self._ending = False, True
-        for callback in trainer.checkpoint_callbacks:
-            if isinstance(callback, LastCheckpoint):
-                callback.save_between_batches(trainer, batch)
-
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Validation does not wait for its end."""
-        self._take_over()
-        self._training = False
-        if self.received is not None:
-            raise Stopped(self.received)
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Training goes on."""
-        self._training = trainer.state.fn == "fit" and not trainer.sanity_checking
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Training is complete."""
-        self._training = False
-        if self.received is not None:
-            raise Stopped(self.received)
 
 
 class PatientStopping(EarlyStopping):
@@ -197,9 +99,11 @@ class EpochLines(pl.Callback):
         self.names = dict.fromkeys(("train/loss", "val/loss_teacher_forced", monitor))
         self._start = 0.0
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock."""
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock; a run that resumes within an epoch does not start that epoch."""
         self._start = time.monotonic()
+
+    on_train_epoch_start = on_train_start
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log one line."""

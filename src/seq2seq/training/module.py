@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -13,15 +12,23 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MetricCollection
 
 from seq2seq.checkpoint import FORMAT
-from seq2seq.data import PAD, Batch, References
-from seq2seq.decoding import Ensemble, Greedy, Search, build_search, mask_special_tokens
-from seq2seq.errors import UserError, check_number
+from seq2seq.data import PAD, Batch
+from seq2seq.decoding import Ensemble, Greedy, build_search, mask_special_tokens
+from seq2seq.errors import UserError
 from seq2seq.model import trained_model
-from seq2seq.training import processes
-from seq2seq.training.evaluation import Decoded, decoder_of, update_metrics
+from seq2seq.settings import Fraction, Probability, Settings, read_settings
+from seq2seq.training.evaluation import Evaluation
+from seq2seq.training.processes import Requests
 
 
-class Seq2SeqModule(pl.LightningModule):
+class Chances(Settings):
+    """What training leaves to chance: two keys of the training config."""
+
+    label_smoothing: Fraction
+    scheduled_sampling: Probability
+
+
+class Seq2SeqModule(Evaluation):
     """A model, how it is trained, and the tokenizers of its text.
 
     All arguments but the last three are numbers, strings, lists and dicts. They are the checkpoint's hyperparameters,
@@ -41,7 +48,11 @@ class Seq2SeqModule(pl.LightningModule):
         search: The section ``search`` of the config, for validation and test; None for greedy search.
         optimizer: Called with the parameters; by default AdamW with its own defaults.
         scheduler: Called with ``optimizer`` and ``total_steps``; None keeps the learning rate constant.
-        metrics: Of validation and test; see `seq2seq.training.evaluation`.
+        metrics: Of validation and test; see `Evaluation.update`.
+
+    Attributes:
+        config: The resolved config of the run, kept in checkpoints so that a run that resumes can be compared with it.
+        requests: What callbacks ask of all processes of the run.
 
     Raises:
         UserError: If a value is not allowed.
@@ -64,29 +75,32 @@ class Seq2SeqModule(pl.LightningModule):
         scheduler: Callable[..., LRScheduler] | None = None,
         metrics: MetricCollection | None = None,
     ) -> None:
-        super().__init__()
-        self.save_hyperparameters(logger=False, ignore=["optimizer", "scheduler", "metrics"])
-        self.trained = trained_model(self.hparams)
-        """The network and the tokenizers; what the hyperparameters hold is kept by name, too."""
-        self.model, self.source_tokenizer, self.target_tokenizer, self.max_length, _ = self.trained
-        self.label_smoothing = check_number("label_smoothing", label_smoothing, 0, 1)
-        self.scheduled_sampling = check_number("scheduled_sampling", scheduled_sampling, 0, 1.000001)
-        self.search: Search = (
-            build_search(search, max_length, self.trained.target_size) if search else Greedy(max_length)
+        chances = read_settings(Chances, {"label_smoothing": label_smoothing, "scheduled_sampling": scheduled_sampling})
+        tokenizers = {"source_tokenizer": source_tokenizer, "target_tokenizer": target_tokenizer}
+        trained = trained_model(
+            {"model": model, "handoff": handoff, "fast": fast, "max_length": max_length} | tokenizers
         )
+        found = build_search(search, max_length, trained.target_size) if search else Greedy(max_length)
+        super().__init__(found, metrics or MetricCollection({}), trained.target_tokenizer)
+        self.save_hyperparameters(logger=False, ignore=["optimizer", "scheduler", "metrics"])
+        self.model, self.source_tokenizer = trained.model, trained.source_tokenizer
+        self.max_length = max_length
+        self.trained = trained._replace(settings=self.hparams)
+        self.label_smoothing, self.scheduled_sampling = chances.label_smoothing, chances.scheduled_sampling
+        self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.batch_shape: tuple[Sequence[int], Sequence[int]] = (0, 0), (0, 0)  # of source and target
-        self.make_optimizer = optimizer
-        self.make_scheduler = scheduler
-        self.metrics = metrics or MetricCollection({})
-        self.predictions: dict[int, list[int]] = {}
-        """Decoded ids of the last validation or test, by the index of the pair."""
         self.config: dict[str, Any] = {}
-        """The resolved config of the run, kept in checkpoints so that a run that resumes can be compared with it."""
+        self.requests = Requests()
+
+    @property
+    def ensemble(self) -> Ensemble:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The model as an ensemble of one, which is no part of the module: its weights are in checkpoints once."""
+        return Ensemble([self.model])
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Move the ids and leave the lengths on the CPU, where packing needs them."""
+        """Move the ids, and remember their shape for errors."""
         self.batch_shape = batch.source.shape, batch.inputs.shape
-        return batch.to(device)
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Mark the checkpoint as one of this project, and add the config."""
@@ -101,13 +115,11 @@ class Seq2SeqModule(pl.LightningModule):
         Raises:
             UserError: If it is not a finite number.
         """
-        loss = self._loss(batch) if len(batch.indices) else self._no_loss()
-        failed = not loss.isfinite()
-        share = processes.share_of(batch.target_lengths.sum(), self.device, failed=failed)
-        if failed:
-            raise UserError(self._describe_failure(loss.item(), batch))
-        loss = loss * share
-        self.log("train/loss", loss, prog_bar=True, sync_dist=True)
+        loss = self._loss(batch) * batch.share if len(batch.indices) else self._no_loss()
+        mean = self.requests.exchange(loss)
+        if not mean.isfinite():
+            raise UserError(self._describe_failure(mean.item(), batch))
+        self.log("train/loss", mean, prog_bar=True)
         return loss
 
     def _loss(self, batch: Batch) -> Tensor:
@@ -150,54 +162,6 @@ class Seq2SeqModule(pl.LightningModule):
         replaced = torch.rand(rest.shape, device=rest.device) < self.scheduled_sampling
         return torch.cat([first, torch.where(replaced, predicted, rest)], dim=1)
 
-    def on_validation_epoch_start(self) -> None:
-        """Reset metrics and predictions."""
-        self.metrics.reset()
-        self.predictions.clear()
-
-    on_test_epoch_start = on_validation_epoch_start
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Update the metrics with a batch, decoded freely and under teacher forcing."""
-        self._evaluate(batch, "val")
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Update the metrics with a batch, decoded freely and under teacher forcing."""
-        self._evaluate(batch, "test")
-
-    def _evaluate(self, batch: Batch, split: str) -> None:
-        if not len(batch.indices):  # the share of a process among several
-            nothing: Decoded = [], torch.empty(0, 1, 1, device=self.device)
-            update_metrics(self.metrics, batch, nothing, References([], []), self.target_tokenizer)
-            return
-        ensemble = Ensemble([self.model])
-        decoded = decoder_of(ensemble, self.search)(batch, ensemble.encode(batch.source, batch.source_lengths))
-        update_metrics(self.metrics, batch, decoded, self._references(batch, split), self.target_tokenizer)
-        self.predictions.update(zip(batch.indices.tolist(), decoded[0], strict=True))
-
-    def _references(self, batch: Batch, split: str) -> References:
-        """Return what counts as right for the pairs of a batch."""
-        datamodule: Any = getattr(self.trainer, "datamodule", None)
-        if datamodule is None:
-            ids = batch.references()
-            return References([[self.target_tokenizer.decode(one)] for one in ids], [[one] for one in ids])
-        return datamodule.references(split, batch.indices.tolist())
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the metrics of the whole validation set, the first of them also in the progress bar."""
-        # Metrics of the best checkpoint, after training, are no point of the learning curve.
-        self._log_metrics("val" if self.trainer.state.fn == "fit" else "best_val")
-
-    def on_test_epoch_end(self) -> None:
-        """Log the metrics of the whole test set."""
-        self._log_metrics("test")
-
-    def _log_metrics(self, split: str) -> None:
-        for number, (name, value) in enumerate(self.metrics.compute().items()):  # over all processes
-            self.log(f"{split}/{name}", value.float(), prog_bar=number == 0, sync_dist=True)
-        if self.trainer.state.fn != "fit":
-            self.predictions = processes.merge(self.predictions)
-
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build optimizer and scheduler; the scheduler goes on with every step."""
         optimizer = self.make_optimizer(self.parameters(), **self._fused())
@@ -213,5 +177,6 @@ class Seq2SeqModule(pl.LightningModule):
         """
         kind = getattr(self.make_optimizer, "func", self.make_optimizer)
         given = getattr(self.make_optimizer, "keywords", {})
+        chosen = {"fused", "foreach", "capturable", "differentiable"} & given.keys()
         mixed = self.trainer.precision.endswith("-mixed")
-        return {"fused": True} if kind is AdamW and "fused" not in given and not mixed else {}
+        return {"fused": True} if kind is AdamW and not chosen and not mixed else {}

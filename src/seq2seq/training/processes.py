@@ -1,32 +1,26 @@
-"""Several processes that train one model together; with one process, nothing here communicates."""
+"""Several processes that train one model together; with one process, nothing here communicates.
+
+Lightning or ``torchrun`` starts and connects them. What is here makes their results equal to those of one process.
+"""
 
 import os
-import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
-from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 from torch import Tensor, distributed
 
 from seq2seq.data import UNK
-from seq2seq.errors import Stopped, UserError
+from seq2seq.errors import STOP_SIGNALS, UserError
 from seq2seq.nn import Seq2Seq
 
-PATIENCE = 3
-"""Seconds in which the processes of a run must have ended, once one of them has failed."""
+SAVE = "save"
+"""The request to save the state."""
 
-TOLD_BY_ANOTHER = 75
-"""Exit code of a process that ends because another one has failed."""
-
-
-class FailedElsewhereError(RuntimeError):
-    """Raised in a process when another one reports the error of both."""
+REQUESTS = (SAVE, *(number.name for number in STOP_SIGNALS))
+"""What a process may ask of all."""
 
 
 def count() -> int:
@@ -34,39 +28,40 @@ def count() -> int:
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
-def share_of(count_here: Tensor, device: torch.device, *, failed: bool = False) -> Tensor | float:
-    """Return which part of a sum over all processes is this one's, times the number of processes.
+class Requests:
+    """What this process asks of all, and what all have heard: a request is granted before one and the same batch.
 
-    It is the weight of a mean that was taken here, so that the average over the processes, which is what becomes of
-    their gradients, is the mean over all.
-
-    Args:
-        count_here: How many entries this process's mean was taken over.
-        device: Where processes communicate from.
-        failed: Whether this process is about to raise an error.
-
-    Raises:
-        FailedElsewhereError: If other processes have failed, except in the first of those that have.
+    With one process, that is at once. With several, requests travel with the loss of the step before.
     """
-    if count() == 1:
-        return 1.0
-    own = torch.stack([count_here.to(device, torch.float32), torch.tensor(float(failed), device=device)])
-    total = own.clone()
-    distributed.all_reduce(total)
-    if total[1]:
-        rank = distributed.get_rank()
-        if rank != count() - largest(count() - rank if failed else 0, device):
-            raise FailedElsewhereError
-    return own[0] * count() / total[0]
 
+    def __init__(self) -> None:
+        self._own: set[str] = set()
+        self._heard: set[str] = set()
 
-def largest(number: int, device: torch.device) -> int:
-    """Return the largest of the numbers that all processes give; all of them must ask."""
-    if count() == 1:
-        return number
-    numbers = torch.tensor(number, device=device)
-    distributed.all_reduce(numbers, distributed.ReduceOp.MAX)
-    return int(numbers)
+    def ask(self, request: str) -> None:
+        """Ask all processes for one of `REQUESTS`."""
+        self._own.add(request)
+
+    def withdraw(self, request: str) -> None:
+        """Forget a request, which has been granted."""
+        self._own.discard(request)
+
+    def granted(self, request: str) -> bool:
+        """Return whether all processes are to do it now."""
+        return request in (self._own if count() == 1 else self._heard)
+
+    def exchange(self, loss: Tensor) -> Tensor:
+        """Return the mean of the loss over all processes; their requests travel with it.
+
+        It is the only exchange of a step, besides that of the gradients.
+        """
+        if count() == 1:
+            return loss.detach()
+        asked = [float(request in self._own) for request in REQUESTS]
+        total = torch.cat([loss.detach().reshape(1), loss.new_tensor(asked)])
+        distributed.all_reduce(total)
+        self._heard = {request for request, number in zip(REQUESTS, total[1:].tolist(), strict=True) if number}
+        return total[0] / count()
 
 
 def merge(part: dict[int, Any]) -> dict[int, Any]:
@@ -112,59 +107,13 @@ def check_started(trainer: pl.Trainer, devices: object) -> None:
         )
 
 
-@contextmanager
-def one_message(trainer: pl.Trainer) -> Iterator[None]:
-    """End all processes of a run if one fails, with the message of that one alone.
+def end_with_parent() -> None:
+    """End this process, which Lightning has started, when its parent has ended; nobody else would."""
+    parent = os.getppid()
 
-    Raises:
-        SystemExit: If another process has failed, and has told why.
-        Stopped: If a signal has ended another process in good order.
-        UserError: If another process was killed or cannot be reached.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        if not isinstance(error, FailedElsewhereError) and not is_lost_connection(error):
-            end_others(trainer)
-            raise
-        if not trainer.is_global_zero:
-            raise SystemExit(TOLD_BY_ANOTHER) from None
-        raise reason_of(end_others(trainer), error) from None
-    except BaseException:
-        end_others(trainer)
-        raise
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
 
-
-def end_others(trainer: pl.Trainer) -> list[int]:
-    """Wait for the processes that this one has started, kill those that go on, and return the exit codes."""
-    launcher = trainer.strategy.launcher
-    others = launcher.procs if isinstance(launcher, _SubprocessScriptLauncher) else []
-    for thread in threading.enumerate():
-        if isinstance(thread, _ChildProcessObserver):
-            thread._child_processes = []  # noqa: SLF001 - it would kill this process, too
-    deadline = time.monotonic() + PATIENCE
-    while any(other.poll() is None for other in others) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    codes = [other.poll() for other in others]
-    for other in others:
-        other.kill()
-    return [code for code in codes if code is not None]
-
-
-def reason_of(codes: list[int], error: RuntimeError) -> BaseException:
-    """Return what the first process raises, given the exit codes of the others and its own error."""
-    if killed := [code for code in codes if code < 0]:
-        return UserError(f"a process of this run was ended by {signal.Signals(-killed[0]).name}")
-    if stopped := [code for code in codes if code > 128]:
-        return Stopped(max(stopped) - 128)  # all have saved
-    if told := [code for code in codes if code not in (0, TOLD_BY_ANOTHER)]:
-        return SystemExit(told[0])
-    if isinstance(error, FailedElsewhereError):
-        return SystemExit(1)
-    return UserError(f"the connection to another process of this run is lost: {str(error).splitlines()[0]}")
-
-
-def is_lost_connection(error: RuntimeError) -> bool:
-    """Return whether an error says that another process is no longer there."""
-    lost = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
-    return any(one in str(error) for one in lost)
+    threading.Thread(target=watch, daemon=True).start()

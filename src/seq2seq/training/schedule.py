@@ -9,15 +9,16 @@ import math
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from seq2seq.errors import UserError, check_number
+from seq2seq.errors import UserError
+from seq2seq.settings import Fraction
 
 
-def cosine_with_warmup(optimizer: Optimizer, total_steps: float, warmup: float) -> LambdaLR:
+def cosine_with_warmup(optimizer: Optimizer, total_steps: float, warmup: Fraction) -> LambdaLR:
     """Rise linearly in the first ``warmup`` of all steps, then fall to zero in half a cosine."""
     return LambdaLR(optimizer, lambda step: cosine(step, rise_steps(total_steps, warmup), int(total_steps)))
 
 
-def constant_with_warmup(optimizer: Optimizer, total_steps: float, warmup: float) -> LambdaLR:
+def constant_with_warmup(optimizer: Optimizer, total_steps: float, warmup: Fraction) -> LambdaLR:
     """Rise linearly in the first ``warmup`` of all steps, then stay constant."""
     rise = rise_steps(total_steps, warmup)
     return LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / max(1, rise)))
@@ -27,11 +28,11 @@ def rise_steps(total_steps: float, warmup: float) -> int:
     """Return the number of steps in which the learning rate rises.
 
     Raises:
-        UserError: If ``warmup`` is no fraction, or the run has no end.
+        UserError: If the run has no end.
     """
     if math.isinf(total_steps):
         raise UserError("scheduler: the run has no end; give trainer.max_epochs or trainer.max_steps")
-    return round(total_steps * check_number("scheduler.warmup", warmup, 0, 1))
+    return round(total_steps * warmup)
 
 
 def cosine(step: int, rise: int, total: int) -> float:

@@ -6,20 +6,21 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytorch_lightning as pl
 import torch
+from pydantic import Field
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.plugins import TorchCheckpointIO
 
 from seq2seq.checkpoint import is_whole
+from seq2seq.resuming.lightning import take_back_batch
 from seq2seq.runs.files import atomic_write
-from seq2seq.schema import Bounds, Count
-from seq2seq.training.processes import largest
+from seq2seq.settings import Count
+from seq2seq.training.processes import SAVE
 
 log = logging.getLogger(__name__)
 
@@ -53,14 +54,6 @@ def log_of(trainer: pl.Trainer) -> str:
             file = Path(logger.experiment.metrics_file_path)
             return file.read_text(encoding="utf-8") if file.exists() else ""
     return ""
-
-
-def position(saved: Mapping[str, Any]) -> tuple[int, int]:
-    """Return the epoch in which a checkpoint goes on, and how many of its batches are done; both count from 0."""
-    progress = saved["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-    if progress["is_last_batch"]:
-        return saved["epoch"] + 1, 0
-    return saved["epoch"], progress["current"]["completed"]
 
 
 class RunCheckpoint(ModelCheckpoint):
@@ -151,7 +144,7 @@ class LastCheckpoint(RunCheckpoint):
         dirpath: str,
         filename: str,
         every_n_steps: Count | None = None,
-        every_minutes: Annotated[float, Bounds(0, math.inf)] | None = None,
+        every_minutes: Annotated[float, Field(ge=0)] | None = None,
         resume: str | None = None,
     ) -> None:
         super().__init__(dirpath, filename, resume=resume)
@@ -170,7 +163,11 @@ class LastCheckpoint(RunCheckpoint):
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         by_steps = self.every_n_steps is not None and batch_idx % self.every_n_steps == 0
         by_time = time.monotonic() - self._saved_at >= self.every_seconds
-        if largest(int(by_steps or by_time), trainer.strategy.root_device):
+        requests: Any = pl_module.requests
+        if by_time:
+            requests.ask(SAVE)
+        if by_steps or requests.granted(SAVE):
+            requests.withdraw(SAVE)
             self.save_between_batches(trainer, batch_idx)
 
     def save_between_batches(self, trainer: pl.Trainer, batch: int) -> None:
@@ -193,19 +190,8 @@ class LastCheckpoint(RunCheckpoint):
         """Add the log so far, and take back the start of a batch that has not run yet."""
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
         checkpoint["seq2seq_log"] = log_of(trainer) if trainer.is_global_zero else ""
-        if not self._between_batches:
-            return
-        loops = checkpoint["loops"]["fit_loop"]
-        progress = loops["epoch_loop.batch_progress"]
-        for counts in (progress["total"], progress["current"]):
-            counts.update(dict.fromkeys(("ready", "started", "processed"), counts["completed"]))
-        progress["is_last_batch"] = False
-        by_epoch = trainer.check_val_every_n_epoch is not None
-        done = progress["current" if by_epoch else "total"]["completed"]
-        validated = not by_epoch or (trainer.current_epoch + 1) % trainer.check_val_every_n_epoch == 0  # pyright: ignore[reportOperatorIssue]
-        if trainer.enable_validation and validated and done % trainer.val_check_batch == 0:
-            # Where a validation has just ended, Lightning counts the batch when it resumes.
-            loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+        if self._between_batches:
+            take_back_batch(trainer, checkpoint)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save the end of an epoch; a validation within an epoch is saved before the next batch."""

@@ -1,0 +1,124 @@
+"""Ctrl-C, SIGTERM and SIGUSR1: the run ends after the current step, with its state saved."""
+
+import logging
+import signal
+import threading
+from pathlib import Path
+from typing import Any, Self
+
+import pytorch_lightning as pl
+
+from seq2seq.errors import STOP_SIGNALS, Stopped
+from seq2seq.resuming.lightning import batches_done, is_between_batches
+from seq2seq.resuming.saving import LastCheckpoint
+
+log = logging.getLogger(__name__)
+
+
+class StopSignals(pl.Callback):
+    """Ends training at a signal, after the current step and with its state saved.
+
+    As a context manager it handles the signals; as a callback, it tells when there is a step to wait for. At any other
+    time, and at a second signal, the program ends at once. Of several processes, all stop at the same step, and a
+    validation is waited for, as they can only save together.
+
+    Args:
+        output_dir: The run's directory, to say what is kept there.
+
+    Raises:
+        Stopped: When the program is to end.
+    """
+
+    def __init__(self, output_dir: Path) -> None:
+        self.output_dir = output_dir
+        self.received: int | None = None
+        self._training = False
+        self._ending = False
+        self._handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():  # the only one that may handle signals
+            self._handlers = {number: signal.signal(number, self._handle) for number in STOP_SIGNALS}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        if self.received is not None and isinstance(error, Exception):  # such as that a worker has died of the signal
+            error = Stopped(self.received)
+        if isinstance(error, Stopped):
+            self._say_what_is_kept(error)
+            raise error from None
+
+    def _say_what_is_kept(self, stop: Stopped) -> None:
+        kept = [str(path) for name in ("best", "last") if (path := self.output_dir / f"{name}.ckpt").exists()]
+        go_on = f"{', '.join(kept)}; continue with the same command, hydra.run.dir={self.output_dir} and resume=auto"
+        log.error("stopped by %s; kept: %s", stop.signal, go_on if kept else "no checkpoint, as none was written yet")
+
+    def _handle(self, number: int, frame: object) -> None:
+        if self._ending:  # and saves; it takes a moment
+            return
+        first, self.received = self.received is None, number
+        if not self._training or not first:
+            raise Stopped(number)
+
+    def _take_over(self) -> None:
+        """Take SIGTERM from Lightning, which would end training as if it were complete, or wait for other processes."""
+        if self._handlers:
+            signal.signal(signal.SIGTERM, self._handle)
+
+    def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Handle signals before the first step, too."""
+        self._take_over()
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Handle signals in the final test, too."""
+        self._take_over()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """From here on, there is a step to wait for."""
+        self._take_over()
+        self._training = True
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Save the state and end the program, if a signal has come."""
+        requests: Any = pl_module.requests
+        if self.received is not None:
+            requests.ask(signal.Signals(self.received).name)
+        for number in STOP_SIGNALS:
+            if requests.granted(signal.Signals(number).name):
+                self._save(trainer, batch_idx)
+                raise Stopped(number)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Save the state if a worker has died of the signal, so that no further batch comes."""
+        died = self._training and self.received is not None and isinstance(exception, Exception)
+        if died and trainer.world_size == 1 and is_between_batches(trainer):  # several can only save together
+            self._save(trainer, batches_done(trainer))
+
+    def _save(self, trainer: pl.Trainer, batch: int) -> None:
+        self._training, self._ending = False, True
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, LastCheckpoint):
+                callback.save_between_batches(trainer, batch)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Validation does not wait for its end, unless other processes do."""
+        self._take_over()
+        if trainer.world_size > 1:
+            return
+        self._training = False
+        if self.received is not None:
+            raise Stopped(self.received)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Training goes on."""
+        self._training = trainer.state.fn == "fit" and not trainer.sanity_checking
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Training is complete."""
+        self._training = False
+        if self.received is not None:
+            raise Stopped(self.received)

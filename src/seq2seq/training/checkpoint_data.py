@@ -1,0 +1,87 @@
+"""The test split that a checkpoint is evaluated on: its own, or another one with its tokenizers."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from seq2seq.data import UNK, PairDataset, PairsDataModule
+from seq2seq.errors import UserError
+from seq2seq.model import TrainedModel
+
+log = logging.getLogger(__name__)
+
+OVERRIDABLE = (
+    "test", "source_column", "target_column", "header", "comment", "merge_references", "batch_size", "batch_tokens",
+)  # fmt: skip
+"""Keys of ``data`` that may be given for evaluation; the checkpoint fixes the others."""
+
+OF_TOKENIZERS = (
+    "source_tokens", "target_tokens", "normalization", "lower_case", "shared_vocabulary", "min_count", "max_symbols",
+)  # fmt: skip
+"""Keys of ``data`` that the checkpoint fixes even if the data come from another source."""
+
+FILES = ("tsv", "parallel")
+"""Sources of data that a checkpoint can be evaluated on, whatever it was trained on."""
+
+
+def data_of_checkpoint(
+    trained: TrainedModel, given: dict[str, Any] | None, overrides: Sequence[str]
+) -> PairsDataModule:
+    """Read the test split that a checkpoint is used on, with the checkpoint's tokenizers.
+
+    Args:
+        trained: The trained model.
+        given: ``data`` of the composed config; None for that of the checkpoint.
+        overrides: Overrides of the command line.
+
+    Raises:
+        UserError: If a setting or a file is not valid.
+    """
+    data = PairsDataModule(
+        merge_data(trained.settings["data"], given, overrides),
+        source_tokenizer=trained.settings["source_tokenizer"],
+        target_tokenizer=trained.settings["target_tokenizer"],
+    )
+    data.setup("test")
+    warn_of_unknown(data.dataset("test"))
+    return data
+
+
+def merge_data(trained: dict[str, Any], given: dict[str, Any] | None, overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the settings of the data to evaluate on.
+
+    Args:
+        trained: ``data`` of the checkpoint.
+        given: ``data`` of the composed config; None without ``data=``.
+        overrides: Overrides of the command line. With the task of the checkpoint, only the keys that they name are
+            replaced.
+
+    Raises:
+        UserError: If they name a key that the checkpoint fixes.
+    """
+    if given is None:
+        return trained
+    task, own = given.get("task"), trained["task"]
+    if task not in (*FILES, own):
+        raise UserError(
+            f"data={task} cannot be given here: the checkpoint was trained on {own}; "
+            f"use {' or '.join(FILES)}, or leave it out"
+        )
+    named = {override.lstrip("+").partition("=")[0] for override in overrides}
+    for key in sorted(name.removeprefix("data.") for name in named if name.startswith("data.")):
+        if key not in OVERRIDABLE:
+            raise UserError(
+                f"data.{key}={given.get(key)} cannot be given here: the checkpoint fixes it; "
+                f"what can be given is {', '.join(key for key in OVERRIDABLE if key in given)}"
+            )
+    if task != own:
+        return given | {key: trained[key] for key in OF_TOKENIZERS if key in trained}
+    return trained | {key: given[key] for key in OVERRIDABLE if f"data.{key}" in named}
+
+
+def warn_of_unknown(dataset: PairDataset) -> None:
+    """Log the share of tokens that are not in the vocabulary, if there are any."""
+    for side, sequences in (("source", dataset.sources), ("target", dataset.targets)):
+        share = float((sequences.ids == UNK).float().mean())
+        if share > 0:
+            log.warning("%.1f %% of the %s tokens are not in the vocabulary of the checkpoint", 100 * share, side)
