@@ -54,7 +54,7 @@ def test_training_and_evaluation_run(compose, tmp_path, precision):
     own = [override for override in TINY if not override.startswith("trainer.accelerator")]
 
     train(compose("train", *own, "trainer=gpu", f"trainer.precision={precision}", "trainer.max_epochs=3"), tmp_path)
-    evaluate(compose("evaluate", f"checkpoint={tmp_path}/best.ckpt", f"device={DEVICE}"), tmp_path / "evaluation", [])
+    evaluate(compose("evaluate", f"checkpoint={tmp_path}/best.ckpt", "trainer=gpu"), tmp_path / "evaluation", [])
 
     assert json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
 

@@ -73,7 +73,7 @@ def test_every_script_command_runs(command, folder, compose, monkeypatch):
         train(compose("train", *sizes, *fitting, *([] if files else SMALL_DATA), *overrides), output_dir)
         assert (output_dir / "metrics.json").exists()
     elif script == "evaluate":
-        evaluate(compose("evaluate", *overrides, "device=cpu"), output_dir, overrides)
+        evaluate(compose("evaluate", *overrides, "trainer=cpu"), output_dir, overrides)
         assert (output_dir / "metrics.json").exists()
     elif script == "tune":
         small = [*SMALL_MODEL, *SMALL_DATA, *overrides, "tune.trials=1"]

@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from seq2seq.commands.evaluate import evaluate, merge_data
+from seq2seq.commands.evaluate import evaluate
 from seq2seq.errors import UserError
 from seq2seq.handoff.ablation import AlteredBridge
 from seq2seq.nn import RNNState
+from seq2seq.training.checkpoint_data import merge_data
 
 TRAINED = {
     "task": "tsv", "train": "a", "val": "b", "test": "c", "source_column": 2, "target_column": 1,
@@ -62,7 +63,7 @@ def test_what_the_checkpoint_fixes_cannot_be_given(key):
 def test_a_file_of_ones_own_is_tested(compose, tiny_checkpoint, tmp_path, caplog):
     path = tmp_path / "own.tsv"
     path.write_text("a b\tb a\nc\té\n", encoding="utf-8")
-    overrides = ["data=tsv", f"data.test={path}", "device=cpu"]
+    overrides = ["data=tsv", f"data.test={path}", "trainer=cpu"]
 
     content = evaluate(compose("evaluate", f"checkpoint={tiny_checkpoint}", *overrides), tmp_path, overrides)
 
@@ -86,7 +87,7 @@ def test_a_directory_that_holds_a_run_is_refused(compose, tiny_run):
 def test_half_precision_gives_the_same_predictions(compose, tiny_checkpoint, tmp_path, beam_size):
     def loss(precision):
         (tmp_path / precision).mkdir()
-        given = [f"search.beam_size={beam_size}", f"precision={precision}", "device=cpu"]
+        given = [f"search.beam_size={beam_size}", f"trainer.precision={precision}", "trainer=cpu"]
         content = evaluate(compose("evaluate", f"checkpoint={tiny_checkpoint}", *given), tmp_path / precision)
         return content["test"]["loss_teacher_forced"]
 
@@ -131,14 +132,18 @@ def test_zeroed_is_zero_and_shuffled_gives_every_row_the_state_of_another(cell):
         ("state=gone", "state=gone must be one of kept, zeroed, shuffled"),
         ("search.max_length=abc", r"search\.max_length=abc must be a whole number"),
         ("search.max_length=0", r"search\.max_length=0 must be a whole number of at least 1"),
-        ("precision=17", r"precision=17 must be one of 32-true, bf16-mixed, 16-mixed"),
-        ("device=abacus", r"device=abacus is not available here; use auto or cpu"),
-        ("+foo=1", r"foo is unknown; the keys are checkpoint, data, device, metrics, precision, search, state"),
+        ("trainer.precision=17", r"trainer\.precision=17 must be one of "),
+        ("trainer.accelerator=abacus", r"trainer: You selected an invalid accelerator name: `accelerator='abacus'`"),
+        ("device=cpu", r"device=cpu is the trainer's here: give trainer=cpu or trainer=gpu"),
+        ("precision=bf16-mixed", r"precision=bf16-mixed is the trainer's here: give trainer\.precision"),
+        ("trainer.max_epochs=3", r"trainer\.max_epochs is for training; what can be given here is accelerator, "),
+        ("+trainer.callbacks=[]", r"trainer\.callbacks is for training; what can be given here is accelerator, "),
+        ("+foo=1", r"foo is unknown; the keys are checkpoint, data, metrics, search, state, trainer"),
     ],
 )
 def test_a_setting_that_is_not_allowed_is_refused(compose, tiny_checkpoint, tmp_path, override, message):
     with pytest.raises(UserError, match=message):
-        evaluate(compose("evaluate", f"checkpoint={tiny_checkpoint}", override), tmp_path)
+        evaluate(compose("evaluate", f"checkpoint={tiny_checkpoint}", override), tmp_path, [override])
 
 
 def test_a_mistake_in_the_file_is_named(compose, tiny_checkpoint, tmp_path):

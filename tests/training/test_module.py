@@ -136,18 +136,11 @@ def test_a_constant_learning_rate_stays_where_the_warm_up_ends():
 
 
 @pytest.mark.parametrize("schedule", [cosine_with_warmup, constant_with_warmup])
-@pytest.mark.parametrize(
-    ("steps", "warmup", "message"),
-    [
-        (100, 1.5, r"scheduler\.warmup=1\.5 must be a number of at least 0 and below 1"),
-        (float("inf"), 0.1, "the run has no end; give trainer.max_epochs or trainer.max_steps"),
-    ],
-)
-def test_a_schedule_that_is_not_possible_is_refused(schedule, steps, warmup, message):
+def test_a_schedule_of_a_run_without_an_end_is_refused(schedule):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
 
-    with pytest.raises(UserError, match=message):
-        schedule(optimizer, steps, warmup)
+    with pytest.raises(UserError, match=r"the run has no end; give trainer\.max_epochs or trainer\.max_steps"):
+        schedule(optimizer, float("inf"), 0.1)
 
 
 @pytest.mark.parametrize("kind", ["luong", "gnmt", "bahdanau"])

@@ -1,26 +1,61 @@
 """The parts from which training by several processes is made, without starting any."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from conftest import TINY, make_model
 from torch import distributed
 
-from seq2seq.errors import Stopped, UserError
+from seq2seq.data.dataset import FlatSequences, PairDataset, Shares
+from seq2seq.errors import UserError
 from seq2seq.training import processes
 from seq2seq.training.build import choose_devices
 
 
-def test_the_average_of_weighted_means_is_the_mean_over_all(monkeypatch):
-    first, second = torch.tensor([1.0, 2.0, 6.0]), torch.tensor([4.0])
+def test_the_average_of_the_shares_of_a_batch_is_the_mean_over_all():
+    sequences = FlatSequences([[5], [6, 7], [8, 9, 10, 11], [12, 13]])
+    dataset, indices = PairDataset(sequences, sequences), [2, 0, 3, 1]
+    losses = {token: float(token) ** 2 for token in range(20)}
+
+    def mean(batch):
+        tokens = [losses[token] for ids, n in zip(batch.labels.tolist(), batch.target_lengths, strict=True)
+                  for token in ids[:n]]  # fmt: skip
+        return sum(tokens) / len(tokens)
+
+    shares = [Shares(dataset, rank, 3)[indices] for rank in range(3)]
+
+    assert sum(mean(share) * share.share for share in shares) / 3 == pytest.approx(mean(dataset[indices]))
+    assert dataset[indices].share == 1
+
+
+def test_a_share_of_a_batch_smaller_than_the_number_of_processes_is_empty():
+    sequences = FlatSequences([[5], [6, 7]])
+
+    empty = Shares(PairDataset(sequences, sequences), 1, 2)[[1]]
+
+    assert (len(empty.indices), empty.share) == (0, 0)
+
+
+def test_with_one_process_a_request_is_granted_at_once():
+    requests = processes.Requests()
+    requests.ask(processes.SAVE)
+
+    assert requests.granted(processes.SAVE)
+    assert not requests.granted("SIGTERM")
+    assert requests.exchange(torch.tensor(2.0)) == 2
+    requests.withdraw(processes.SAVE)
+    assert not requests.granted(processes.SAVE)
+
+
+def test_with_several_processes_a_request_is_granted_to_all_when_the_loss_is_averaged(monkeypatch):
     monkeypatch.setattr(processes, "count", lambda: 2)
-    monkeypatch.setattr(distributed, "all_reduce", lambda total: total.copy_(torch.tensor([4.0, 0.0])))
+    other = torch.tensor([4.0, 0.0, 0.0, 1.0, 0.0])  # its loss, and that it has heard SIGTERM
+    monkeypatch.setattr(distributed, "all_reduce", lambda total: total.add_(other))
+    requests = processes.Requests()
+    requests.ask(processes.SAVE)
 
-    weights = [processes.share_of(torch.tensor(len(one)), torch.device("cpu")) for one in (first, second)]
-
-    average = (first.mean() * weights[0] + second.mean() * weights[1]) / 2
-    assert average == torch.cat([first, second]).mean()
+    assert not requests.granted(processes.SAVE)
+    assert requests.exchange(torch.tensor(1.0)) == 2.5
+    assert [name for name in processes.REQUESTS if requests.granted(name)] == ["save", "SIGTERM"]
 
 
 def test_parameters_that_no_loss_reaches_are_not_waited_for():
@@ -32,32 +67,16 @@ def test_parameters_that_no_loss_reaches_are_not_waited_for():
     assert all(parameter.requires_grad for parameter in model.decoder.parameters())
 
 
-@pytest.mark.parametrize(
-    ("node", "devices", "nodes"),
-    [
-        ({"devices": 2, "accelerator": "cpu"}, 2, 1),
-        ({"devices": "auto", "accelerator": "cpu"}, "auto", 1),
-        ({"devices": 2, "num_nodes": 3, "strategy": "ddp"}, 2, 3),
-    ],
-)
-def test_devices_go_on_to_lightning(node, devices, nodes):
-    chosen = choose_devices(node)
-
-    assert (chosen["devices"], chosen["num_nodes"]) == (devices, nodes)
-
-
 def test_under_torchrun_auto_means_what_it_has_started(monkeypatch):
     for name, value in {"TORCHELASTIC_RUN_ID": "1", "LOCAL_WORLD_SIZE": "2", "GROUP_WORLD_SIZE": "3"}.items():
         monkeypatch.setenv(name, value)
 
-    assert choose_devices({"devices": "auto"}) == {"devices": 2, "num_nodes": 3, "strategy": "auto"}
+    assert choose_devices({"devices": "auto"}) == {"devices": 2, "num_nodes": 3}
+    assert choose_devices({"devices": 4}) == {}
 
 
-@pytest.mark.parametrize("node", [{"strategy": "fsdp"}, {"strategy": 3}, {"num_nodes": 0}])
-def test_other_strategies_are_refused(node):
-    (key,) = node
-    with pytest.raises(UserError, match=rf"trainer\.{key}={node[key]} must be"):
-        choose_devices(node)
+def test_a_list_of_devices_is_their_number_on_a_cpu():
+    assert choose_devices({"devices": [0, 1], "accelerator": "cpu"}) == {"devices": 2}
 
 
 def test_a_batch_smaller_than_the_number_of_processes_is_refused(compose, tmp_path):
@@ -67,65 +86,3 @@ def test_a_batch_smaller_than_the_number_of_processes_is_refused(compose, tmp_pa
     with pytest.raises(UserError, match=r"data\.batch_size=2 must be at least the 3 processes"):
         train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-class Launcher(processes._SubprocessScriptLauncher):
-    def __init__(self, *codes):
-        self.procs = [Process(code) for code in codes]
-
-
-class Process:
-    """A process that has ended with an exit code, or goes on until it is killed."""
-
-    def __init__(self, code):
-        self.code = code
-        self.killed = False
-
-    def poll(self):
-        return self.code
-
-    def kill(self):
-        self.killed = True
-
-
-def trainer_with(launcher, first=True):
-    return SimpleNamespace(world_size=2, is_global_zero=first, strategy=SimpleNamespace(launcher=launcher))
-
-
-LOST = RuntimeError("Connection closed by peer [127.0.0.1]:1234")
-
-
-@pytest.mark.parametrize(
-    ("launcher", "first", "error", "kind", "message"),
-    [
-        (Launcher(0, 1), True, LOST, SystemExit, "^1$"),  # it has told why
-        (Launcher(75, 1), True, processes.FailedElsewhereError(), SystemExit, "^1$"),
-        (Launcher(1, 143), True, LOST, Stopped, "143"),
-        (Launcher(1, -9), True, LOST, UserError, "a process of this run was ended by SIGKILL"),
-        (Launcher(0, None), True, LOST, UserError, "connection to another process of this run is lost: Connection"),
-        (Launcher(75, 75), True, LOST, UserError, "connection to another process of this run is lost: Connection"),
-        (None, True, LOST, UserError, "connection to another process of this run is lost: Connection"),
-        (None, True, processes.FailedElsewhereError(), SystemExit, "^1$"),
-        (None, False, LOST, SystemExit, "^75$"),
-    ],
-)
-def test_of_several_processes_one_tells_why_the_run_ends(monkeypatch, launcher, first, error, kind, message):
-    monkeypatch.setattr(processes, "PATIENCE", 0.1)
-
-    with pytest.raises(kind, match=message), processes.one_message(trainer_with(launcher, first)):
-        raise error
-
-
-def test_a_process_that_does_not_end_with_the_first_is_killed(monkeypatch):
-    monkeypatch.setattr(processes, "PATIENCE", 0.1)
-    launcher = Launcher(None)
-
-    with pytest.raises(UserError), processes.one_message(trainer_with(launcher)):
-        raise UserError("a full disk")
-
-    assert launcher.procs[0].killed
-
-
-def test_other_errors_keep_their_traceback():
-    with pytest.raises(RuntimeError, match="shapes"), processes.one_message(trainer_with(None)):
-        raise RuntimeError("shapes do not fit")

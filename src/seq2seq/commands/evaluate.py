@@ -113,14 +113,12 @@ def for_evaluation(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     Raises:
         UserError: If the command line names another one.
     """
+    for key, instead in MOVED.items():
+        if config[key] is not None:
+            raise UserError(f"{key}={config[key]} is the trainer's here: give {instead}")
     for name in (override.lstrip("+~").partition("=")[0] for override in overrides):
-        key = name.removeprefix("trainer.")
-        if key != name and key not in TRAINER:
-            raise UserError(
-                f"{name} cannot be given here: it is for training; what can be given is {', '.join(TRAINER[1:])}"
-            )
-        if name in MOVED:
-            raise UserError(f"{name} is a key of the trainer here: give {MOVED[name]}")
+        if name.startswith("trainer.") and name.removeprefix("trainer.") not in TRAINER:
+            raise UserError(f"{name} is for training; what can be given here is {', '.join(TRAINER[1:])}")
     trainer = {key: value for key, value in config.trainer.items_ex(resolve=False) if key in TRAINER}
     rest = {key: config._get_node(key) for key in config if key not in (*MOVED, "trainer")}  # noqa: SLF001
     return DictConfig({**rest, "trainer": trainer})

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from seq2seq.data.batch import Batch
 from seq2seq.data.cache import build_once, cache_folder
-from seq2seq.data.dataset import FlatSequences, PairDataset, TokenSequences
+from seq2seq.data.dataset import FlatSequences, PairDataset, Shares, TokenSequences
 from seq2seq.data.lines import LARGE
 from seq2seq.data.sampler import BucketSampler, FixedBatches
 from seq2seq.data.sources import DataSource, Pair, Split, build_source
@@ -258,15 +258,15 @@ class PairsDataModule(LightningDataModule):
             batch_size=self.source.batch_size,
             shuffle=split == "train",
             seed=self.seed,
-            share=(self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1),
             max_tokens=self.source.batch_tokens,
         )
         if split == "train":
             sampler.resume(self.first_epoch, self.first_batch)
         if getattr(self.trainer, "overfit_batches", 0):
             sampler = FixedBatches(sampler)
+        processes = self.trainer.world_size if self.trainer else 1
         return DataLoader(
-            dataset,
+            dataset if processes == 1 else Shares(dataset, self.trainer.global_rank, processes),
             batch_size=None,
             sampler=sampler,
             num_workers=self.source.num_workers,

@@ -178,3 +178,28 @@ class PairDataset(Dataset[Batch]):
             self.targets.lengths[index],
             index,
         )
+
+
+class Shares(Dataset[Batch]):
+    """The share that one of several processes has in each batch: one pair in so many, from its rank on.
+
+    A share is empty where a batch has fewer pairs than there are processes.
+
+    Args:
+        dataset: The pairs.
+        rank: Number of the process.
+        processes: How many there are.
+    """
+
+    def __init__(self, dataset: PairDataset, rank: int, processes: int) -> None:
+        self.dataset = dataset
+        self.rank, self.processes = rank, processes
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, indices: Sequence[int]) -> Batch:
+        """Return the share of the batch of the given pairs."""
+        own = self.dataset[indices[self.rank :: self.processes]]
+        tokens = int(self.dataset.targets.lengths[torch.as_tensor(indices)].sum()) + len(indices)  # and the ends
+        return own._replace(share=int(own.target_lengths.sum()) * self.processes / tokens)

@@ -48,8 +48,6 @@ class BucketSampler(Sampler[list[int]]):
         batch_size: Maximum number of pairs in a batch.
         shuffle: Whether to shuffle, as in training.
         seed: Seed of the shuffling.
-        share: Which part of each batch is wanted, ``(rank, processes)``: one pair in so many, from the rank on. It is
-            empty where a batch has fewer pairs than there are processes.
         max_tokens: Maximum number of tokens of either side in a batch, padding included; a longer pair is a batch by
             itself. None sets no limit.
 
@@ -69,7 +67,6 @@ class BucketSampler(Sampler[list[int]]):
         batch_size: int,
         shuffle: bool,
         seed: int = 0,
-        share: tuple[int, int] = (0, 1),
         max_tokens: int | None = None,
     ) -> None:
         self.source_lengths = source_lengths
@@ -77,7 +74,6 @@ class BucketSampler(Sampler[list[int]]):
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed
-        self.rank, self.processes = share
         self.max_tokens = max_tokens
         self.epoch = 0
         self._resumed = (0, 0)
@@ -99,7 +95,7 @@ class BucketSampler(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         epoch, done = self._resumed
         batches = self._batches()[done if self.epoch == epoch else 0 :]
-        return (batch[self.rank :: self.processes].tolist() for batch in batches)
+        return (batch.tolist() for batch in batches)
 
     def _batches(self) -> Sequence[Tensor]:
         if not self.shuffle:

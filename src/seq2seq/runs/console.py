@@ -4,6 +4,8 @@ import atexit
 import logging
 import os
 import sys
+import threading
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -33,25 +35,22 @@ def leave_log_to_first(output_dir: Path, log_file: Path) -> None:
     warnings.simplefilter("ignore")
     if "_ddp_process_" in log_file.name:  # Lightning has started this process, and named its job so
         log_file.unlink(missing_ok=True)
+        threading.Thread(target=end_with_parent, args=[os.getppid()], daemon=True).start()
     else:  # at the end: the log may be that of the first process
         atexit.register(remove_if_empty, output_dir, log_file)
+
+
+def end_with_parent(parent: int) -> None:
+    """Wait until the parent of this process has ended, and end it, too; it might wait for the parent forever."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def is_later_process() -> bool:
     """Return whether this process is one of several of the same run, and not the first."""
     variables = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # as torchrun, Lightning and Slurm set them
     return next((os.environ[name] for name in variables if name in os.environ), "0") != "0"
-
-
-def is_told_elsewhere() -> bool:
-    """Return whether another process of the same run reports the same error.
-
-    Processes that torchrun or Slurm has started on one machine find the same mistakes before they are connected.
-    """
-    together = "TORCHELASTIC_RUN_ID" in os.environ or "LOCAL_RANK" not in os.environ
-    first_here = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0"
-    distributed = sys.modules.get("torch.distributed")  # scripts that fail early have not loaded it
-    return together and not first_here and not (distributed and distributed.is_initialized())
 
 
 class VisibleFormatter(logging.Formatter):
@@ -63,17 +62,12 @@ class VisibleFormatter(logging.Formatter):
 
 
 @contextmanager
-def one_line_errors(*, several: bool = False) -> Iterator[None]:
-    """Turn a `UserError` into one line on stderr and exit code 1.
-
-    Args:
-        several: Whether this process may be one of several of the same run, of which one tells.
-    """
+def one_line_errors() -> Iterator[None]:
+    """Turn a `UserError` into one line on stderr and exit code 1."""
     try:
         yield
     except UserError as error:
-        if not (several and is_told_elsewhere()):
-            print(visible(f"error: {error}"), file=sys.stderr)
+        print(visible(f"error: {error}"), file=sys.stderr)
         raise SystemExit(1) from None
     except BrokenPipeError:  # the reader of our output has closed it, as `head` does
         sys.stdout = None
@@ -111,7 +105,7 @@ def run_job(
     if several and is_later_process():
         leave_log_to_first(output_dir, log_file)
     if hydra.mode != RunMode.MULTIRUN or not in_sweeps:
-        with one_line_errors(several=several):
+        with one_line_errors():
             try:
                 return job(config, output_dir, overrides)
             except UserError:

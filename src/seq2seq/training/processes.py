@@ -4,8 +4,6 @@ Lightning or ``torchrun`` starts and connects them. What is here makes their res
 """
 
 import os
-import threading
-import time
 from typing import Any
 
 import pytorch_lightning as pl
@@ -105,15 +103,3 @@ def check_started(trainer: pl.Trainer, devices: object) -> None:
             f"trainer.devices={devices} makes {trainer.world_size} of the {started} processes that have been started "
             f"({variable}); give trainer=ddp under torchrun, or trainer=slurm under srun"
         )
-
-
-def end_with_parent() -> None:
-    """End this process, which Lightning has started, when its parent has ended; nobody else would."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

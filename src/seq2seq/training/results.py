@@ -59,6 +59,7 @@ def test_and_report(
     results: dict[str, Result] = {}
     splits: tuple[Split, Split] = ("val", "test")
     for split in splits:
+        module.predictions = {}
         run = trainer.validate if split == "val" else trainer.test
         run(module, datamodule=data, ckpt_path=checkpoint, verbose=False, weights_only=True)
         if module.predictions:
