@@ -237,7 +237,7 @@ def test_an_interrupted_resume_leaves_no_results_of_other_checkpoints(compose, t
 
 @pytest.mark.parametrize("end", ["+trainer.max_time='00:00:00:00'", "trainer.max_steps=2", "trainer.max_epochs=0"])
 def test_a_run_that_ends_before_its_first_validation_says_so(compose, tmp_path, end):
-    with pytest.raises(UserError, match="^trainer: training ended before its first validation, so there is no check"):
+    with pytest.raises(UserError, match=r"^trainer: training ended before its first validation, so"):
         train(compose("train", *TINY, end), tmp_path)
 
 
