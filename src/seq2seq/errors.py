@@ -3,6 +3,7 @@
 import logging
 import re
 import signal
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
@@ -48,20 +49,24 @@ LIBRARIES = ("torch", "pytorch_lightning", "lightning_fabric", "torchmetrics", "
 """What settings are handed on to; an error that one of these raises is about the setting."""
 
 
-def origin(error: BaseException) -> str:
-    """Return the name of the module that raised an error."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
+def modules_of(error: BaseException) -> list[str]:
+    """Return the names of the modules that an error came through, the one that raised it last."""
+    found, trace = [], error.__traceback__
+    while trace is not None:
+        found.append(str(trace.tb_frame.f_globals.get("__name__")))
         trace = trace.tb_next
-    return "" if trace is None else trace.tb_frame.f_globals.get("__name__", "")
+    return found
 
 
 @contextmanager
-def about_setting(key: str) -> Iterator[None]:
+def about_setting(key: str, *, whole_run: bool = False) -> Iterator[None]:
     """Turn what a library says about a setting into one line; any other error keeps its traceback, below the key.
+
+    What passes through a class of the user's is such another error, even if that class has called a library.
 
     Args:
         key: The setting, or the section, whose values the block hands to a library or to a class of the user's.
+        whole_run: Whether the block is about other settings, too, so that an error that is kept must not name this one.
 
     Raises:
         UserError: If a library raised the error, or our network, which names the keys itself.
@@ -71,12 +76,14 @@ def about_setting(key: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        module = origin(error)
-        if module.startswith("seq2seq.nn."):
+        modules = modules_of(error)
+        foreign = {name.partition(".")[0] for name in modules} - {*LIBRARIES, "seq2seq"} - sys.stdlib_module_names
+        if modules[-1].startswith("seq2seq.nn."):
             raise UserError(str(error)) from error
-        if module.partition(".")[0] in LIBRARIES:
+        if modules[-1].partition(".")[0] in LIBRARIES and not foreign:
             raise UserError(f"{key}: {' '.join(str(error).split()) or type(error).__name__}") from error
-        log.error("%s leads to this error:", key)
+        if not whole_run:
+            log.error("%s leads to this error:", key)
         raise
 
 

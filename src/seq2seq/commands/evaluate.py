@@ -86,7 +86,7 @@ def evaluate(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()
     data = data_of_checkpoint(first, values.get("data"), overrides)
     module = EnsembleEvaluation(networks, search, metrics, first.target_tokenizer)
     trainer = build_trainer(config.trainer, output_dir, callbacks=[], loggers=[])
-    with about_setting("trainer"):
+    with about_setting("trainer", whole_run=True):
         trainer.test(module, datamodule=data, verbose=False)
     result = result_of(module, data, "test", part_used(trainer, data, "test"))
     alone = sum(getattr(model.bridge, "alone", 0) for model in networks)

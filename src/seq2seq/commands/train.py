@@ -227,7 +227,7 @@ def describe(trainer: pl.Trainer, module: Seq2SeqModule, data: PairsDataModule) 
 @contextmanager
 def errors_of_training(module: Seq2SeqModule) -> Iterator[None]:
     """Turn a lack of memory, and what libraries say about the trainer's settings, into one line."""
-    with about_setting("trainer"):
+    with about_setting("trainer", whole_run=True):
         try:
             yield
         except (RuntimeError, MemoryError) as error:  # of which torch.OutOfMemoryError is one

@@ -250,6 +250,7 @@ def silence_expected_warnings() -> None:
     """Silence what Lightning says about itself at each start, and warnings about what is intended here."""
     for library in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(library).setLevel(logging.WARNING)
+    logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # find_target says it in one line
     # With flat storage, batches are made faster in the training process than by workers.
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     # A run that ends before its first validation raises an error of ours.

@@ -10,6 +10,7 @@ from torchmetrics import MetricCollection
 
 from seq2seq.data import Batch, PairsDataModule, References, Split, Tokenizer
 from seq2seq.decoding import Ensemble, Search, to_lists
+from seq2seq.errors import about_setting
 from seq2seq.metrics.text import CorpusMetric
 from seq2seq.reporting.tables import Prediction, Result
 from seq2seq.training import processes
@@ -89,15 +90,16 @@ class Evaluation(pl.LightningModule):
             log_probs: Under teacher forcing, ``(B, T, V)``.
             references: What counts as right for its pairs.
         """
-        self.metrics.update(
-            preds=[self.target_tokenizer.decode(ids) for ids in predicted],
-            target=[texts[0] for texts in references.texts],
-            references=references.texts,
-            predicted_ids=predicted,
-            reference_ids=references.ids,
-            log_probs=log_probs,
-            labels=batch.labels,
-        )
+        with about_setting("metrics"):
+            self.metrics.update(
+                preds=[self.target_tokenizer.decode(ids) for ids in predicted],
+                target=[texts[0] for texts in references.texts],
+                references=references.texts,
+                predicted_ids=predicted,
+                reference_ids=references.ids,
+                log_probs=log_probs,
+                labels=batch.labels,
+            )
 
     def _references(self, batch: Batch, split: Split) -> References:
         """Return what counts as right for the pairs of a batch."""

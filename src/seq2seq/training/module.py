@@ -14,7 +14,7 @@ from torchmetrics import MetricCollection
 from seq2seq.checkpoint import FORMAT
 from seq2seq.data import PAD, Batch
 from seq2seq.decoding import Ensemble, Greedy, build_search, mask_special_tokens
-from seq2seq.errors import UserError
+from seq2seq.errors import UserError, about_setting
 from seq2seq.model import trained_model
 from seq2seq.settings import Fraction, Probability, Settings, read_settings
 from seq2seq.training.evaluation import Evaluation
@@ -164,7 +164,8 @@ class Seq2SeqModule(Evaluation):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build optimizer and scheduler; the scheduler goes on with every step."""
-        optimizer = self.make_optimizer(self.parameters(), **self._fused())
+        with about_setting("optimizer"):
+            optimizer = self.make_optimizer(self.parameters(), **self._fused())
         if self.make_scheduler is None:
             return optimizer
         schedule = self.make_scheduler(optimizer=optimizer, total_steps=self.trainer.estimated_stepping_batches)
