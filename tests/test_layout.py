@@ -42,8 +42,8 @@ MAY_IMPORT = {
     "demo": ["errors"],
     "commands.demo": ["demo", "commands.explain_handoff", "api", "decoding", "handoff", "nn", "schema", "training",
                       "errors"],
-    "tuning": ["tuning", "errors"],
-    "commands.tune": ["tuning", "commands.train", "reporting", "runs", "settings", "errors"],
+    "tuning": ["tuning", "runs", "errors"],
+    "commands.tune": ["tuning", "commands.train", "reporting", "settings", "errors"],
     "commands.benchmark": ["benchmark", "api", "training", "runs", "schema", "errors"],
 }  # fmt: skip
 """The complete import table: module or package, and what it may import of this project. The longest name counts."""

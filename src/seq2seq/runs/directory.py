@@ -90,8 +90,12 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 
 
 @contextmanager
-def locked(output_dir: Path) -> Iterator[None]:
-    """Lock a directory; the lock ends with the process, however it ends. On Windows, directories are not locked.
+def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
+    """Lock a directory or a file; the lock ends with the process, however it ends. On Windows, nothing is locked.
+
+    Args:
+        path: The directory or the file.
+        wait: Whether to wait until another process has unlocked it.
 
     Raises:
         UserError: If another process has locked it.
@@ -101,13 +105,13 @@ def locked(output_dir: Path) -> Iterator[None]:
         return
     import fcntl  # not on Windows
 
-    handle = os.open(output_dir, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY)
     HANDLES.append(handle)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
-            raise UserError(f"hydra.run.dir={output_dir} is in use by another run; choose another directory") from None
+            raise UserError(f"hydra.run.dir={path} is in use by another run; choose another directory") from None
         yield
     finally:
         HANDLES.remove(handle)
