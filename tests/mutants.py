@@ -403,7 +403,7 @@ MUTANTS = [
     Mutant("a signal ends training without saving", "resuming/signals.py",
            "callback.save_between_batches(trainer, batch)", "pass",
            "test_a_signal_waits_for_the_step_and_saves_its_state"),
-    Mutant("workers keep the lock", "resuming/directory.py", "os.close(HANDLES.pop())", "HANDLES.pop()",
+    Mutant("workers keep the lock", "runs/directory.py", "os.close(HANDLES.pop())", "HANDLES.pop()",
            "test_a_process_that_a_run_has_forked_does_not_keep_its_lock"),
     Mutant("every process has the whole batch", "data/dataset.py", "indices[self.rank :: self.processes]", "indices"),
     Mutant("a share weighs as much as the batch", "data/dataset.py",

@@ -1,6 +1,5 @@
 """The README is true: its commands run (made small), its Python runs, its links lead somewhere."""
 
-import io
 import re
 import shlex
 import shutil
@@ -90,8 +89,10 @@ def test_every_script_command_runs(command, folder, compose, monkeypatch):
     elif script == "predict":
         if "backend=onnx" in overrides:  # which reads what the command before has written
             export(compose("export", "checkpoint=outputs/first/best.ckpt", "output=outputs/export"))
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"jeudi 2 janvier 2003\n")))
-        predict(compose("predict", *overrides))
+        (folder / "texts.txt").write_text("jeudi 2 janvier 2003\n")
+        with (folder / "texts.txt").open() as stdin:
+            monkeypatch.setattr(sys, "stdin", stdin)
+            predict(compose("predict", *overrides))
     elif script == "score":
         score(compose("score", *overrides), overrides)
         assert (folder / "scores.tsv").read_text().count("\n") == 3

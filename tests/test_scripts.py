@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import selectors
 import signal
 import subprocess
 import sys
@@ -26,10 +27,8 @@ def started(script, *overrides, cwd, **options):
     """A script's process, ended in any case."""
     command = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *overrides]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    process = subprocess.Popen(
-        command, cwd=cwd, env=environment, encoding="utf-8", preexec_fn=hear_ctrl_c, **streams, **options
-    )
+    options = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE) | options
+    process = subprocess.Popen(command, cwd=cwd, env=environment, encoding="utf-8", preexec_fn=hear_ctrl_c, **options)
     try:
         yield process
     finally:
@@ -50,6 +49,48 @@ def test_predict_answers_in_a_pipe_and_leaves_nothing_behind(tiny_checkpoint, tm
     assert stdout.count("\n") == 3
     assert stdout.split("\n")[1] == ""
     assert not list(tmp_path.iterdir())
+
+
+def test_in_a_pipe_each_line_is_answered_before_the_next_is_written(tiny_checkpoint, tmp_path):
+    with started("predict", f"checkpoint={tiny_checkpoint}", cwd=tmp_path) as process:
+        reader = selectors.DefaultSelector()
+        reader.register(process.stdout, selectors.EVENT_READ)
+        for text in ("a b\n", "c d\nhalf of "):
+            process.stdin.write(text)
+            process.stdin.flush()
+            assert reader.select(timeout=60), "no answer"
+            assert process.stdout.readline().endswith("\n")
+        stdout, stderr = process.communicate("a line", timeout=60)
+
+    assert (process.returncode, stdout.count("\n"), stderr) == (0, 1, "")
+
+
+@pytest.mark.parametrize("script", ["predict", "score", "train --help"])
+def test_a_full_disk_is_one_line(tiny_checkpoint, tmp_path, script):
+    script, *overrides = script.split()
+    overrides = overrides or [f"checkpoint={tiny_checkpoint}"]
+    with Path("/dev/full").open("w") as full, started(script, *overrides, cwd=tmp_path, stdout=full) as process:
+        _, stderr = process.communicate("a b\n", timeout=60)
+
+    assert (process.returncode, stderr) == (1, "error: output cannot be written: No space left on device\n")
+
+
+def test_a_reader_that_has_enough_ends_a_script_without_a_word(tiny_checkpoint, tmp_path):
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with started("predict", f"checkpoint={tiny_checkpoint}", cwd=tmp_path, stdout=write_end) as process:
+        _, stderr = process.communicate("a b\n", timeout=60)
+    os.close(write_end)
+
+    assert (process.returncode, stderr) == (1, "")
+
+
+def test_predict_loads_pictures_and_exports_only_if_they_are_wanted():
+    command = "import sys, seq2seq.commands.predict; print(*sys.modules)"
+
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, timeout=60, check=True)
+
+    assert not {"seq2seq.export", "seq2seq.reporting", "seq2seq.training"} & set(done.stdout.split())
 
 
 def test_a_mistake_is_one_line_on_stderr_and_exit_code_1(tmp_path):

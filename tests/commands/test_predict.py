@@ -3,13 +3,15 @@
 import io
 import json
 import os
+from threading import Thread
 
 import pytest
 from conftest import TINY
 
 from seq2seq.api import load
-from seq2seq.commands.predict import predict, predict_lines
+from seq2seq.commands.predict import Arriving, predict, predict_lines
 from seq2seq.commands.train import train
+from seq2seq.data.lines import decode_lines
 from seq2seq.errors import UserError
 
 LINES = ["a b c", "", "d", "é z", "   ", "c b a q r"]
@@ -113,11 +115,67 @@ def test_a_line_that_is_too_long_for_a_heatmap_is_named(compose, tiny_checkpoint
         predict(compose("predict", f"checkpoint={tiny_checkpoint}", "input=in.txt", "output=out.txt", "attention=true"))
 
 
-def test_a_file_of_many_chunks_keeps_its_order(predictor):
+@pytest.fixture
+def pipe():
+    """Both ends of a pipe: a function that writes text, and what reads its lines as they arrive."""
+    read_end, write_end = os.pipe()
+    with os.fdopen(read_end, "rb") as source, os.fdopen(write_end, "wb", buffering=0) as sink:
+        yield sink, Arriving(source)
+
+
+def test_what_has_arrived_is_a_chunk_of_at_most_the_given_size(pipe):
+    sink, arriving = pipe
+    chunks = arriving.chunks(decode_lines(arriving, "<stdin>"), 3)
+
+    sink.write("a\n\né\nd\npart of ".encode())
+    assert next(chunks) == [(1, "a"), (2, ""), (3, "é")]
+    assert next(chunks) == [(4, "d")]  # and the fifth line is not waited for
+    sink.write(b"a line\r\nlast, without an end")
+    assert next(chunks) == [(5, "part of a line")]
+    sink.close()
+    assert list(chunks) == [[(6, "last, without an end")]]
+
+
+def test_lines_behind_those_that_were_too_many_at_once_keep_their_order(pipe):
+    sink, arriving = pipe
+    lines = [f"{number:099d}" for number in range(3000)]  # more than is read at a time, or fits into a pipe
+    writer = Thread(target=lambda: (sink.write("\n".join(lines).encode()), sink.close()))
+    writer.start()
+
+    chunks = list(arriving.chunks(decode_lines(arriving, "<stdin>"), 500))
+
+    writer.join()
+    assert [line for chunk in chunks for _, line in chunk] == lines
+    assert max(map(len, chunks)) <= 500
+    assert len(chunks) < 100
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"a\nb \xff\n", "<stdin>:2: byte 3 of the line, 0xff, is not UTF-8"),
+     (b"a\n" + b"b" * 1_000_100, "<stdin>:2: the line has more than 1000000 bytes")],
+)  # fmt: skip
+def test_a_bad_line_of_a_pipe_is_named(pipe, content, message):
+    sink, arriving = pipe
+    writer = Thread(target=lambda: (sink.write(content), sink.close()))
+    writer.start()
+
+    with pytest.raises(UserError, match=message):
+        list(arriving.chunks(decode_lines(arriving, "<stdin>"), 500))
+
+    writer.join(timeout=60)
+
+
+def test_a_file_of_many_chunks_keeps_its_order(predictor, tmp_path):
     output = io.StringIO()
+    (tmp_path / "in.txt").write_text("".join(line + "\n" for line in LINES * 5))
 
-    predict_lines(predictor, enumerate(LINES * 5), output, 3, chunk=6, scores=False, write_attention=lambda *_: None)
+    with (tmp_path / "in.txt").open("rb") as source:
+        arriving = Arriving(source)
+        chunks = list(arriving.chunks(decode_lines(arriving, "in.txt"), 7))
+    predict_lines(predictor, chunks, output, 3, scores=False, write_attention=lambda *_: None)
 
+    assert [len(chunk) for chunk in chunks] == [7, 7, 7, 7, 2]
     assert output.getvalue() == "".join(text + "\n" for text in predictor(LINES) * 5)
 
 
@@ -185,19 +243,23 @@ def test_a_link_stays_and_a_pipe_is_written_to(compose, tiny_checkpoint, tmp_pat
         (["device=abacus"], r"device=abacus is not available here; use auto or cpu"),
         (["batch_size=0"], r"batch_size=0 must be a whole number of at least 1"),
         (["search.max_length=0"], r"search\.max_length=0 must be a whole number of at least 1"),
+        (
+            ["search.max_length=100001"],
+            r"search\.max_length=100001 must be a whole number of at least 1 and at most 100000",
+        ),
         (["search.beam_size=0"], r"search\.beam_size=0 must be a whole number of at least 1"),
         (["search.beam_size=28"], r"search\.beam_size=28 must be a whole number of at least 1 and at most 27"),
         (["search.beam_size=2", "search.n_best=3"], r"search\.n_best=3 must be at most search\.beam_size=2"),
         (["search.normalisation=mean"], r"search\.normalisation=mean must be one of gnmt, average, none"),
         (["search.alpha=-1"], r"search\.alpha=-1 must be a number of at least 0"),
         (["search=sample", "search.temperature=0"], r"search\.temperature=0 must be a number of at least 0\.01"),
-        (["search=sample", "search.top_p=0"], r"search\.top_p=0 must be above 0"),
+        (["search=sample", "search.top_p=0"], r"search\.top_p=0 must be a number above 0 and at most 1"),
         (["search.alpha=1000"], r"search\.alpha=1000 must be a number of at least 0 and below 10"),
         (
             ["attention=x.jsonl", "output=x.jsonl"],
             r"attention=x\.jsonl is the output, which would be lost; give another",
         ),
-        (["search=sample", "search.top_p=1.5"], r"search\.top_p=1\.5 must be a number of at least 0 and below 1"),
+        (["search=sample", "search.top_p=1.5"], r"search\.top_p=1\.5 must be a number above 0 and at most 1"),
         (["search=sample", "search.top_k=-1"], r"search\.top_k=-1 must be a whole number of at least 0"),
         (["search.kind=best"], r"search\.kind=best must be one of beam, sample"),
         (["+search.top_k=3"], r"search\.top_k is unknown; the keys of search are alpha, beam_size, "),

@@ -1,5 +1,10 @@
 """Tuning: a study tries values, goes on after it was killed, prunes, and leaves an experiment."""
 
+import multiprocessing
+import sqlite3
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
+
 import optuna
 import pytest
 import yaml
@@ -10,6 +15,7 @@ from optuna.trial import TrialState
 from seq2seq.commands import tune as command
 from seq2seq.errors import UserError
 from seq2seq.tuning.space import contains, read_space
+from seq2seq.tuning.study import open_study
 
 RUN = [*TINY, "monitor=val/loss_teacher_forced", "monitor_mode=min", "trainer.max_epochs=2"]
 
@@ -94,6 +100,129 @@ def test_a_trial_that_fails_does_not_end_the_study(tune, tmp_path, caplog):
     for trial in failed:
         assert trial.state == TrialState.FAIL
         assert f"trial {trial.number} failed: model.decoder.hidden_size=8 does not fit" in caplog.text
+
+
+def train_that_fails(monkeypatch, *numbers):
+    """Let the trials of these numbers fail at once, and the others finish at once."""
+
+    def run(_, output_dir, __):
+        if int(output_dir.name) in numbers:
+            raise UserError("pairs.tsv cannot be read")
+        return {"validation": {"loss_teacher_forced": float(output_dir.name)}}
+
+    monkeypatch.setattr(command, "train", run)
+
+
+@pytest.mark.parametrize("trials", [1, 9])
+def test_a_study_ends_with_the_reason_if_its_first_three_trials_fail(tune, tmp_path, monkeypatch, trials):
+    train_that_fails(monkeypatch, *range(100))
+
+    for _ in range(2):  # the second command has three attempts, too
+        with pytest.raises(UserError, match=r"^the first 3 trials failed; trial \d: pairs\.tsv cannot be read$"):
+            tune(f"tune.trials={trials}")
+
+    assert [trial.state for trial in trials_in(tmp_path)] == [TrialState.FAIL] * 6
+
+
+def test_later_failures_do_not_end_a_study_but_it_ends(tune, tmp_path, monkeypatch):
+    train_that_fails(monkeypatch, 0, 1, 3, 4, *range(6, 100))
+
+    best = tune("tune.trials=5")
+
+    assert "".join(trial.state.name[0] for trial in trials_in(tmp_path)) == "FFCFFCF"
+    assert best == trials_in(tmp_path)[2].params
+
+
+def test_no_trial_is_run_by_two_processes(tune, tmp_path, monkeypatch):
+    ran, given = [], [*RUN, "tune.trials=2"]
+
+    def run(_, output_dir, __):
+        ran.append(output_dir.name)
+        if len(ran) == 1:  # while this trial runs and has not locked its directory yet, another process starts
+            command.tune(compose("tune", given), tmp_path, given)
+        return {"validation": {"loss_teacher_forced": 1.0}}
+
+    monkeypatch.setattr(command, "train", run)
+
+    tune("tune.trials=2")
+
+    assert sorted(ran) == ["0", "1", "2"]
+    assert [trial.state for trial in trials_in(tmp_path)] == [TrialState.COMPLETE] * 3
+    assert [path.name for path in (tmp_path / "trials").iterdir()] == []
+
+
+def test_processes_that_start_at_once_share_one_study(tmp_path):
+    with ProcessPoolExecutor(4, multiprocessing.get_context("spawn")) as processes:
+        studies = [processes.submit(opened, tmp_path) for _ in range(4)]
+        assert [study.result(timeout=100) for study in studies] == ["study"] * 4
+
+
+def opened(folder):
+    return open_study(folder, "max", {"a": 1}, 1).study_name
+
+
+def other_program(file):
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE pages (id INTEGER)")
+
+
+def without_a_table(file):
+    opened(file.parent)
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("DROP TABLE trials")
+        connection.execute("CREATE TABLE trials (id INTEGER)")
+
+
+def odd_json(file):
+    opened(file.parent)
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("UPDATE trial_system_attributes SET value_json = 'no json'")
+
+
+def truncated(file):
+    opened(file.parent)
+    file.write_bytes(file.read_bytes()[:20000])
+
+
+def overwritten(file):
+    opened(file.parent)
+    content = file.read_bytes()
+    file.write_bytes(content[:8192] + b"\xff" * 8192 + content[16384:])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda file: file.write_bytes(bytes(range(256)) * 40), lambda file: file.write_text("a text\n" * 2000),
+     lambda file: file.mkdir(), other_program, without_a_table, odd_json, truncated, overwritten],
+)  # fmt: skip
+def test_a_damaged_database_is_one_line(tmp_path, damage):
+    damage(tmp_path / "study.db")
+
+    with pytest.raises(
+        UserError, match=r"study\.db cannot be read as the database of a study: .*; if it is damaged, mo"
+    ):
+        opened(tmp_path)
+
+
+def test_an_empty_database_is_a_new_study(tmp_path):
+    (tmp_path / "study.db").touch()
+
+    assert opened(tmp_path) == "study"
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_table_of_trials_shows_whole_names(tune, monkeypatch, capsys, width):
+    train_that_fails(monkeypatch)
+    monkeypatch.setenv("COLUMNS", str(width))
+
+    space = {"model.encoder.num_layers": [2], "optimizer.lr": [0.00123456], "model.bridge": ["zeros"]}
+    tune("tune.trials=2", space=space | {"label_smoothing": [0.1], "data.batch_size": [16]})
+
+    words = capsys.readouterr().out.split()
+    assert {"trial", "result", "state", "values"} <= set(words)
+    assert {"model.encoder.num_layers=2", "optimizer.lr=0.001235", "model.bridge=zeros", "data.batch_size=16"} <= set(
+        words
+    )
 
 
 @pytest.mark.parametrize(

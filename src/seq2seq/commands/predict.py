@@ -1,12 +1,12 @@
 """Predict line by line, from a file or stdin to a file or stdout."""
 
-import io
 import json
 import os
+import select
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from itertools import islice
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Literal
 
@@ -15,17 +15,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from seq2seq.api import Hypothesis, Predictor, as_list, load_models
-from seq2seq.data.lines import decode_lines, open_file
+from seq2seq.data.lines import MAX_LINE, decode_lines, open_file
 from seq2seq.data.tokenizer import COLUMN
-from seq2seq.decoding import Alignment, build_search
-from seq2seq.errors import UserError, visible
-from seq2seq.export.backend import load_exports
-from seq2seq.export.files import FILES
+from seq2seq.decoding import Alignment, search_for
+from seq2seq.errors import UserError
 from seq2seq.model import TrainedModel
-from seq2seq.reporting.plots import HEATMAP_LIMIT, attention_heatmap, save
-from seq2seq.runs.files import check_different, check_free, output_file
-from seq2seq.schema import Count, check
-from seq2seq.settings import resolve_config
+from seq2seq.runs.files import check_different, check_free, output_file, utf8_stdout, write_lines
+from seq2seq.settings import Count, Settings, read_settings, resolve_config
 
 CHUNK = 100
 """Number of batches of lines that are read, sorted by length and predicted at a time, to limit memory."""
@@ -33,7 +29,7 @@ CHUNK = 100
 JSON_LINES = ".jsonl"
 
 
-class PredictSettings:
+class PredictSettings(Settings):
     """The keys of ``configs/predict.yaml``."""
 
     checkpoint: Any
@@ -42,7 +38,7 @@ class PredictSettings:
     batch_size: Count
     device: str
     backend: Literal["torch", "onnx"]
-    search: Any
+    search: dict[str, Any]
     overwrite: bool
     scores: bool
     attention: bool | str | None
@@ -54,44 +50,55 @@ def predict(config: DictConfig) -> None:
     Raises:
         UserError: If the checkpoint, a file or a line is not valid.
     """
-    settings = resolve_config(config)
-    check("", settings, PredictSettings)
-    batch_size, scores = settings["batch_size"], settings["scores"]
-    given, output = settings["input"], settings["output"]
-    attention = settings["attention"] if isinstance(settings["attention"], str) else None
-    checkpoints = as_list(settings["checkpoint"])
-    for checkpoint in [*checkpoints, *(f"{folder}/{name}" for folder in checkpoints for name in FILES)]:
-        check_different(checkpoint=checkpoint, input=given, output=output, attention=attention)
-    for key, path in (("output", output), ("attention", attention)):
-        check_free(key, path, overwrite=settings["overwrite"])
-    modules, device = load(settings)
-    search = build_search(settings["search"], modules[0].max_length, len(modules[0].target_tokenizer.vocabulary))
-    predictor = Predictor(modules, device, search)
-    with open_input(given) as source, attention_writer(settings["attention"], predictor) as write_attention:
-        name = "<stdin>" if given is None else str(given)
-        lines = check_columns(decode_lines(source, name), name, predictor.source_tokenizer.columns)
-        chunk = CHUNK * batch_size
-        if given is None and sys.stdin.isatty():  # in a terminal, answer each line at once
-            chunk = 1
+    settings = read_settings(PredictSettings, resolve_config(config))
+    files = {"output": settings.output, "attention": settings.attention if settings.attention is not True else None}
+    files = {key: path for key, path in files.items() if path not in (None, False)}
+    for checkpoint in as_list(settings.checkpoint):
+        check_different(checkpoint=checkpoint, input=settings.input, **files)
+    for key, path in files.items():
+        check_free(key, path, overwrite=settings.overwrite)
+    modules, device = load(settings, files)
+    predictor = Predictor(modules, device, search_for(modules[0], settings.search))
+    with open_input(settings.input) as source, attention_writer(settings.attention, predictor) as write_attention:
+        name = "<stdin>" if settings.input is None else str(settings.input)
+        if source is getattr(sys.stdin, "buffer", None) and source.isatty():
             Console(stderr=True).print("one text per line; Ctrl-D ends")
-        if output is None:
-            predict_lines(predictor, lines, utf8_stdout(), batch_size, chunk, scores, write_attention)
+        arriving = Arriving(source)
+        lines = check_columns(decode_lines(arriving, name), name, predictor.source_tokenizer.columns)
+
+        def write(lines: Lines, file: IO[str]) -> None:
+            chunks = arriving.chunks(lines, CHUNK * settings.batch_size)
+            predict_lines(predictor, chunks, file, settings.batch_size, settings.scores, write_attention)
+
+        if settings.output is None:
+            write(lines, utf8_stdout())
             return
-        with progress(source, str(output)) as track, output_file(Path(str(output)).expanduser(), "output") as file:
-            predict_lines(predictor, track(lines), file, batch_size, chunk, scores, write_attention)
+        output = Path(str(settings.output)).expanduser()
+        with progress(source, str(output)) as track, output_file(output, "output") as file:
+            write(track(lines), file)
 
 
-def load(settings: dict[str, Any]) -> tuple[Sequence[TrainedModel], str]:
+def load(settings: PredictSettings, written: dict[str, Any]) -> tuple[Sequence[TrainedModel], str]:
     """Load the checkpoints for the backend, and return them with the device that it computes on.
 
+    Args:
+        settings: Of the command.
+        written: The files that it writes.
+
     Raises:
-        UserError: If one is not valid, or the backend is not available.
+        UserError: If one is not valid or would be overwritten, or the backend is not available.
     """
-    if settings["backend"] == "torch":
-        return load_models(settings["checkpoint"]), settings["device"]
-    if settings["device"] not in ("auto", "cpu"):
-        raise UserError(f"device={settings['device']} does not fit backend=onnx, which computes on the CPU")
-    return load_exports(settings["checkpoint"]), "cpu"
+    if settings.backend == "torch":
+        return load_models(settings.checkpoint), settings.device
+    from seq2seq.export.backend import load_exports
+    from seq2seq.export.files import FILES
+
+    if settings.device not in ("auto", "cpu"):
+        raise UserError(f"device={settings.device} does not fit backend=onnx, which computes on the CPU")
+    for folder in as_list(settings.checkpoint):
+        for name in FILES:
+            check_different(checkpoint=f"{folder}/{name}", **written)
+    return load_exports(settings.checkpoint), "cpu"
 
 
 def open_input(given: object) -> BinaryIO:
@@ -103,31 +110,66 @@ def open_input(given: object) -> BinaryIO:
     return sys.stdin.buffer
 
 
-def utf8_stdout() -> IO[str]:
-    """Return stdout, set to UTF-8 regardless of the terminal's settings."""
-    if sys.stdout is None:
-        raise UserError("output is missing: stdout is closed, so give output=FILE")
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8", newline="\n")
-    return sys.stdout
-
-
-def write_lines(output: IO[str], lines: Iterable[str]) -> None:
-    """Write lines and flush, as a reader may be waiting.
-
-    Raises:
-        UserError: If they cannot be written.
-    """
-    try:
-        output.writelines(map(visible, lines) if output.isatty() else lines)
-        output.flush()
-    except BrokenPipeError:  # the reader has closed the pipe, as `head` does
-        raise
-    except OSError as error:
-        raise UserError(f"output cannot be written: {error.strerror or error}") from error
-
-
 Lines = Iterator[tuple[int, str]]
+
+
+class Arriving:
+    """Reads the lines of a file, a pipe or a terminal, and knows which of them have arrived.
+
+    Args:
+        source: Open for reading; nothing has been read yet.
+    """
+
+    def __init__(self, source: BinaryIO) -> None:
+        self.handle = source.fileno()
+        self.whole: deque[bytes] = deque()
+        self.rest = b""
+        self.ended = False
+
+    def readline(self, _: int = -1) -> bytes:
+        """Return a line, or the beginning of one that is too long; wait for it if need be."""
+        while self.lacks_line():
+            self.read()
+        if self.whole:
+            return self.whole.popleft()
+        rest, self.rest = self.rest, b""
+        return rest
+
+    def lacks_line(self) -> bool:
+        """Return whether more must be read before there is a line."""
+        return not (self.whole or self.ended or len(self.rest) > MAX_LINE)
+
+    def read(self) -> None:
+        """Read what has arrived."""
+        read = os.read(self.handle, 2**16)
+        *whole, self.rest = (self.rest + read).split(b"\n")
+        self.whole.extend(line + b"\n" for line in whole)
+        self.ended = not read
+
+    def must_wait(self) -> bool:
+        """Return whether the next line has not arrived; on Windows, only of a terminal can this be said."""
+        if os.name == "nt":
+            return not self.whole and os.isatty(self.handle)
+        with suppress(OSError):  # `readline` will meet it, too
+            while self.lacks_line() and select.select([self.handle], [], [], 0)[0]:
+                self.read()
+        return self.lacks_line()
+
+    def chunks(self, lines: Lines, size: int) -> Iterator[list[tuple[int, str]]]:
+        """Yield what has arrived, at most ``size`` lines at a time, before it waits for more.
+
+        Args:
+            lines: The decoded lines of this object.
+            size: Maximum number of lines in a chunk.
+        """
+        chunk = []
+        for line in lines:
+            chunk.append(line)
+            if len(chunk) == size or self.must_wait():
+                yield chunk
+                chunk = []
+        if chunk:
+            yield chunk
 
 
 def check_columns(lines: Lines, name: str, columns: int) -> Lines:
@@ -215,6 +257,8 @@ def write_alignment(file: IO[str], predictor: Predictor, text: str, prediction: 
 
 def draw_alignment(path: Path, predictor: Predictor, text: str, prediction: Hypothesis) -> None:
     """Draw a heatmap."""
+    from seq2seq.reporting.plots import HEATMAP_LIMIT, attention_heatmap, save  # matplotlib takes a second
+
     alignment = align(predictor, text, prediction)
     if alignment is None:
         return
@@ -229,17 +273,16 @@ def draw_alignment(path: Path, predictor: Predictor, text: str, prediction: Hypo
 
 def predict_lines(
     predictor: Predictor,
-    lines: Lines,
+    chunks: Iterable[list[tuple[int, str]]],
     output: IO[str],
     batch_size: int,
-    chunk: int,
     scores: bool,
     write_attention: AttentionWriter,
 ) -> None:
     """Write the N best predictions for each line, one per line, in order."""
-    while read := list(islice(lines, chunk)):
-        predictions = predictor.n_best([line for _, line in read], batch_size)
+    for chunk in chunks:
+        predictions = predictor.n_best([line for _, line in chunk], batch_size)
         best = (hypothesis for hypotheses in predictions for hypothesis in hypotheses)
         write_lines(output, (f"{text}\t{log_prob:.4f}\n" if scores else f"{text}\n" for text, log_prob, _ in best))
-        for (number, line), hypotheses in zip(read, predictions, strict=True):
+        for (number, line), hypotheses in zip(chunk, predictions, strict=True):
             write_attention(number, line, hypotheses[0])

@@ -9,20 +9,18 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from seq2seq.api import as_list, find_device, load_models, make_ensemble
-from seq2seq.commands.predict import utf8_stdout, write_lines
 from seq2seq.data import Batch, PairsDataModule
 from seq2seq.decoding import Ensemble, EnsembleEncoded, infer
-from seq2seq.runs.files import check_different, check_free, output_file
-from seq2seq.schema import check
-from seq2seq.settings import resolve_config
+from seq2seq.runs.files import check_different, check_free, output_file, utf8_stdout, write_lines
+from seq2seq.settings import Settings, read_settings, resolve_config
 from seq2seq.training.checkpoint_data import data_of_checkpoint
 
 
-class ScoreSettings:
+class ScoreSettings(Settings):
     """The keys of ``configs/score.yaml``."""
 
     checkpoint: Any
-    data: Any
+    data: dict[str, Any] | None = None
     output: int | str | None
     overwrite: bool
     device: str
@@ -37,16 +35,15 @@ def score(config: DictConfig, overrides: Sequence[str] = ()) -> None:
     Raises:
         UserError: If the checkpoint, a file or a setting is not valid.
     """
-    settings = resolve_config(config)
-    check("", {"data": None} | settings, ScoreSettings)
-    output = settings["output"]
-    check_free("output", output, overwrite=settings["overwrite"])
-    for checkpoint in as_list(settings["checkpoint"]):
+    settings = read_settings(ScoreSettings, resolve_config(config))
+    output = settings.output
+    check_free("output", output, overwrite=settings.overwrite)
+    for checkpoint in as_list(settings.checkpoint):
         check_different(checkpoint=checkpoint, output=output)
-    device = find_device(settings["device"])
-    modules = load_models(settings["checkpoint"])
+    device = find_device(settings.device)
+    modules = load_models(settings.checkpoint)
     ensemble = make_ensemble(modules, device)
-    data = data_of_checkpoint(modules[0], settings.get("data"), overrides)
+    data = data_of_checkpoint(modules[0], settings.data, overrides)
     for file in data.source.files("test"):
         check_different(**{"data.test": file, "output": output})
     lines = [format_line(scores) for scores in token_log_probs(ensemble, data, device)]

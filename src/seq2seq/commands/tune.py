@@ -11,24 +11,27 @@ from typing import Annotated, Any
 from hydra import compose
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
+from pydantic import Field
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from seq2seq.commands.train import train
 from seq2seq.errors import UserError, import_extra
 from seq2seq.reporting.plots import save
-from seq2seq.resuming.directory import locked
-from seq2seq.schema import Bounds, Count, check
-from seq2seq.settings import resolve_config
+from seq2seq.settings import Count, Settings, read_settings, resolve_config
 
 log = logging.getLogger(__name__)
 
+PATIENCE = 3
+"""Number of trials that may fail before one succeeds."""
 
-class TuneSettings:
+
+class TuneSettings(Settings):
     """The keys of ``tune``."""
 
     trials: Count
-    minutes: Annotated[float, Bounds(0, math.inf)] | None
+    minutes: Annotated[float, Field(ge=0)] | None
     space: Any
 
 
@@ -44,7 +47,7 @@ def tune(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) ->
         The best values.
 
     Raises:
-        UserError: If a setting is not allowed, or no trial has been finished.
+        UserError: If a setting is not allowed, the first trials fail, or no trial has been finished.
     """
     import_extra("optuna", "tune")
     from optuna import TrialPruned
@@ -53,9 +56,8 @@ def tune(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) ->
     from seq2seq.tuning.space import contains, example, overrides_of, read_space
     from seq2seq.tuning.study import best_as_experiment, history, open_study, trials_to_run
 
-    settings = resolve_config(config)["tune"]
-    check("tune", settings, TuneSettings)
-    space = read_space(settings["space"])
+    settings = read_settings(TuneSettings, resolve_config(config).get("tune"), "tune")
+    space = read_space(settings.space)
     common = [one for one in overrides if not one.lstrip("+~").startswith("tune")]
     base = compose("train", common)
     for key, distribution in space.items():
@@ -69,11 +71,10 @@ def tune(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) ->
     defaults = {key: value for key, value in given.items() if contains(space[key], value)}
     output_dir.mkdir(parents=True, exist_ok=True)
     study = open_study(output_dir, base.monitor_mode, defaults, base.seed)
-    seconds = math.inf if settings["minutes"] is None else 60 * settings["minutes"]
-    for number, pruning, params in trials_to_run(study, space, settings["trials"], seconds):
-        run_dir = output_dir / "trials" / str(number)
-        if is_running(run_dir):
-            continue
+    seconds = math.inf if settings.minutes is None else 60 * settings.minutes
+    folder = output_dir / "trials"
+    succeeded = failed = 0
+    for number, pruning, params in trials_to_run(study, space, settings.trials, seconds, folder):
         chosen = [*common, *overrides_of(params), "resume=auto"]
         run = compose("train", chosen)
         with open_dict(run):
@@ -81,14 +82,22 @@ def tune(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) ->
         log.info("trial %d: %s", number, " ".join(overrides_of(params)))
         try:
             with redirect_stdout(io.StringIO()):
-                content = train(run, run_dir, chosen)
+                content = train(run, folder / str(number), chosen)
             study.tell(number, content["validation"][base.monitor.removeprefix("val/")], skip_if_finished=True)
+            succeeded += 1
         except TrialPruned:
             log.info("trial %d is no better than others were: pruned", number)
             study.tell(number, state=TrialState.PRUNED, skip_if_finished=True)
+            succeeded += 1
         except UserError as error:
             log.error("trial %d failed: %s", number, error)
             study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
+            failed += 1
+            if not succeeded and failed == PATIENCE:
+                raise UserError(f"the first {failed} trials failed; trial {number}: {error}") from error
+            if failed >= max(settings.trials, PATIENCE):
+                log.error("%d trials failed: no more are begun", failed)
+                break
     if not study.get_trials(states=[TrialState.COMPLETE]):
         raise UserError("no trial was finished; give more tune.minutes or tune.trials")
     show(study, base.monitor)
@@ -101,28 +110,15 @@ def tune(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) ->
     return study.best_params
 
 
-def is_running(run_dir: Path) -> bool:
-    """Return whether another process runs a trial."""
-    if not run_dir.exists():
-        return False
-    try:
-        with locked(run_dir):
-            return False
-    except UserError:
-        return True
-
-
 def show(study: Any, monitor: str) -> None:  # noqa: ANN401 - Optuna is optional
     """Print the trials, the best first."""
     trials = [trial for trial in study.get_trials() if trial.state.is_finished()]
     trials.sort(key=lambda trial: (trial.value is None, -study.direction.value * (trial.value or 0)))
-    keys = sorted({key for trial in trials for key in trial.params})
-    table = Table(title=f"Trials, {study.direction.name.lower()} {monitor}")
-    for column in ("trial", monitor, "state", *keys):
-        table.add_column(column)
+    table = Table("trial", "result", "state", "values", title=f"Trials, {study.direction.name.lower()} {monitor}")
     for trial in trials:
-        values = (f"{trial.params[key]:.4g}" if isinstance(trial.params.get(key), float) else str(trial.params.get(key))
-                  for key in keys)  # fmt: skip
-        value = "" if trial.value is None else f"{trial.value:.4f}"
-        table.add_row(str(trial.number), value, trial.state.name.lower(), *values)
+        values = (
+            f"{key}={f'{value:.4g}' if isinstance(value, float) else value}" for key, value in trial.params.items()
+        )
+        result = "" if trial.value is None else f"{trial.value:.4f}"
+        table.add_row(str(trial.number), result, trial.state.name.lower(), Text(" ".join(values)))
     Console().print(table)

@@ -1,66 +1,80 @@
 """Build a search from the section ``search`` of a config."""
 
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from seq2seq.data.vocabulary import SPECIALS
 from seq2seq.decoding.beam import Beam
 from seq2seq.decoding.greedy import Greedy
 from seq2seq.decoding.output import Search
 from seq2seq.decoding.sampling import Sampling
-from seq2seq.errors import UserError, check_choice, check_count
-from seq2seq.schema import Bounds, Count, Natural, check
+from seq2seq.errors import UserError
+from seq2seq.model import Length, TrainedModel
+from seq2seq.settings import Count, Natural, Settings, choose, read_settings
 
 
-class BeamSettings:
+class SearchSettings(Settings):
+    """The keys of every search."""
+
+    kind: str
+    max_length: Length | None
+    n_best: Count
+
+
+class BeamSettings(SearchSettings):
     """The keys of ``search=beam``."""
 
-    kind: str
-    max_length: Count | None
-    n_best: Count
     beam_size: Count
     normalisation: Literal["gnmt", "average", "none"]
-    alpha: Annotated[float, Bounds(0, 10)]
+    alpha: Annotated[float, Field(ge=0, lt=10)]
 
 
-class SampleSettings:
+class SampleSettings(SearchSettings):
     """The keys of ``search=sample``."""
 
-    kind: str
-    max_length: Count | None
-    n_best: Count
-    temperature: Annotated[float, Bounds(0.01, 100)]
+    temperature: Annotated[float, Field(ge=0.01, lt=100)]
     top_k: Natural
-    top_p: Annotated[float, Bounds(0, math.nextafter(1, 2))]
+    top_p: Annotated[float, Field(gt=0, le=1)]
     seed: Natural
 
 
-SEARCHES = {"beam": BeamSettings, "sample": SampleSettings}
+SEARCHES: dict[str, type[SearchSettings]] = {"beam": BeamSettings, "sample": SampleSettings}
 """The keys of each kind of search (``search.kind``)."""
 
 
-def build_search(settings: Mapping[str, Any], max_length: int, vocabulary_size: int) -> Search:
+def search_for(trained: TrainedModel, settings: Mapping[str, Any], *, only_best: bool = False) -> Search:
+    """Build the search for a trained model; see `build_search`."""
+    return build_search(settings, trained.max_length, trained.target_size, only_best=only_best)
+
+
+def build_search(
+    settings: Mapping[str, Any], max_length: int, vocabulary_size: int, *, only_best: bool = False
+) -> Search:
     """Build a search; a beam of 1 is `Greedy`.
 
     Args:
         settings: The section ``search``.
         max_length: Used if ``search.max_length`` is null.
         vocabulary_size: Number of target symbols, V.
+        only_best: Whether ``search.n_best`` must be 1.
 
     Raises:
         UserError: If a value is not allowed.
     """
-    kind = check_choice("search.kind", settings.get("kind"), SEARCHES)
-    check("search", settings, SEARCHES[kind])
-    options = {key: value for key, value in settings.items() if key not in ("kind", "max_length")}
-    max_length = settings["max_length"] or max_length
-    if kind == "sample":
-        if options["top_p"] == 0:
-            raise UserError(f"search.top_p={options['top_p']} must be above 0")
-        return Sampling(max_length, **options)
-    choices = vocabulary_size - len(SPECIALS) + 1  # all ordinary tokens, and the end
-    beam_size = check_count("search.beam_size", options["beam_size"], maximum=choices)
-    if options["n_best"] > beam_size:
-        raise UserError(f"search.n_best={options['n_best']} must be at most search.beam_size={beam_size}")
-    return Greedy(max_length) if beam_size == 1 else Beam(max_length, **options)
+    values = read_settings(choose("search.kind", settings.get("kind"), SEARCHES), settings, "search")
+    options = values.model_dump(exclude={"kind", "max_length"})
+    max_length = values.max_length or max_length
+    if only_best and values.n_best > 1:
+        raise UserError(f"search.n_best={values.n_best} must be 1 here: only the best prediction is evaluated")
+    if isinstance(values, BeamSettings):
+        choices = vocabulary_size - len(SPECIALS) + 1  # all ordinary tokens, and the end
+        if values.beam_size > choices:
+            raise UserError(
+                f"search.beam_size={values.beam_size} must be a whole number of at least 1 and at most {choices}"
+            )
+        if values.n_best > values.beam_size:
+            raise UserError(f"search.n_best={values.n_best} must be at most search.beam_size={values.beam_size}")
+        return Greedy(max_length) if values.beam_size == 1 else Beam(max_length, **options)
+    return Sampling(max_length, **options)

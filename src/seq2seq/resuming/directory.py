@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import yaml
 
 from seq2seq.errors import UserError
-from seq2seq.runs.directory import CONFIG, FAILURE, METRICS, OVERRIDES, RUN_FILES, flatten_keys, refuse_used
+from seq2seq.runs.directory import CONFIG, FAILURE, METRICS, OVERRIDES, RUN_FILES, flatten_keys, locked, refuse_used
 from seq2seq.runs.files import write_yaml
 
 log = logging.getLogger(__name__)
@@ -43,45 +42,6 @@ def finished(output_dir: Path, settings: Mapping[str, Any]) -> dict[str, Any] | 
         return None
     (output_dir / FAILURE).unlink(missing_ok=True)  # left by an attempt with other settings
     return json.loads((output_dir / METRICS).read_text(encoding="utf-8"))
-
-
-HANDLES: list[int] = []
-"""Of locked directories."""
-
-
-def close_handles() -> None:
-    """Close the handles in a forked process, such as a worker, which could otherwise keep the lock of a dead run."""
-    while HANDLES:
-        os.close(HANDLES.pop())
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=close_handles)
-
-
-@contextmanager
-def locked(output_dir: Path) -> Iterator[None]:
-    """Lock a directory; the lock ends with the process, however it ends. On Windows, directories are not locked.
-
-    Raises:
-        UserError: If another process has locked it.
-    """
-    if os.name == "nt":
-        yield
-        return
-    import fcntl  # not on Windows
-
-    handle = os.open(output_dir, os.O_RDONLY)
-    HANDLES.append(handle)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"hydra.run.dir={output_dir} is in use by another run; choose another directory") from None
-        yield
-    finally:
-        HANDLES.remove(handle)
-        os.close(handle)
 
 
 @contextmanager

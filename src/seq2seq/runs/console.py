@@ -1,6 +1,7 @@
 """Run a command from a script: errors become one line and an exit code."""
 
 import atexit
+import errno
 import logging
 import os
 import sys
@@ -62,28 +63,41 @@ class VisibleFormatter(logging.Formatter):
 
 
 @contextmanager
+def writable_output() -> Iterator[None]:
+    """End with one line if the disk is full, and with none if the reader of our output closed it, as `head` does."""
+    try:
+        yield
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO, errno.EPIPE):
+            raise
+        sys.stdout = None  # Python would try to write the rest of it at the end
+        if error.errno != errno.EPIPE:
+            print(f"error: output cannot be written: {error.strerror}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+@contextmanager
 def one_line_errors() -> Iterator[None]:
     """Turn a `UserError` into one line on stderr and exit code 1."""
     try:
-        yield
+        with writable_output():
+            yield
     except UserError as error:
         print(visible(f"error: {error}"), file=sys.stderr)
-        raise SystemExit(1) from None
-    except BrokenPipeError:  # the reader of our output has closed it, as `head` does
-        sys.stdout = None
         raise SystemExit(1) from None
 
 
 def run_main(main: Callable[[], object]) -> None:
     """Run a script's main function; Ctrl-C ends it with one line and exit code 130, even while it imports PyTorch."""
+    logging.raiseExceptions = False  # a log on a full disk is no reason for a traceback
     try:
-        main()
+        with writable_output():  # of --help
+            main()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
-    except BrokenPipeError:  # of --help
-        sys.stdout = None
-        raise SystemExit(1) from None
 
 
 def run_job(

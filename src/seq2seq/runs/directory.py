@@ -1,6 +1,8 @@
-"""The directory of a run: what it holds, and whether it is free."""
+"""The directory of a run: what it holds, whether it is free, and its lock."""
 
+import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,49 @@ def refuse_used(output_dir: Path, resume: str | None = None, *, anew: bool = Fal
     last = output_dir / "last.ckpt"
     go_on = f", or continue with resume={last}" if last.exists() else ""
     raise UserError(f"hydra.run.dir={output_dir} already holds a run; choose another directory{go_on}")
+
+
+HANDLES: list[int] = []
+"""Of locked directories."""
+
+
+def close_handles() -> None:
+    """Close the handles in a forked process, such as a worker, which could otherwise keep the lock of a dead run."""
+    while HANDLES:
+        os.close(HANDLES.pop())
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=close_handles)
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
+    """Lock a directory or a file; the lock ends with the process, however it ends. On Windows, nothing is locked.
+
+    Args:
+        path: The directory or the file.
+        wait: Whether to wait until another process has unlocked it.
+
+    Raises:
+        UserError: If another process has locked it.
+    """
+    if os.name == "nt":
+        yield
+        return
+    import fcntl  # not on Windows
+
+    handle = os.open(path, os.O_RDONLY)
+    HANDLES.append(handle)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise UserError(f"hydra.run.dir={path} is in use by another run; choose another directory") from None
+        yield
+    finally:
+        HANDLES.remove(handle)
+        os.close(handle)
 
 
 def flatten_keys(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

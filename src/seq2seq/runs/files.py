@@ -1,16 +1,18 @@
 """Writing files that are complete or absent."""
 
+import io
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import yaml
 
-from seq2seq.errors import UserError
+from seq2seq.errors import UserError, visible
 
 
 @contextmanager
@@ -71,6 +73,21 @@ def write_yaml(path: Path, content: object) -> None:
     """Write numbers, strings, lists and dicts as YAML."""
     text = yaml.safe_dump(content, allow_unicode=True, sort_keys=False)
     write_file(path, lambda file: file.write(text))
+
+
+def utf8_stdout() -> IO[str]:
+    """Return stdout, set to UTF-8 regardless of the terminal's settings."""
+    if sys.stdout is None:
+        raise UserError("output is missing: stdout is closed, so give output=FILE")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", newline="\n")
+    return sys.stdout
+
+
+def write_lines(output: IO[str], lines: Iterable[str]) -> None:
+    """Write lines and flush, as a reader may be waiting."""
+    output.writelines(map(visible, lines) if output.isatty() else lines)
+    output.flush()
 
 
 def user_path(key: str, value: object) -> Path:

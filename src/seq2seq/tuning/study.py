@@ -1,8 +1,10 @@
 """A study: its database, its trials, and what it leaves."""
 
+import sqlite3
 import time
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from optuna.trial import TrialState
 from optuna.visualization.matplotlib import plot_optimization_history
 
 from seq2seq.errors import UserError
+from seq2seq.runs.directory import locked
 from seq2seq.tuning.space import plain
 
 NAME = "study"
@@ -35,32 +38,64 @@ def open_study(output_dir: Path, mode: str, defaults: Mapping[str, Any], seed: i
         mode: ``max`` or ``min``.
         defaults: The values that the first trial takes.
         seed: Seed of the values that are tried.
+
+    Raises:
+        UserError: If its database is damaged.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = f"sqlite:///{(output_dir / 'study.db').absolute()}"
-    study = optuna.create_study(
-        storage=storage,
-        study_name=NAME,
-        load_if_exists=True,
-        direction="maximize" if mode == "max" else "minimize",
-        sampler=TPESampler(n_startup_trials=STARTUP, seed=seed),
-        pruner=MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=1),
-    )
-    study.set_user_attr("storage", storage)
-    study.enqueue_trial(dict(defaults), skip_if_exists=True)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    file = (output_dir / "study.db").absolute()
+    with locked(output_dir, wait=True), database_named(file):
+        check_database(file)
+        study = optuna.create_study(
+            storage=f"sqlite:///{file}",
+            study_name=NAME,
+            load_if_exists=True,
+            direction="maximize" if mode == "max" else "minimize",
+            sampler=TPESampler(n_startup_trials=STARTUP, seed=seed),
+            pruner=MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=1),
+        )
+        study.set_user_attr("storage", f"sqlite:///{file}")
+        study.enqueue_trial(dict(defaults), skip_if_exists=True)
+        study.get_trials()  # reads every row
     return study
 
 
+@contextmanager
+def database_named(file: Path) -> Iterator[None]:
+    """Turn any error of the block, which opens a study's database, into one line."""
+    try:
+        yield
+    except Exception as error:  # odd content raises odd errors
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{file} cannot be read as the database of a study: {reason}; if it is damaged, move it away to start anew"
+        ) from error
+
+
+def check_database(file: Path) -> None:
+    """Raise if a file is no SQLite database, damaged, or another program's."""
+    with closing(sqlite3.connect(file)) as connection:
+        state = connection.execute("PRAGMA quick_check").fetchone()[0]
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if state != "ok":
+        raise ValueError(state)
+    if tables and "studies" not in tables:
+        raise ValueError("its tables are those of another program")
+
+
 def trials_to_run(
-    study: Study, space: Mapping[str, BaseDistribution], trials: int, seconds: float
+    study: Study, space: Mapping[str, BaseDistribution], trials: int, seconds: float, folder: Path
 ) -> Iterator[tuple[int, dict[str, Any], dict[str, Any]]]:
     """Yield trials until a study has enough finished ones or time is up: first those that a dead process left.
+
+    While a trial runs, a file is locked, so that no other process takes the trial for one that a dead process left.
 
     Args:
         study: The study.
         space: What new trials choose from.
         trials: How many finished trials the study should have.
         seconds: How long new trials are begun.
+        folder: Where the trials' directories and locks are.
 
     Yields:
         The number of a trial, the config of its `Pruning` without the monitor, and its values.
@@ -68,13 +103,30 @@ def trials_to_run(
     deadline = time.monotonic() + seconds
     begun = study.get_trials(states=[TrialState.RUNNING])
     finished = (TrialState.COMPLETE, TrialState.PRUNED)
+    folder.mkdir(exist_ok=True)
     while begun or (time.monotonic() < deadline and len(study.get_trials(False, finished)) < trials):
         trial = begun.pop(0) if begun else study.ask(dict(space))
         pruning = {
             "_target_": "seq2seq.tuning.pruning.Pruning", "storage": study.user_attrs["storage"],
             "study": study.study_name, "trial": trial._trial_id,  # noqa: SLF001 - as Optuna's own callbacks do
         }  # fmt: skip
-        yield trial.number, pruning, trial.params
+        with claimed(folder / f"{trial.number}.lock") as free:
+            if free and not study.get_trials(False)[trial.number].state.is_finished():
+                yield trial.number, pruning, trial.params
+
+
+@contextmanager
+def claimed(lock: Path) -> Iterator[bool]:
+    """Lock a file, unless another process has; provide whether it is ours."""
+    lock.touch()
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(lock))
+        except UserError:
+            yield False
+            return
+        yield True
+        lock.unlink(missing_ok=True)
 
 
 def best_as_experiment(study: Study, overrides: list[str], groups: set[str]) -> str:
