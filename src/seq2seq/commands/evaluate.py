@@ -17,13 +17,13 @@ from seq2seq.decoding import Ensemble, Search, build_search, infer
 from seq2seq.errors import UserError
 from seq2seq.handoff.ablation import KEPT, AlteredBridge
 from seq2seq.metrics.text import CorpusMetric
+from seq2seq.metrics.tokens import closest
 from seq2seq.model import TrainedModel
 from seq2seq.nn import Seq2Seq
 from seq2seq.reporting.errors import (
     Case,
     by_length,
     by_rarest,
-    closest,
     confusions,
     error_picture,
     write_confusions,

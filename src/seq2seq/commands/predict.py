@@ -19,10 +19,7 @@ from seq2seq.data.lines import decode_lines, open_file
 from seq2seq.data.tokenizer import COLUMN
 from seq2seq.decoding import Alignment, build_search
 from seq2seq.errors import UserError, visible
-from seq2seq.export.backend import load_exports
-from seq2seq.export.files import FILES
 from seq2seq.model import TrainedModel
-from seq2seq.reporting.plots import HEATMAP_LIMIT, attention_heatmap, save
 from seq2seq.runs.files import check_different, check_free, output_file
 from seq2seq.schema import Count, check
 from seq2seq.settings import resolve_config
@@ -60,7 +57,11 @@ def predict(config: DictConfig) -> None:
     given, output = settings["input"], settings["output"]
     attention = settings["attention"] if isinstance(settings["attention"], str) else None
     checkpoints = as_list(settings["checkpoint"])
-    for checkpoint in [*checkpoints, *(f"{folder}/{name}" for folder in checkpoints for name in FILES)]:
+    if settings["backend"] == "onnx":
+        from seq2seq.export.files import FILES  # only now, so that others do not wait for it
+
+        checkpoints = [*checkpoints, *(f"{folder}/{name}" for folder in checkpoints for name in FILES)]
+    for checkpoint in checkpoints:
         check_different(checkpoint=checkpoint, input=given, output=output, attention=attention)
     for key, path in (("output", output), ("attention", attention)):
         check_free(key, path, overwrite=settings["overwrite"])
@@ -91,6 +92,8 @@ def load(settings: dict[str, Any]) -> tuple[Sequence[TrainedModel], str]:
         return load_models(settings["checkpoint"]), settings["device"]
     if settings["device"] not in ("auto", "cpu"):
         raise UserError(f"device={settings['device']} does not fit backend=onnx, which computes on the CPU")
+    from seq2seq.export.backend import load_exports
+
     return load_exports(settings["checkpoint"]), "cpu"
 
 
@@ -215,6 +218,8 @@ def write_alignment(file: IO[str], predictor: Predictor, text: str, prediction: 
 
 def draw_alignment(path: Path, predictor: Predictor, text: str, prediction: Hypothesis) -> None:
     """Draw a heatmap."""
+    from seq2seq.reporting.plots import HEATMAP_LIMIT, attention_heatmap, save  # only now: Matplotlib takes a second
+
     alignment = align(predictor, text, prediction)
     if alignment is None:
         return
