@@ -511,7 +511,7 @@ def first_failure(mutant: Mutant | None) -> str:
     others = ["tests/commands/test_train.py", *(test for tests in OTHERS.values() for test in tests)]
     tests = ordered_tests(mutant.file) if mutant else [*NETWORK, *others]
     if mutant and mutant.test:
-        tests = ["tests/commands/test_train.py", "tests/training", "-k", mutant.test]
+        tests = ["tests/commands/test_train.py", "tests/training", "tests/test_checkpoint.py", "-k", mutant.test]
     recorder = FirstFailure()
     with tempfile.TemporaryDirectory() as name:
         apply(mutant or Mutant("", "nn/state.py", "class RNNState(", "class RNNState("), Path(name))

@@ -133,7 +133,7 @@ def check_overrides(config: Path, arguments: Sequence[str]) -> None:
         if options and not named and not (override.is_delete() and value is None):
             raise UserError(f"{argument} must name an option of the group {group}: {', '.join(options)}")
         key, keys = re.split("[./@]", group)[0], known_keys(config)
-        if override.is_add() and not (options or own_configs or key in keys):
+        if (override.is_add() or override.is_force_add()) and not (options or own_configs or key in keys):
             raise UserError(f"{key} is unknown; the keys are {', '.join(sorted(keys))}")
 
 
