@@ -16,10 +16,12 @@ class Reader:
 
     def __init__(self, folder):
         info = json.loads((Path(folder) / "tokenizers.json").read_text(encoding="utf-8"))
-        graphs = {name: (Path(folder) / name).read_bytes() for name in info["sha256"]}
-        if {name: hashlib.sha256(graph).hexdigest() for name, graph in graphs.items()} != info["sha256"]:
+        sums = info.pop("sha256")
+        graphs = [(Path(folder) / name).read_bytes() for name in ("encoder.onnx", "decoder_step.onnx")]
+        contents = [*graphs, json.dumps(info, sort_keys=True).encode()]
+        if [hashlib.sha256(content).hexdigest() for content in contents] != [*sums.values()]:
             raise SystemExit(f"error: the files in {folder} do not belong together, or are damaged")
-        self.encoder, self.decoder = (onnxruntime.InferenceSession(graph) for graph in graphs.values())
+        self.encoder, self.decoder = map(onnxruntime.InferenceSession, graphs)
         self.source, self.target, self.max_length = info["source"], info["target"], info["max_length"]
         self.special, self.never = info["special"], [info["special"][name] for name in ("pad", "bos", "unk")]
         self.ids = {symbol: number for number, symbol in enumerate(self.source["symbols"], start=len(self.special))}

@@ -337,7 +337,8 @@ MUTANTS = [
     Mutant("only the first reference counts", "metrics/tokens.py",
            "float(ids in references)", "float(ids == references[0])"),
     Mutant("the first reference instead of the closest", "metrics/tokens.py",
-           "if len(references) == 1:", "if references:"),
+           "return min(references, key=lambda reference: Levenshtein.distance(prediction, reference))",
+           "return next(iter(references))"),
     Mutant("ids joined without spaces", "metrics/tokens.py", '" ".join(map(str, ids))', '"".join(map(str, ids))'),
     Mutant("padding counts in the loss", "metrics/tokens.py",
            "real = labels != PAD\n        super().update(F.nll_loss",
@@ -515,7 +516,7 @@ def first_failure(mutant: Mutant | None) -> str:
     others = ["tests/commands/test_train.py", *(test for tests in OTHERS.values() for test in tests)]
     tests = ordered_tests(mutant.file) if mutant else [*NETWORK, *others]
     if mutant and mutant.test:
-        tests = ["tests/commands/test_train.py", "tests/training", "-k", mutant.test]
+        tests = ["tests/commands/test_train.py", "tests/training", "tests/test_checkpoint.py", "-k", mutant.test]
     recorder = FirstFailure()
     with tempfile.TemporaryDirectory() as name:
         apply(mutant or Mutant("", "nn/state.py", "class RNNState(", "class RNNState("), Path(name))

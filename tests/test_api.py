@@ -1,8 +1,11 @@
 """Predictions: one for each line, in order, from a checkpoint alone."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
-from conftest import TINY
+from conftest import ROOT, TINY
 
 from seq2seq.api import Predictor, load
 from seq2seq.checkpoint import load_model
@@ -11,6 +14,7 @@ from seq2seq.data import BOS, EOS
 from seq2seq.decoding import Beam, Greedy
 from seq2seq.errors import UserError
 
+KEPT = ROOT / "tests" / "checkpoints" / "format1.ckpt"
 LINES = ["a b c", "", "d", "é z", "   ", "c b a q r"]
 
 
@@ -112,3 +116,33 @@ def test_an_ensemble_of_other_vocabularies_is_refused(compose, tiny_checkpoint, 
 def test_an_ensemble_of_nothing_is_refused():
     with pytest.raises(UserError, match=r"checkpoint=\[\] must name at least one file"):
         load()
+
+
+HEAVY = {"pytorch_lightning", "torchmetrics", "matplotlib", "onnxruntime", "seq2seq.export", "seq2seq.training"}
+
+
+def modules_after(code):
+    """The names of all modules that a fresh process has loaded when some code is done."""
+    command = f"import sys\n{code}\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", command], input="a b c\n", capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+def test_to_load_and_predict_is_light():
+    code = f"from seq2seq.api import load\nprint(*load({str(KEPT)!r})(['a b c']))"
+
+    modules = modules_after(code)
+
+    assert modules[:3] == ["c", "b", "a"]
+    assert not HEAVY & set(modules)
+
+
+def test_the_script_that_predicts_is_as_light():
+    script = str(ROOT / "scripts" / "predict.py")
+    code = f"import runpy\nsys.argv[1:] = ['checkpoint={KEPT}']\nrunpy.run_path({script!r}, run_name='__main__')"
+
+    modules = modules_after(code)
+
+    assert modules[:3] == ["c", "b", "a"]
+    assert not HEAVY & set(modules)

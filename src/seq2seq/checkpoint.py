@@ -1,6 +1,5 @@
 """Checkpoints: plain numbers, strings, lists, dicts and tensors, so that reading one runs no code."""
 
-import stat
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -14,7 +13,7 @@ from torch import Tensor
 from seq2seq.data.lines import open_file
 from seq2seq.errors import UserError
 from seq2seq.model import TrainedModel, trained_model
-from seq2seq.runs.files import user_path
+from seq2seq.runs.files import check_regular
 
 FORMAT = 1
 """Raised when older versions cannot read new checkpoints, or this version cannot read older ones.
@@ -48,9 +47,7 @@ def read_checkpoint(path: str, key: str = "checkpoint") -> dict[str, Any]:
     Raises:
         UserError: If it cannot be read, is not a checkpoint of this project, or has another format.
     """
-    file = user_path(key, path)
-    if file.exists() and not file.is_dir() and not stat.S_ISREG(file.stat().st_mode):  # a pipe may never be written to
-        raise UserError(f"{key}={path} must be a file, and not a pipe or a device")
+    check_regular(key, path)
     with open_file(path, key) as opened:
         try:
             if not is_whole(opened):

@@ -65,47 +65,53 @@ def read_settings(kind: type[Section], values: object, section: str = "") -> Sec
 
 def one_line(error: ValidationError, kind: type[BaseModel], section: str = "") -> UserError:
     """Return the first problem that pydantic has found as our error: the key, its value, and what is allowed."""
-    problems = error.errors(include_url=False)
+    problems = sorted(
+        error.errors(include_url=False), key=lambda one: -len(one["loc"])
+    )  # of a union, what came closest
     problem = next((one for one in problems if one["type"] == "extra_forbidden"), problems[0])  # a misspelt key first
     cause = problem.get("ctx", {}).get("error")  # of a validator of ours
     if isinstance(cause, UserError):
         return cause
-    root = kind.model_json_schema()
-    schema, key, parent = root, section, ({}, section)
+    schema, key = inlined(kind.model_json_schema()), section
+    parent, parent_key = schema, key
     for step in problem["loc"]:
-        parent = schema, key
-        found = child(schema, step, root)
-        if found is None and problem["type"] != "extra_forbidden":
-            break  # the branch of a union, which pydantic names, too
+        found = child(schema, step)
+        if found is None and not (problem["type"] == "extra_forbidden" and step == problem["loc"][-1]):
+            continue  # the branch of a union, which pydantic names, too
+        parent, parent_key = schema, key
         schema = found or {}
         key = key if isinstance(step, int) else f"{key}.{step}".lstrip(".")
     if problem["type"] in ("extra_forbidden", "missing"):
         what = "unknown" if problem["type"] == "extra_forbidden" else "missing"
-        keys = ", ".join(sorted(properties(parent[0], root)))
-        return UserError(f"{key} is {what}; the keys{' of ' * bool(parent[1])}{parent[1]} are {keys}")
+        return UserError(f"{key} is {what}; the keys{' of ' * bool(parent_key)}{parent_key} are {names(parent)}")
     value = problem["input"]
     shown = repr(value) if isinstance(value, str) and value.lstrip("-").isdecimal() else value  # "3" is no number
-    return UserError(f"{key or 'the config'}={shown} must {cause or allowed(schema, root)}")
+    return UserError(f"{key or 'the config'}={shown} must {cause or allowed(schema)}")
 
 
-def child(schema: Mapping[str, Any], step: int | str, root: Mapping[str, Any]) -> dict[str, Any] | None:
+def inlined(schema: Any, definitions: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401 - any part of a schema
+    """Return a JSON schema with every reference replaced by what it refers to."""
+    if isinstance(schema, list):
+        return [inlined(one, definitions) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    definitions = definitions or schema.get("$defs", {})
+    if "$ref" in schema:
+        return inlined(definitions[schema["$ref"].rpartition("/")[2]], definitions)
+    return {key: inlined(value, definitions) for key, value in schema.items() if key != "$defs"}
+
+
+def child(schema: Mapping[str, Any], step: int | str) -> dict[str, Any] | None:
     """Return the JSON schema of a key or of an entry of a list; None if there is none."""
+    branches = schema.get("anyOf", [schema])
     if isinstance(step, str):
-        return properties(schema, root).get(step)
-    lists = [one for one in schema.get("anyOf", [schema]) if "items" in one]
-    return lists[0]["items"] if lists else None
+        return next((one["properties"][step] for one in branches if step in one.get("properties", {})), None)
+    return next((one["items"] for one in branches if "items" in one), None)
 
 
-def properties(schema: Mapping[str, Any], root: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the JSON schemas of the keys of a section, which may be optional."""
-    branches = [resolved(one, root) for one in schema.get("anyOf", [schema])]
-    return next((one["properties"] for one in branches if "properties" in one), {})
-
-
-def resolved(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Follow the reference of a JSON schema, if it is one."""
-    name = schema.get("$ref", "").rpartition("/")[2]
-    return root["$defs"][name] if name else schema
+def names(schema: Mapping[str, Any]) -> str:
+    """Return the names of the keys of a section, which may be optional; empty if there are none."""
+    return ", ".join(sorted(key for one in schema.get("anyOf", [schema]) for key in one.get("properties", {})))
 
 
 NOUNS = {"integer": "a whole number", "number": "a number", "string": "a string", "boolean": "true or false",
@@ -114,20 +120,21 @@ BOUNDS = {"minimum": "of at least", "exclusiveMinimum": "above", "maximum": "at 
 SPELT = {True: "true", False: "false", None: "null"}
 
 
-def allowed(schema: Mapping[str, Any], root: Mapping[str, Any]) -> str:
+def allowed(schema: Mapping[str, Any]) -> str:
     """Return what a JSON schema allows, such as ``be a number of at least 0 and below 1``."""
-    keys = properties(schema, root)
-    return f"hold the keys {', '.join(sorted(keys))}" if keys else f"be {described(schema)}"
+    return f"hold the keys {names(schema)}" if "properties" in schema else f"be {described(schema)}"
 
 
 def described(schema: Mapping[str, Any]) -> str:
     """Return what a JSON schema of a value allows as a phrase."""
     if "anyOf" in schema:
         return " or ".join(dict.fromkeys(map(described, schema["anyOf"])))
+    if "properties" in schema:
+        return f"a mapping with the keys {names(schema)}"
     choices = schema.get("enum", [schema["const"]] if "const" in schema else [])
     if choices:
-        names = [SPELT[one] if isinstance(one, bool) or one is None else str(one) for one in choices]
-        return "one of " * (len(names) > 1) + ", ".join(names)
+        words = [SPELT[one] if isinstance(one, bool) or one is None else str(one) for one in choices]
+        return "one of " * (len(words) > 1) + ", ".join(words)
     noun = NOUNS[schema.get("type", "object")]
     if noun == "a list":
         return noun + " of at least one" * bool(schema.get("minItems")) + f" (each {described(schema['items'])})"

@@ -1,6 +1,7 @@
 """The export command, the files it leaves, and who reads them: the reader in ``examples`` and ``backend=onnx``."""
 
 import json
+import os
 import runpy
 import subprocess
 import sys
@@ -189,16 +190,56 @@ def test_a_part_that_is_missing_damaged_or_of_another_export_is_named(copy, name
         files.read_export(copy)
 
 
+def rewrite(folder, description):
+    """Write a description, and checksums that fit it and the graphs."""
+    graphs = [(folder / name).read_bytes() for name in files.FILES[:2]]
+    description["sha256"] = files.checksums(*graphs, description)
+    (folder / "tokenizers.json").write_text(json.dumps(description))
+
+
+@pytest.mark.parametrize("reads", ["the project", "the reader of examples"])
+@pytest.mark.parametrize(
+    ("old", "new"), [('"c"', '"Q"'), ('"spaces"', '"characters"'), ('"max_length": ', '"max_length": 1'), ("{", "[")]
+)
+def test_a_description_that_was_changed_is_refused(copy, old, new, reads):
+    path = copy / "tokenizers.json"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+
+    if reads == "the project":
+        with pytest.raises(UserError, match=rf"checkpoint={copy}: tokenizers\.json is damaged"):
+            load_exports(copy)
+    else:
+        assert read_without_torch(copy, ["a"]).returncode == 1
+
+
+@pytest.mark.parametrize("sums", [["a"], {}, None])
+def test_checksums_that_are_none_are_refused(copy, sums):
+    description = json.loads((copy / "tokenizers.json").read_text())
+    (copy / "tokenizers.json").write_text(json.dumps(description | {"sha256": sums}))
+
+    with pytest.raises(UserError, match=rf"checkpoint={copy}: tokenizers\.json is damaged"):
+        load_exports(copy)
+
+
+@pytest.mark.parametrize("name", files.FILES)
+def test_a_pipe_among_the_files_is_refused_before_anything_waits_for_it(copy, name):
+    (copy / name).unlink()
+    os.mkfifo(copy / name)
+
+    with pytest.raises(UserError, match=f"checkpoint={copy}/{name} must be a file, and not a pipe or a device"):
+        load_exports(copy)
+
+
 @pytest.mark.parametrize(
     "change",
     [
-        {"source": None}, {"target": {}}, {"max_length": "long"}, {"max_length": 10**12}, {"sha256": ["a"]},
+        {"source": None}, {"target": {}}, {"max_length": "long"}, {"max_length": 10**12}, {"max_length": True},
         {"target": {"tokens": "characters", "symbols": ["a"]}}, {"source": {"tokens": "subwords", "symbols": 5}},
     ],
 )  # fmt: skip
-def test_a_description_that_was_changed_is_refused(copy, change):
-    path = copy / "tokenizers.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+def test_a_description_of_other_content_is_refused_even_if_its_checksum_fits(copy, change):
+    rewrite(copy, json.loads((copy / "tokenizers.json").read_text()) | change)
 
     with pytest.raises(UserError, match=f"checkpoint={copy}:? .*damaged"):
         load_exports(copy)
@@ -209,9 +250,7 @@ def test_a_description_that_was_changed_is_refused(copy, change):
 def test_a_graph_that_is_none_is_refused_even_if_its_checksum_fits(copy, name, content):
     other = {"encoder.onnx": "decoder_step.onnx", "decoder_step.onnx": "encoder.onnx"}[name]
     (copy / name).write_bytes((copy / other).read_bytes() if content is None else content)
-    description = json.loads((copy / "tokenizers.json").read_text())
-    description["sha256"][name] = files.checksum((copy / name).read_bytes())
-    (copy / "tokenizers.json").write_text(json.dumps(description))
+    rewrite(copy, json.loads((copy / "tokenizers.json").read_text()))
 
     with pytest.raises(UserError, match=f"checkpoint={copy} is damaged: "):
         load_exports(copy)

@@ -9,6 +9,7 @@ from torchmetrics.text import CharErrorRate
 
 from seq2seq.data import PAD, UNK
 from seq2seq.metrics import ExactMatch, SymbolErrorRate, TokenAccuracy, TokenLoss, TokenPerplexity
+from seq2seq.metrics.tokens import closest
 
 
 def edit_distance(one, other):
@@ -104,3 +105,7 @@ def test_an_unknown_reference_token_is_a_mistake_even_if_it_is_predicted():
 )
 def test_a_metric_says_which_direction_is_better(metric, higher_is_better):
     assert metric().higher_is_better is higher_is_better
+
+
+def test_the_closest_reference_is_the_one_with_the_fewest_edits():
+    assert closest(["a", "b"], [["a"], ["x", "y"], ["a", "b", "c"], ["a", "c"]]) == ["a"]

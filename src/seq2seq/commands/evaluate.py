@@ -14,12 +14,12 @@ from seq2seq.data import SPECIALS, UNK, PairsDataModule
 from seq2seq.decoding import build_search
 from seq2seq.errors import UserError, about_setting
 from seq2seq.handoff.ablation import KEPT, AlteredBridge
+from seq2seq.metrics.tokens import closest
 from seq2seq.nn import Seq2Seq
 from seq2seq.reporting.errors import (
     Case,
     by_length,
     by_rarest,
-    closest,
     confusions,
     error_picture,
     write_confusions,

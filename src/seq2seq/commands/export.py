@@ -11,14 +11,13 @@ from seq2seq.export.files import FILES, export_module, write_export
 from seq2seq.export.parity import differences
 from seq2seq.handoff.mistakes import RIGHT
 from seq2seq.runs.files import check_free, user_path
-from seq2seq.schema import check
-from seq2seq.settings import resolve_config
+from seq2seq.settings import Settings, read_settings, resolve_config
 
 TOLERANCE = 1e-3
 """Rounding differs by less, also where attention is sharp; a wrong operator or order of gates differs by far more."""
 
 
-class ExportSettings:
+class ExportSettings(Settings):
     """The keys of ``configs/export.yaml``."""
 
     checkpoint: str
@@ -33,12 +32,11 @@ def export(config: DictConfig) -> None:
         UserError: If the checkpoint or a setting is not valid, the extra ``export`` is not installed, or the export
             computes something else than the checkpoint.
     """
-    settings = resolve_config(config)
-    check("", settings, ExportSettings)
-    folder = user_path("output", settings["output"])
+    settings = read_settings(ExportSettings, resolve_config(config))
+    folder = user_path("output", settings.output)
     for name in FILES:
-        check_free("output", folder / name, overwrite=settings["overwrite"])
-    module = load_model(settings["checkpoint"])
+        check_free("output", folder / name, overwrite=settings.overwrite)
+    module = load_model(settings.checkpoint)
     exported = export_module(module)
     found = differences(module, open_export(exported))
     if not max(found.values()) <= TOLERANCE:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ from seq2seq.data.vocabulary import BOS, EOS, PAD, UNK
 from seq2seq.errors import UserError, import_extra
 from seq2seq.export.graphs import make_graphs
 from seq2seq.model import TrainedModel
-from seq2seq.runs.files import atomic_write
+from seq2seq.runs.files import atomic_write, check_regular
 
 FORMAT = 1
 """Increased when older readers cannot read new exports, or this one cannot read older ones."""
@@ -27,7 +28,7 @@ class Export(NamedTuple):
         encoder: Content of ``encoder.onnx``.
         step: Content of ``decoder_step.onnx``.
         description: Content of ``tokenizers.json``: the tokenizers of both sides, the ids of special symbols, the
-            longest prediction, the handoff, and the checksums of the other two files.
+            longest prediction, the handoff, and the checksums of all three files.
     """
 
     encoder: bytes
@@ -35,9 +36,11 @@ class Export(NamedTuple):
     description: dict[str, Any]
 
 
-def checksum(content: bytes) -> str:
-    """Return the SHA-256 checksum that ties a graph to its ``tokenizers.json``."""
-    return hashlib.sha256(content).hexdigest()
+def checksums(encoder: bytes, step: bytes, description: Mapping[str, Any]) -> dict[str, str]:
+    """Return the SHA-256 checksums of the files; that of the description is over its other keys, as sorted JSON."""
+    rest = json.dumps({key: value for key, value in description.items() if key != "sha256"}, sort_keys=True)
+    contents = zip(FILES, (encoder, step, rest.encode()), strict=True)
+    return {name: hashlib.sha256(content).hexdigest() for name, content in contents}
 
 
 def export_module(module: TrainedModel) -> Export:
@@ -57,9 +60,8 @@ def export_module(module: TrainedModel) -> Export:
         "special": {"pad": PAD, "bos": BOS, "eos": EOS, "unk": UNK},
         "source": module.source_tokenizer.to_dict(),
         "target": module.target_tokenizer.to_dict(),
-        "sha256": {ENCODER: checksum(encoder), STEP: checksum(step)},
     }
-    return Export(encoder, step, description)
+    return Export(encoder, step, description | {"sha256": checksums(encoder, step, description)})
 
 
 def write_export(export: Export, folder: Path) -> None:
@@ -88,18 +90,19 @@ def read_export(folder: Path) -> Export:
         UserError: If a file is missing or damaged, or belongs to another export.
     """
     try:
-        encoder, step, text = ((folder / name).read_bytes() for name in (ENCODER, STEP, TOKENIZERS))
+        encoder, step, text = (check_regular("checkpoint", folder / name).read_bytes() for name in FILES)
     except OSError as error:
         name = Path(str(error.filename)).name
         raise UserError(f"checkpoint={folder} lacks {name}: {error.strerror}") from error
     try:
         description = json.loads(text)
         found, sums = description["seq2seq_export"], dict(description["sha256"])
+        expected = checksums(encoder, step, description)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"checkpoint={folder}: {TOKENIZERS} is damaged; export the model again") from error
     if found != FORMAT:
         raise UserError(f"checkpoint={folder} has format {found}, and this version reads format {FORMAT} only")
-    for name, content in ((ENCODER, encoder), (STEP, step)):
-        if sums.get(name) != checksum(content):
-            raise UserError(f"checkpoint={folder}: {name} is damaged or of another export than {TOKENIZERS}")
+    for name in reversed(FILES):  # if the description is damaged, so may be the checksums in it
+        if sums.get(name) != expected[name]:
+            raise UserError(f"checkpoint={folder}: {name} is damaged or of another export")
     return Export(encoder, step, description)

@@ -4,13 +4,14 @@ All are updated by keyword, in a ``torchmetrics.MetricCollection`` that passes e
 ``update`` names; see `seq2seq.training.evaluation.update_metrics` for all of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from typing import TypeVar
 
 import torch
+from rapidfuzz.distance import Levenshtein
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import MeanMetric
-from torchmetrics.functional.text import word_error_rate
 from torchmetrics.text import WordErrorRate
 
 from seq2seq.data.vocabulary import PAD, UNK
@@ -66,9 +67,8 @@ class SymbolErrorRate(WordErrorRate):
     def update(self, predicted_ids: Sequence[list[int]], reference_ids: Sequence[Sequence[list[int]]]) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Add a batch of predictions and the references of each, as ids without begin, end and padding."""
         # The library splits words at spaces. Ids in digits contain none, so its words are our tokens.
-        predictions = [as_words(ids) for ids in predicted_ids]
-        references = [[as_words(ids) for ids in several] for several in reference_ids]
-        super().update(predictions, [closest(*pair) for pair in zip(predictions, references, strict=True)])
+        references = [closest(*pair) for pair in zip(predicted_ids, reference_ids, strict=True)]
+        super().update([*map(as_words, predicted_ids)], [*map(as_words, references)])
 
 
 def as_words(ids: Sequence[int]) -> str:
@@ -76,11 +76,12 @@ def as_words(ids: Sequence[int]) -> str:
     return " ".join(map(str, ids))
 
 
-def closest(prediction: str, references: Sequence[str]) -> str:
-    """Return the reference with the fewest edits, in words."""
-    if len(references) == 1:
-        return references[0]
-    return min(references, key=lambda text: float(word_error_rate(prediction, text)) * len(text.split()))
+Token = TypeVar("Token", bound=Hashable)
+
+
+def closest(prediction: Sequence[Token], references: Iterable[list[Token]]) -> list[Token]:
+    """Return the reference with the fewest edits, in tokens."""
+    return min(references, key=lambda reference: Levenshtein.distance(prediction, reference))
 
 
 class TokenLoss(MeanMetric):

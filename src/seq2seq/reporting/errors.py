@@ -60,11 +60,6 @@ class Bin(NamedTuple):
     exact_match: float
 
 
-def closest(predicted: Sequence[str], references: Iterable[list[str]]) -> list[str]:
-    """Return the reference with the fewest edits."""
-    return min(references, key=lambda reference: Levenshtein.distance(predicted, reference))
-
-
 def confusions(cases: Iterable[Case]) -> Counter[tuple[str, str]]:
     """Count which symbol of a reference became which symbol of the prediction, with the fewest edits.
 
@@ -120,8 +115,8 @@ def error_picture(cases: Sequence[Case]) -> Figure:
     """Draw accuracy by length and by rarest symbol, and the most frequent confusions."""
     figure = new_figure(13, 4)
     length, rarest, confused = figure.subplots(1, 3)
-    draw_bins(length, by_length(cases), "length of the source, in tokens")
-    draw_bins(rarest, by_rarest(cases), "rank of the source's rarest symbol")
+    draw_bins(length, by_length(cases), "length of the source", "tokens")
+    draw_bins(rarest, by_rarest(cases), "rarest symbol of the source", "rank")
     counts = confusions(cases)
     most = sorted(counts.items(), key=lambda item: (item[1], item[0]))[-SHOWN:]
     labels = [" → ".join(one if one == NOTHING else printable(one) for one in pair) for pair, _ in most]
@@ -130,10 +125,10 @@ def error_picture(cases: Sequence[Case]) -> Figure:
     return figure
 
 
-def draw_bins(axes: Axes, bins: Sequence[Bin], label: str) -> None:
+def draw_bins(axes: Axes, bins: Sequence[Bin], by: str, unit: str) -> None:
     """Draw the exact match of some groups, with the number of pairs above each bar."""
     bars = axes.bar(range(len(bins)), [one.exact_match for one in bins], color=BLUE)
     axes.set_xticks(range(len(bins)), [one.label for one in bins])
     axes.bar_label(bars, [str(one.pairs) for one in bins], fontsize=7, rotation=90, padding=2)
-    axes.set(title="Exact match, and number of pairs", xlabel=label, ylim=(0, 1.15))
+    axes.set(title=f"Exact match by {by}", xlabel=unit, ylabel="exact match, number of pairs", ylim=(0, 1.15))
     axes.tick_params(axis="x", labelrotation=90, labelsize=7)

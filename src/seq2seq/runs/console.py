@@ -2,18 +2,24 @@
 
 import atexit
 import errno
+import inspect
 import logging
 import os
+import re
 import sys
 import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import yaml
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Glob, QuotedString
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
@@ -80,20 +86,68 @@ def writable_output() -> Iterator[None]:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn a `UserError` into one line on stderr and exit code 1."""
+    """Turn a `UserError` into one line on stderr and exit code 1; HYDRA_FULL_ERROR=1 shows where it was raised, too."""
     try:
         with writable_output():
             yield
     except UserError as error:
+        if shows_traceback(error):
+            traceback.print_exc()
         print(visible(f"error: {error}"), file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def shows_traceback(error: Exception) -> bool:
+    """Return whether the traceback of an error is shown: of every bug, and if HYDRA_FULL_ERROR asks for all."""
+    return not isinstance(error, UserError) or os.environ.get("HYDRA_FULL_ERROR") == "1"
+
+
+def known_keys(config: Path) -> set[str]:
+    """Return the top-level keys and the groups of a command's config, a YAML file."""
+    content = yaml.safe_load(config.read_text(encoding="utf-8"))
+    keys = content.keys() - {"defaults"} | {"hydra"}
+    for entry in content.get("defaults", []):
+        if isinstance(entry, Mapping):
+            keys |= {group for group in entry if not group.startswith("override ")}
+        elif entry != "_self_":
+            keys |= known_keys(config.with_name(f"{entry}.yaml"))
+    return keys
+
+
+def check_overrides(config: Path, arguments: Sequence[str]) -> None:
+    """Raise for what Hydra answers with a traceback, or not at all: a group that gets no name, and a new section.
+
+    Args:
+        config: The command's config, a YAML file beside the folders of the groups.
+        arguments: Of the command line.
+
+    Raises:
+        UserError: If an override is one of these.
+    """
+    own_configs = any(one.startswith(("-c", "--config")) or "hydra.searchpath" in one for one in arguments)
+    for argument in arguments:
+        try:
+            override = OverridesParser.create().parse_override(argument)
+        except HydraException:  # an option of Hydra's, or a mistake that it names
+            continue
+        group, value = override.key_or_group, override.value()
+        values = value.list if isinstance(value, ChoiceSweep) else [value]
+        options = sorted(path.stem for path in (config.parent / group).glob("*.yaml"))
+        named = all(isinstance(one, str | list | dict | Glob | QuotedString) for one in values)
+        if options and not named and not (override.is_delete() and value is None):
+            raise UserError(f"{argument} must name an option of the group {group}: {', '.join(options)}")
+        key, keys = re.split("[./@]", group)[0], known_keys(config)
+        if (override.is_add() or override.is_force_add()) and not (options or own_configs or key in keys):
+            raise UserError(f"{key} is unknown; the keys are {', '.join(sorted(keys))}")
 
 
 def run_main(main: Callable[[], object]) -> None:
     """Run a script's main function; Ctrl-C ends it with one line and exit code 130, even while it imports PyTorch."""
     logging.raiseExceptions = False  # a log on a full disk is no reason for a traceback
+    script = Path(inspect.unwrap(main).__code__.co_filename)
     try:
-        with writable_output():  # of --help
+        with one_line_errors():
+            check_overrides(script.parents[1] / "configs" / f"{script.stem}.yaml", sys.argv[1:])
             main()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -129,7 +183,7 @@ def run_job(
         return job(config, output_dir, overrides)
     except Exception as error:
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        if not isinstance(error, UserError):
+        if shows_traceback(error):
             traceback.print_exc()
         print(visible(f"error: {' '.join(overrides)}: {reason}"), file=sys.stderr)
         write_file(output_dir / FAILURE, lambda file: file.write(reason + "\n"))

@@ -98,11 +98,23 @@ def user_path(key: str, value: object) -> Path:
     """
     try:
         path = Path(str(value)).expanduser()
-        path.exists()
+        path.resolve().exists()  # which a loop of links, a name that is too long, or NUL ends
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(f"{key}={value} is no path: {getattr(error, 'strerror', None) or error}") from error
     if not str(value):
         raise UserError(f"{key}= must name a file or a folder")
+    return path
+
+
+def check_regular(key: str, value: object) -> Path:
+    """Return the path that a setting names, unless it is a pipe or a device, on which reading may wait forever.
+
+    Raises:
+        UserError: If it is one, or no file could have that path.
+    """
+    path = user_path(key, value)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise UserError(f"{key}={value} must be a file, and not a pipe or a device")
     return path
 
 

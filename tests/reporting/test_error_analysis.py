@@ -1,6 +1,6 @@
 """The analysis of errors, against cases counted by hand."""
 
-from seq2seq.reporting.errors import NOTHING, Case, by_length, by_rarest, closest, confusions, write_errors
+from seq2seq.reporting.errors import NOTHING, Case, by_length, by_rarest, confusions, error_picture, write_errors
 from seq2seq.reporting.tables import Prediction
 
 
@@ -41,5 +41,7 @@ def test_errors_are_listed_worst_first_without_what_is_right(tmp_path):
     assert lines[1] == "2\tsource axcd\ta x c d\ta b c"
 
 
-def test_the_closest_reference_is_the_one_with_the_fewest_edits():
-    assert closest(["a", "b"], [["a"], ["x", "y"], ["a", "b", "c"], ["a", "c"]]) == ["a"]
+def test_every_part_of_the_picture_has_a_title_of_its_own():
+    titles = [axes.get_title() for axes in error_picture(CASES).axes]
+
+    assert len(set(titles)) == len(titles) == 3

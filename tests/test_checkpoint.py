@@ -1,6 +1,7 @@
 """Checkpoints: they hold plain values, load the same model, and anything else is refused by name."""
 
 import math
+import os
 import random
 
 import pytest
@@ -11,10 +12,11 @@ from seq2seq.api import load
 from seq2seq.checkpoint import HYPERPARAMETERS, load_model, read_checkpoint
 from seq2seq.data import PairsDataModule
 from seq2seq.errors import UserError
+from seq2seq.model import trained_model
 from seq2seq.training.module import Seq2SeqModule
 
-KEPT = ROOT / "tests" / "checkpoints"
-"""One small checkpoint for each format, as training wrote it."""
+KEPT = ROOT / "tests" / "checkpoints" / "format1.ckpt"
+"""A small checkpoint, as the first version wrote it."""
 
 
 def batch_of(module):
@@ -112,8 +114,36 @@ def test_a_missing_file_is_refused(tmp_path):
         load_model(str(tmp_path / "none.ckpt"))
 
 
+def test_a_pipe_is_refused_before_anything_waits_for_it(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+
+    with pytest.raises(UserError, match=r"checkpoint=.*/pipe must be a file, and not a pipe or a device"):
+        read_checkpoint(str(tmp_path / "pipe"))
+
+
+def test_a_loop_of_links_is_refused(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+
+    with pytest.raises(UserError, match=r"checkpoint=.*/loop (is no path: Symlink loop|cannot be read: Too many)"):
+        read_checkpoint(str(tmp_path / "loop"))
+
+
+def test_a_part_of_ones_own_may_keep_a_flag(tmp_path, monkeypatch):
+    def with_flag(settings):
+        trained = trained_model(settings)
+        trained.model.register_buffer("flag", torch.tensor(False))
+        return trained
+
+    monkeypatch.setattr("seq2seq.checkpoint.trained_model", with_flag)
+    content = torch.load(KEPT, weights_only=True)
+    content["state_dict"]["model.flag"] = torch.tensor(True)
+    torch.save(content, tmp_path / "x.ckpt")
+
+    assert load_model(str(tmp_path / "x.ckpt")).model.flag.item() is True
+
+
 def test_a_checkpoint_of_format_1_still_predicts():
-    predict = load(KEPT / "format1.ckpt")
+    predict = load(KEPT)
 
     assert predict(["a b c", "x", "q z"]) == ["c b a", "x", "z q"]
 
@@ -121,7 +151,7 @@ def test_a_checkpoint_of_format_1_still_predicts():
 @pytest.mark.parametrize("key", ["fast", "model.decoder.tied", "model.decoder.input_feeding"])
 def test_a_checkpoint_from_before_an_option_loads_with_the_old_behaviour(tmp_path, key):
     # An option that is added later has a default in the constructor, which keeps what the model did before.
-    content = torch.load(KEPT / "format1.ckpt", weights_only=True)
+    content = torch.load(KEPT, weights_only=True)
     *sections, name = key.split(".")
     section = content[HYPERPARAMETERS]
     for part in sections:
