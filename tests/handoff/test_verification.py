@@ -280,6 +280,12 @@ def test_a_bridge_of_ones_own_must_read_what_it_declares(monkeypatch, kind, read
     assert (fault in faults) if fault else (faults == [])
 
 
+@pytest.mark.parametrize("bridge", ["learned", "zeros"])
+@pytest.mark.parametrize("cells", [("gru", "lstm"), ("lstm", "lstm")])
+def test_a_bridge_that_reads_nothing_is_right_with_any_cell(bridge, cells):
+    assert measured(make_model(bridge=bridge, cells=cells)).faults == []
+
+
 # Training on a CPU has layers of its own
 
 

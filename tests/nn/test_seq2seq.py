@@ -169,17 +169,20 @@ def test_without_attention_the_source_reaches_the_decoder_by_its_state(kind):
     ("changes", "message"),
     [
         ({"bridge": "concat", "decoder": {"hidden_size": 128}},
-         r"model\.decoder\.hidden_size=128 does not fit model\.bridge=concat, which needs 2 x model\.encoder\.hidden_size=7 = 14; "
+         r"model\.decoder\.hidden_size=128 does not fit model\.bridge=concat, "
+         r"which needs 2 x model\.encoder\.hidden_size=7 = 14; "
          r"use model\.bridge=linear\|top\|learned\|zeros or model\.decoder\.hidden_size=14"),
         ({"bridge": "mean"},
-         r"model\.decoder\.hidden_size=14 does not fit model\.bridge=mean, which needs 1 x model\.encoder\.hidden_size=7 = 7; "
+         r"model\.decoder\.hidden_size=14 does not fit model\.bridge=mean, "
+         r"which needs 1 x model\.encoder\.hidden_size=7 = 7; "
          r"use model\.bridge=linear\|concat\|top\|learned\|zeros or model\.decoder\.hidden_size=7"),
         ({"bridge": "liner"}, r"model\.bridge=liner must be one of linear, concat, mean, top, learned, zeros"),
         ({"encoder": {"cell": "rnn"}}, r"cell=rnn must be one of gru, lstm"),
         ({"decoder": {"cell": "GRU"}}, r"cell=GRU must be one of gru, lstm"),
         ({"attention": "dots"}, r"model\.attention=dots must be one of general, dot, additive, multihead, none"),
         ({"attention": "dot", "decoder": {"hidden_size": 6}},
-         r"model\.decoder\.hidden_size=6 does not fit model\.attention=dot, which needs the size of the encoder's outputs, 14; "
+         r"model\.decoder\.hidden_size=6 does not fit model\.attention=dot, "
+         r"which needs the size of the encoder's outputs, 14; "
          r"use general, additive or 14"),
         ({"attention": {"name": "multihead", "num_heads": 3}},
          r"model\.attention\.num_heads=3 must be a whole number that divides model\.decoder\.hidden_size=14"),

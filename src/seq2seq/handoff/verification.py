@@ -134,7 +134,7 @@ def check_padding_leak(model: Seq2Seq, encoded: EncoderOutput, source: Tensor, l
 
 
 def check_training(model: Seq2Seq, source: Tensor, lengths: Tensor) -> Iterator[str]:
-    """Yield what differs in training, without dropout, from what prediction computes: there, ``nn.fast`` may be used."""
+    """Yield what training, which may use ``nn.fast``, computes otherwise than prediction; without dropout."""
     training = copy.deepcopy(model).train()
     for module in training.modules():
         if isinstance(module, nn.Dropout):
@@ -235,7 +235,8 @@ def reach(encoded: EncoderOutput, handed: RNNState) -> tuple[dict[tuple[str, str
 def check_routing(bridge: nn.Module, gradients: Mapping[tuple[str, str], Tensor]) -> Iterator[str]:
     """Yield which states of the encoder reach the wrong decoder layer, or do not reach the right one.
 
-    A map starts from the encoder layers that it declares to read; h reaches h, and c reaches c. A bridge that is not a `Bridge` is not checked.
+    A map starts from the encoder layers that it declares to read; h reaches h, and c reaches c.
+    A bridge that is not a `Bridge` is not checked.
     """
     if not isinstance(bridge, Bridge):
         return
@@ -244,10 +245,9 @@ def check_routing(bridge: nn.Module, gradients: Mapping[tuple[str, str], Tensor]
         for layer, reached_by in enumerate((sizes.sum(-1) > 0).tolist()):
             layers = len(reached_by)
             source = layers - 1 if bridge.hidden.reads == "top" else max(0, layer + layers - len(sizes))
-            same_part = (
-                (bridge.hidden.reads != "nothing" and to == of) or (to == "c" and cell_from_h and bridge.cell is not None)
-            )
-            expected = [same_part and layer_of == source for layer_of in range(layers)]
+            same_part = to == of or (to == "c" and cell_from_h and bridge.cell is not None)
+            read = same_part and bridge.hidden.reads != "nothing"
+            expected = [read and layer_of == source for layer_of in range(layers)]
             for layer_of, (reached, right) in enumerate(zip(reached_by, expected, strict=True)):
                 if reached is not right:
                     verb = "reaches" if reached else "does not reach"
