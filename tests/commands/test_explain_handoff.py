@@ -11,7 +11,7 @@ from seq2seq.commands.train import train
 from seq2seq.errors import UserError
 from seq2seq.handoff.mistakes import WrongEncoder
 from seq2seq.handoff.picture import LAYER_COLOURS
-from seq2seq.training.build import model_from_config
+from seq2seq.model import model_from_config
 
 
 def run(compose, tmp_path, *overrides):

@@ -71,7 +71,7 @@ def test_a_wrong_handoff_is_shown_as_such(compose, tmp_path):
 
     assert describe(module).endswith("wrong_first_rows (wrong on purpose)")
     assert not found["handoff"]["verified"]
-    assert found["handoff"]["verdict"][0].startswith("Wrong in")
+    assert found["handoff"]["verdict"][0].startswith("What is handed over is wrong in")
     assert found["handoff"]["rows"][3]["starts"] == []
     assert found["attention"] is None
 

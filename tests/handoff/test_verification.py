@@ -8,12 +8,14 @@ from torch import nn
 from seq2seq.handoff.mistakes import MISTAKES, WrongEncoder
 from seq2seq.handoff.verification import EXACT, verify
 from seq2seq.nn import Bridge, RNNState, build_model
+from seq2seq.nn import fast as fast_layers
+from seq2seq.nn.bridge import BRIDGES, StateMap, side_by_side
 
 LENGTHS = torch.tensor([3, 5, 1])
 PART = {"cell": "gru", "embedding_size": 5, "hidden_size": 6, "num_layers": 2}
 
 
-def make_model(layers=2, decoder_layers=2, bidirectional=True, bridge="linear", cells=("gru", "gru")):
+def make_model(layers=2, decoder_layers=2, bidirectional=True, bridge="linear", cells=("gru", "gru"), *, fast=False):
     torch.manual_seed(0)
     encoder = PART | {"num_layers": layers, "bidirectional": bidirectional, "cell": cells[0]}
     decoder = PART | LUONG | {"num_layers": decoder_layers, "cell": cells[1]}
@@ -25,6 +27,7 @@ def make_model(layers=2, decoder_layers=2, bidirectional=True, bridge="linear", 
         bridge=bridge,
         attention="none",
         dropout=0.0,
+        fast=fast,
     )
 
 
@@ -244,3 +247,61 @@ def test_output_that_is_handed_over_is_told_from_nothing():
 
     assert measured(model).of_output
     assert not measured(model).reach["h", "h"].any()
+
+
+# A bridge of one's own is checked against what it declares
+
+
+class ReadsTop(StateMap):
+    def forward(self, layers):
+        return side_by_side(layers[-1])[:, : self.size].expand(len(self.sources), 1, -1, -1)
+
+
+class ReadsNothing(StateMap):
+    def forward(self, layers):
+        return layers.new_ones(len(self.sources), 1, layers.size(2), self.size)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reads", "fault"),
+    [
+        (ReadsTop, "top", None),
+        (ReadsTop, "aligned", "h_n of encoder layer 0 does not reach the initial h of decoder layer 0"),
+        (ReadsTop, "nothing", "h_n of encoder layer 1 reaches the initial h of decoder layer 0"),
+        (ReadsNothing, "nothing", None),
+        (ReadsNothing, "top", "h_n of encoder layer 1 does not reach the initial h of decoder layer 0"),
+    ],
+)
+def test_a_bridge_of_ones_own_must_read_what_it_declares(monkeypatch, kind, reads, fault):
+    monkeypatch.setitem(BRIDGES, "own", type("Own", (kind,), {"reads": reads}))
+
+    faults = measured(make_model(bridge="own")).faults
+
+    assert (fault in faults) if fault else (faults == [])
+
+
+@pytest.mark.parametrize("bridge", ["learned", "zeros"])
+@pytest.mark.parametrize("cells", [("gru", "lstm"), ("lstm", "lstm")])
+def test_a_bridge_that_reads_nothing_is_right_with_any_cell(bridge, cells):
+    assert measured(make_model(bridge=bridge, cells=cells)).faults == []
+
+
+# Training on a CPU has layers of its own
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_the_layers_of_training_are_verified_too(monkeypatch, cell):
+    kind, run = fast_layers.CELLS[cell], fast_layers.rnn.run
+    assert measured(make_model(cells=(cell, cell), fast=True)).faults == []
+    assert type(make_model(cells=(cell, cell), fast=True).encoder.rnn) is kind
+
+    def broken(*arguments):
+        outputs, final = run(*arguments)
+        return outputs, [part.flip(0) for part in final]
+
+    monkeypatch.setattr("seq2seq.nn.fast.rnn.run", broken)
+
+    assert any(
+        fault.startswith("in training, h_n differs by ")
+        for fault in measured(make_model(cells=(cell, cell), fast=True)).faults
+    )

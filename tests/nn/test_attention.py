@@ -95,7 +95,9 @@ def test_the_memory_of_a_sequence_can_be_selected(kind):
 
 
 def test_the_number_of_heads_must_divide_the_size_of_the_queries():
-    with pytest.raises(ValueError, match=r"^attention\.num_heads=3 must be a whole number that divides query_size=8$"):
+    with pytest.raises(
+        ValueError, match=r"^model\.attention\.num_heads=3 must .* divides model\.decoder\.hidden_size=8$"
+    ):
         build_attention("multihead", query_size=8, value_size=14, num_heads=3)
 
 
@@ -110,11 +112,12 @@ def test_without_attention_there_are_no_weights_and_contexts_are_empty():
 
 def test_dot_refuses_sizes_that_differ():
     with pytest.raises(
-        ValueError, match=r"^query_size=6 does not fit attention=dot, which needs .*, 14; use general, additive or 14$"
+        ValueError,
+        match=r"^model\.decoder\.hidden_size=6 does not fit model\.attention=dot, .*, 14; use general, additive or 14$",
     ):
         build_attention("dot", query_size=6, value_size=14)
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():
-    with pytest.raises(ValueError, match=f"^attention=generl must be one of {', '.join(ATTENTIONS)}$"):
+    with pytest.raises(ValueError, match=f"^model.attention=generl must be one of {', '.join(ATTENTIONS)}$"):
         build_attention("generl", query_size=6, value_size=14)

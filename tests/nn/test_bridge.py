@@ -79,10 +79,16 @@ def test_a_learned_bridge_gives_every_sequence_the_vector_of_the_layer():
         (
             "concat",
             6,
-            r"decoder\.hidden_size=6 does not fit bridge=concat, which needs 2 x encoder\.hidden_size=7 = 14; ",
+            r"model\.decoder\.hidden_size=6 does not fit model\.bridge=concat, "
+            r"which needs 2 x model\.encoder\.hidden_size=7 = 14; ",
         ),
-        ("mean", 14, r"decoder\.hidden_size=14 does not fit bridge=mean, which needs 1 x encoder\.hidden_size=7 = 7; "),
-        ("tops", 6, r"bridge=tops must be one of linear, concat, mean, top, learned, zeros$"),
+        (
+            "mean",
+            14,
+            r"model\.decoder\.hidden_size=14 does not fit model\.bridge=mean, "
+            r"which needs 1 x model\.encoder\.hidden_size=7 = 7; ",
+        ),
+        ("tops", 6, r"model\.bridge=tops must be one of linear, concat, mean, top, learned, zeros$"),
     ],
 )
 def test_a_bridge_that_does_not_fit_is_refused(name, size, message):

@@ -169,26 +169,29 @@ def test_without_attention_the_source_reaches_the_decoder_by_its_state(kind):
     ("changes", "message"),
     [
         ({"bridge": "concat", "decoder": {"hidden_size": 128}},
-         r"decoder\.hidden_size=128 does not fit bridge=concat, which needs 2 x encoder\.hidden_size=7 = 14; "
-         r"use bridge=linear\|top\|learned\|zeros or decoder\.hidden_size=14"),
+         r"model\.decoder\.hidden_size=128 does not fit model\.bridge=concat, "
+         r"which needs 2 x model\.encoder\.hidden_size=7 = 14; "
+         r"use model\.bridge=linear\|top\|learned\|zeros or model\.decoder\.hidden_size=14"),
         ({"bridge": "mean"},
-         r"decoder\.hidden_size=14 does not fit bridge=mean, which needs 1 x encoder\.hidden_size=7 = 7; "
-         r"use bridge=linear\|concat\|top\|learned\|zeros or decoder\.hidden_size=7"),
-        ({"bridge": "liner"}, r"bridge=liner must be one of linear, concat, mean, top, learned, zeros"),
+         r"model\.decoder\.hidden_size=14 does not fit model\.bridge=mean, "
+         r"which needs 1 x model\.encoder\.hidden_size=7 = 7; "
+         r"use model\.bridge=linear\|concat\|top\|learned\|zeros or model\.decoder\.hidden_size=7"),
+        ({"bridge": "liner"}, r"model\.bridge=liner must be one of linear, concat, mean, top, learned, zeros"),
         ({"encoder": {"cell": "rnn"}}, r"cell=rnn must be one of gru, lstm"),
         ({"decoder": {"cell": "GRU"}}, r"cell=GRU must be one of gru, lstm"),
-        ({"attention": "dots"}, r"attention=dots must be one of general, dot, additive, multihead, none"),
+        ({"attention": "dots"}, r"model\.attention=dots must be one of general, dot, additive, multihead, none"),
         ({"attention": "dot", "decoder": {"hidden_size": 6}},
-         r"query_size=6 does not fit attention=dot, which needs the size of the encoder's outputs, 14; "
+         r"model\.decoder\.hidden_size=6 does not fit model\.attention=dot, "
+         r"which needs the size of the encoder's outputs, 14; "
          r"use general, additive or 14"),
         ({"attention": {"name": "multihead", "num_heads": 3}},
-         r"attention\.num_heads=3 must be a whole number that divides query_size=14"),
-        ({"decoder": {"kind": "loung"}}, r"decoder\.kind=loung must be one of luong, gnmt, bahdanau"),
+         r"model\.attention\.num_heads=3 must be a whole number that divides model\.decoder\.hidden_size=14"),
+        ({"decoder": {"kind": "loung"}}, r"model\.decoder\.kind=loung must be one of luong, gnmt, bahdanau"),
         ({"decoder": {"kind": "gnmt", "input_feeding": True}},
-         r"decoder\.input_feeding=true does not fit decoder\.kind=gnmt; use luong or false"),
+         r"model\.decoder\.input_feeding=true does not fit model\.decoder\.kind=gnmt; use luong or false"),
         ({"decoder": {"kind": "gnmt", "num_layers": 1}},
-         r"decoder\.num_layers=1 does not fit decoder\.kind=gnmt, whose context feeds the layers above the bottom one; "
-         r"use luong, which is the same with one layer, or 2 or more layers"),
+         r"model\.decoder\.num_layers=1 does not fit model\.decoder\.kind=gnmt, which needs at least 2; "
+         r"use more layers, or another decoder, such as luong"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused_by_argument_and_value(changes, message):

@@ -11,32 +11,32 @@ from typing import Annotated, Any
 
 import torch
 from omegaconf import DictConfig
+from pydantic import Field
 from rich.console import Console
 
 from seq2seq.api import Predictor
 from seq2seq.checkpoint import load_model
-from seq2seq.commands.explain_handoff import example_of, layers_of, verdict
 from seq2seq.decoding import build_search
 from seq2seq.errors import UserError, import_extra
+from seq2seq.handoff.example import example_of, layers_of, verdict
 from seq2seq.handoff.mistakes import RIGHT
 from seq2seq.handoff.picture import MAX_STEPS, handoff_picture
 from seq2seq.handoff.verification import DIRECTIONS, Verification, verify
 from seq2seq.model import TrainedModel
 from seq2seq.nn.state import h_n_rows
-from seq2seq.schema import Bounds, check
-from seq2seq.settings import resolve_config
+from seq2seq.settings import Settings, read_settings, resolve_config
 
 
-class DemoSettings:
+class DemoSettings(Settings):
     """The keys of ``configs/demo.yaml``."""
 
     checkpoint: str
     search: Any
     host: str
-    port: Annotated[int, Bounds(1, 65535)]
-    max_characters: Annotated[int, Bounds(1, 10_000)]
-    seconds: Annotated[float, Bounds(0.1, 3600)]
-    max_waiting: Annotated[int, Bounds(1, 10_000)]
+    port: Annotated[int, Field(ge=1, le=65535)]
+    max_characters: Annotated[int, Field(ge=1, le=10_000)]
+    seconds: Annotated[float, Field(ge=0.1, le=3600)]
+    max_waiting: Annotated[int, Field(ge=1, le=10_000)]
 
 
 def demo(config: DictConfig) -> None:
@@ -45,23 +45,23 @@ def demo(config: DictConfig) -> None:
     Raises:
         UserError: If the checkpoint or a setting is not valid, the port is in use, or the extra ``demo`` is missing.
     """
-    settings = resolve_config(config)
-    check("", settings, DemoSettings)
+    settings = read_settings(DemoSettings, resolve_config(config))
     import_extra("starlette", "demo")
     uvicorn = import_extra("uvicorn", "demo")
     from seq2seq.demo.app import make_app
 
-    host, port = settings["host"], settings["port"]
-    module = load_model(settings["checkpoint"])
-    search = build_search(settings["search"], module.max_length, len(module.target_tokenizer.vocabulary))
-    limits = {key: settings[key] for key in ("max_characters", "seconds", "max_waiting")}
+    host, port = settings.host, settings.port
+    module = load_model(settings.checkpoint)
+    search = build_search(settings.search, module.max_length, len(module.target_tokenizer.vocabulary))
     app = make_app(
         answerer(module, Predictor([module], search=search)),
         about=describe(module),
         hosts=names_of(host),
-        **limits,
+        max_characters=settings.max_characters,
+        seconds=settings.seconds,
+        max_waiting=settings.max_waiting,
     )
-    connections = 2 * settings["max_waiting"] + 32  # also those that have not sent their text yet
+    connections = 2 * settings.max_waiting + 32  # also those that have not sent their text yet
     server = uvicorn.Server(
         uvicorn.Config(app, log_level="warning", server_header=False, limit_concurrency=connections)
     )

@@ -1,8 +1,8 @@
 """Show and verify the handoff of a model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -12,45 +12,30 @@ from rich.text import Text
 from torch import Tensor
 
 from seq2seq.checkpoint import load_model
-from seq2seq.data import SPECIALS, UNK, FlatSequences, Tokenizer
-from seq2seq.errors import UserError, check_keys
+from seq2seq.data import SPECIALS, UNK, Tokenizer
+from seq2seq.errors import UserError
+from seq2seq.handoff.example import Example, example_of, layers_of, verdict
 from seq2seq.handoff.mistakes import RIGHT
-from seq2seq.handoff.picture import MAX_STEPS, handoff_picture
+from seq2seq.handoff.picture import handoff_picture
 from seq2seq.handoff.verification import DIRECTIONS, EXACT, Verification, verify
-from seq2seq.model import TrainedModel, model_from_config
-from seq2seq.nn import Seq2Seq
+from seq2seq.model import model_from_config
 from seq2seq.nn.state import h_n_rows
 from seq2seq.reporting.plots import save
-from seq2seq.settings import resolve_config
+from seq2seq.settings import Settings, read_settings, resolve_config
 
 TINY_VOCABULARY = 9
-
-SHOWN_FAULTS = 12
-"""Maximum number of faults that are listed; one mistake shows in many sequences."""
 
 NAMES = {"h": "h_n", "c": "c_n"}
 
 
-class Example(NamedTuple):
-    """A model and a batch on which its handoff is shown.
+class ExplainSettings(Settings):
+    """The keys of ``configs/explain_handoff.yaml``."""
 
-    Attributes:
-        model: The model.
-        settings: The section ``model`` of its config.
-        handoff: ``right``, or the mistake that it makes on purpose.
-        sequences: The tokens of each sequence of the batch; the first is drawn.
-        source: Their ids, ``(B, S)``.
-        lengths: Their lengths, ``(B,)``.
-        notes: Remarks on the sequences, printed below them.
-    """
-
-    model: Seq2Seq
-    settings: dict[str, Any]
+    model: Any
+    checkpoint: str | None
+    text: Any
     handoff: str
-    sequences: list[list[str]]
-    source: Tensor
-    lengths: Tensor
-    notes: list[str]
+    output: Any
 
 
 def explain(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
@@ -64,7 +49,7 @@ def explain(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
         UserError: If a setting is not allowed, or the handoff is wrong and not on purpose.
     """
     settings = resolve_config(config)
-    check_keys("", settings, ["model", "checkpoint", "text", "handoff", "output"])
+    read_settings(ExplainSettings, settings)
     if not isinstance(settings["output"], str) or not settings["output"]:
         raise UserError(f"output={settings['output']} must be a file name")
     output = Path(settings["output"]).expanduser()
@@ -102,39 +87,8 @@ def trained(settings: dict[str, Any], overrides: Sequence[str]) -> Example:
         key = override.lstrip("+~").partition("=")[0]
         if key == "handoff" or key.split(".")[0] == "model":
             raise UserError(f"{override} cannot be given with checkpoint, which defines the model")
-    module = load_model(str(settings["checkpoint"]))
+    module = load_model(settings["checkpoint"])
     return example_of(module, given_texts(settings["text"], module.source_tokenizer))
-
-
-def example_of(module: TrainedModel, texts: Sequence[str]) -> Example:
-    """Return a trained model with a batch of texts, and of a longer sequence so that they are padded.
-
-    Raises:
-        UserError: If a text is empty or too long to be drawn.
-    """
-    tokenizer = module.source_tokenizer
-    ids = [tokenizer.encode(text) for text in texts]
-    for text, sequence in zip(texts, ids, strict=True):
-        if not sequence or not text.strip() or len(sequence) > MAX_STEPS:
-            raise UserError(f"text={text} has {len(sequence)} tokens; it must have 1 to {MAX_STEPS}")
-    longest = max(ids, key=len)
-    ids.append(longest + (2 * longest)[:2])
-    notes = [f"Sequence {len(texts)} was added to be longer than the others, so that they are padded."]
-    for number, text in enumerate(texts):
-        tokens = tokenizer.tokens(text)
-        unknown = [token for token, id_ in zip(tokens, ids[number], strict=True) if id_ == UNK]
-        if unknown:
-            notes.append(f"Sequence {number}: not in the vocabulary, read as {SPECIALS[UNK]}: {' '.join(unknown)}")
-    sequences = FlatSequences(ids)
-    return Example(
-        module.model,
-        module.settings["model"],
-        module.settings["handoff"],
-        [tokenizer.vocabulary.tokens(sequence) for sequence in ids],
-        sequences.padded(torch.arange(len(ids))),
-        sequences.lengths,
-        notes,
-    )
 
 
 def given_texts(given: object, tokenizer: Tokenizer) -> list[str]:
@@ -163,14 +117,8 @@ def show(console: Console, example: Example, measured: Verification) -> None:
     for name, places in measured.places.items():
         show_places(console, NAMES[name], measured, places.steps, places.gaps)
     for (to, of), sizes in measured.reach.items():
-        show_reach(console, f"Reach of {NAMES[of]} into the decoder's initial {to}", NAMES[of], sizes)
+        show_reach(console, f"What is handed over: {NAMES[of]} to the decoder's initial {to}", NAMES[of], sizes)
     show_verdict(console, measured)
-
-
-def layers_of(part: Mapping[str, Any]) -> str:
-    """Return the layers of an encoder or a decoder in words, such as ``2-layer bidirectional GRU``."""
-    directions = "bidirectional " if part.get("bidirectional") else ""
-    return f"{part['num_layers']}-layer {directions}{part['cell'].upper()}"
 
 
 def show_batch(console: Console, example: Example) -> None:
@@ -190,7 +138,7 @@ def show_places(console: Console, name: str, measured: Verification, steps: Tens
     """Print the layer and direction of each row of ``h_n`` or ``c_n``, and where it is in ``output``, if anywhere."""
     layers, directions, batch = steps.shape
     shape = (layers * directions, batch, measured.hidden_size)
-    table = Table(title=f"{name}, as PyTorch returns it: (L * D, B, H) = {shape}")
+    table = Table(title=f"What PyTorch returns, before the handoff: {name}, (L * D, B, H) = {shape}")
     for column in (name, "layer", "direction", "state", "is in output at", "difference"):
         table.add_column(column)
     for layer, rows in enumerate(h_n_rows(layers, directions).tolist()):
@@ -238,19 +186,3 @@ def show_reach(console: Console, title: str, name: str, sizes: Tensor) -> None:
 def show_verdict(console: Console, measured: Verification) -> None:
     """Print what was verified, or what is wrong."""
     console.print(Text("\n  ".join(verdict(measured)), style="red" if measured.faults else ""), soft_wrap=True)
-
-
-def verdict(measured: Verification) -> list[str]:
-    """Return what was verified, or what is wrong: a heading and what belongs to it."""
-    if measured.faults:
-        more = len(measured.faults) - SHOWN_FAULTS
-        rest = [f"and {more} more"] if more > 0 else []
-        return [f"Wrong in {len(measured.faults)} places:", *measured.faults[:SHOWN_FAULTS], *rest]
-    return [
-        "Verified on this batch, in float64:",
-        "the top layer's final states are in output, at the ends of each sequence;",
-        "each sequence alone gives the same state and output as in the batch;",
-        *["every row of h_n and c_n is what nn.GRU or nn.LSTM returns for its sequence;"] * measured.compared,
-        "the mask is True at real tokens only, and no sequence reaches another's state;",
-        "every decoder layer starts from the encoder layer that its bridge assigns to it.",
-    ]

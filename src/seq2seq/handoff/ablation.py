@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from seq2seq.errors import check_choice
 from seq2seq.nn.state import RNNState
+from seq2seq.settings import choose
 
 KEPT = "kept"
 
@@ -23,7 +23,7 @@ class AlteredBridge(nn.Module):
     def __init__(self, bridge: nn.Module, state: str) -> None:
         super().__init__()
         self.bridge = bridge
-        self.shuffled = check_choice("state", state, STATES) == "shuffled"
+        self.shuffled = choose("state", state, dict.fromkeys(STATES, state)) == "shuffled"
         self.generator = torch.Generator().manual_seed(0)
         self.alone = 0
         """Number of sequences that were alone in their batch and kept their own state."""

@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from seq2seq.errors import UserError, check_choice
+from seq2seq.errors import UserError
+from seq2seq.nn.bridge import BRIDGES
 from seq2seq.nn.encoder import EncoderOutput
 from seq2seq.nn.state import RNNState
+from seq2seq.settings import choose
 
 RIGHT = "right"
 """The value of ``handoff`` in a config for no mistake."""
@@ -177,7 +179,7 @@ def check_effect(name: str, model: Mapping[str, Any]) -> None:
     """
     if name == "wrong_cell" and model["decoder"]["cell"] != "lstm":
         raise UserError(f"handoff={name} needs model.decoder.cell=lstm: otherwise nothing reads the cell")
-    if name not in ("wrong_unmasked", "wrong_unpacked") and model["bridge"] in ("learned", "zeros"):
+    if name not in ("wrong_unmasked", "wrong_unpacked") and BRIDGES[model["bridge"]].reads == "nothing":
         raise UserError(f"handoff={name} does not fit model.bridge={model['bridge']}, which hands nothing over")
 
 
@@ -196,7 +198,7 @@ class WrongEncoder(nn.Module):
 
     def __init__(self, encoder: nn.Module, name: str) -> None:
         super().__init__()
-        mistake = MISTAKES[check_choice("handoff", name, [RIGHT, *MISTAKES])]
+        mistake: Any = choose("handoff", name, {RIGHT: None} | MISTAKES)
         if not mistake.fits(encoder):
             raise UserError(f"handoff={name} needs {mistake.needs}: otherwise there is nothing to get wrong")
         self.inner = encoder

@@ -1,6 +1,7 @@
 """The handoff as a picture: the encoder's steps, the rows of ``h_n``, and the decoder's layers."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,11 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
+from seq2seq.data import PAD, SPECIALS, UNK
 from seq2seq.handoff.mistakes import RIGHT
-from seq2seq.handoff.verification import DIRECTIONS, EXACT, Verification
-from seq2seq.nn.bridge import BRIDGES, NO_HANDOFF
+from seq2seq.handoff.verification import DIRECTIONS, EXACT, Verification, verify
+from seq2seq.model import TrainedModel
+from seq2seq.nn.bridge import BRIDGES
 from seq2seq.nn.state import h_n_rows
-from seq2seq.reporting.plots import new_figure, printable
+from seq2seq.reporting.plots import new_figure, printable, save
 
 LAYER_COLOURS = ("#4c78a8", "#e08a3c", "#59a14f", "#b07aa1", "#9c755f")
 INK, PALE, RED = "#222222", "#e4e4e4", "#c0392b"
@@ -158,6 +161,17 @@ def handoff_picture(measured: Verification, settings: Mapping[str, Any], handoff
     return figure
 
 
+def draw_handoff(path: Path, trained: TrainedModel) -> None:
+    """Draw the handoff of a trained model, on the first three symbols of its vocabulary."""
+    vocabulary = trained.source_tokenizer.vocabulary
+    ids = torch.tensor([*range(len(SPECIALS), len(vocabulary)), *[UNK] * 5][:5])
+    lengths = torch.tensor([3, 5])
+    source = ids.expand(2, 5).masked_fill(torch.arange(5) >= lengths.unsqueeze(1), PAD)
+    measured, settings = verify(trained.model, source, lengths), trained.settings
+    tokens = vocabulary.tokens(ids[:3].tolist())
+    save(handoff_picture(measured, settings["model"], settings["handoff"], tokens), path)
+
+
 def _label(measured: Verification, cells: tuple[str, str], bridge: str) -> str:
     """Name the bridge, and say what happens to an LSTM's cell that only one side has."""
     label = f"bridge: {bridge}"
@@ -167,23 +181,6 @@ def _label(measured: Verification, cells: tuple[str, str], bridge: str) -> str:
         label += ", nothing is handed over"
     if cells == ("lstm", "gru"):
         return label + "; c_n is left behind"
-    if cells == ("gru", "lstm") and bridge not in NO_HANDOFF:
+    if cells == ("gru", "lstm") and BRIDGES[bridge].reads != "nothing":
         return label + ("; the cell is made from h_n" if BRIDGES[bridge].has_weights else "; the cell starts at zero")
     return label
-
-
-def draw_handoff(path, trained):  # placeholder until the branch parts is merged
-    import torch
-
-    from seq2seq.handoff.verification import verify
-    from seq2seq.reporting.plots import save
-
-    lengths = torch.tensor([3, 5])
-    source = torch.full((2, 5), 3).masked_fill(torch.arange(5) >= lengths.unsqueeze(1), 0)
-    picture = handoff_picture(
-        verify(trained.model, source, lengths),
-        trained.settings["model"],
-        trained.settings["handoff"],
-        ["t=0", "t=1", "t=2"],
-    )
-    save(picture, path)

@@ -68,11 +68,12 @@ def verify(model: Seq2Seq, source: Tensor, lengths: Tensor) -> Verification:
         source: Token ids, ``(B, S)``; the sequences should differ in length, or padding is not tested.
         lengths: On the CPU, ``(B,)``.
     """
-    model = copy.deepcopy(model).double().eval()
+    model = copy.deepcopy(model).cpu().double().eval()
     with torch.no_grad():
         encoded: EncoderOutput = model.encoder(source, lengths)
         faults = [*check_final_positions(encoded, lengths), *check_padding_leak(model, encoded, source, lengths)]
         faults += check_against_pytorch(model.encoder, encoded, source, lengths)
+    faults += check_training(model, source, lengths)
     if encoded.state.c is not None and bool((find(encoded.state.c, encoded.outputs).gaps <= EXACT).any()):
         faults.append("c_n occurs in output, as h_n does: it is not the cell")
     before, started = encode_with_gradients(model.encoder, source, lengths)
@@ -130,6 +131,29 @@ def check_padding_leak(model: Seq2Seq, encoded: EncoderOutput, source: Tensor, l
             yield f"layer {len(encoded.state.h) - 1}, sequence {b}: output alone and in the batch differs by {gap:.1g}"
         if not torch.equal(encoded.mask[b].cpu(), torch.arange(source.size(1)) < length):
             yield f"sequence {b}: the mask is not True at its {length} real tokens and False at padding"
+
+
+def check_training(model: Seq2Seq, source: Tensor, lengths: Tensor) -> Iterator[str]:
+    """Yield what training, which may use ``nn.fast``, computes otherwise than prediction; without dropout."""
+    training = copy.deepcopy(model).train()
+    for module in training.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if isinstance(module, nn.RNNBase):
+            module.dropout = 0.0
+    targets = torch.zeros(len(source), 2, dtype=torch.long)
+    with torch.enable_grad():
+        train: EncoderOutput = training.encoder(source, lengths)
+        train_logits = training(source, lengths, targets).logits
+    with torch.no_grad():
+        right: EncoderOutput = model.encoder(source, lengths)
+        logits = model(source, lengths, targets).logits
+    pairs = [(f"{name}_n", part, dict(parts(train.state))[name]) for name, part in parts(right.state)]
+    pairs += [("output", right.outputs, train.outputs), ("the decoder's prediction", logits, train_logits)]
+    for name, expected, part in pairs:
+        gap = (part - expected).abs().max()
+        if not gap <= EXACT:
+            yield f"in training, {name} differs by {gap:.1g} from what it is in prediction"
 
 
 def without_mistake(encoder: nn.Module) -> nn.Module:
@@ -211,17 +235,19 @@ def reach(encoded: EncoderOutput, handed: RNNState) -> tuple[dict[tuple[str, str
 def check_routing(bridge: nn.Module, gradients: Mapping[tuple[str, str], Tensor]) -> Iterator[str]:
     """Yield which states of the encoder reach the wrong decoder layer, or do not reach the right one.
 
-    The tops are aligned, h reaches h, and c reaches c. A bridge that is not a `Bridge` is not checked.
+    A map starts from the encoder layers that it declares to read; h reaches h, and c reaches c.
+    A bridge that is not a `Bridge` is not checked.
     """
-    if not isinstance(bridge, Bridge) or bridge.name in ("learned", "zeros"):
+    if not isinstance(bridge, Bridge):
         return
     cell_from_h = ("c", "c") not in gradients  # the encoder has no cell
     for (to, of), sizes in gradients.items():
         for layer, reached_by in enumerate((sizes.sum(-1) > 0).tolist()):
             layers = len(reached_by)
-            source = layers - 1 if bridge.name == "top" else max(0, layer + layers - len(sizes))
+            source = layers - 1 if bridge.hidden.reads == "top" else max(0, layer + layers - len(sizes))
             same_part = to == of or (to == "c" and cell_from_h and bridge.cell is not None)
-            expected = [same_part and layer_of == source for layer_of in range(layers)]
+            read = same_part and bridge.hidden.reads != "nothing"
+            expected = [read and layer_of == source for layer_of in range(layers)]
             for layer_of, (reached, right) in enumerate(zip(reached_by, expected, strict=True)):
                 if reached is not right:
                     verb = "reaches" if reached else "does not reach"

@@ -99,8 +99,8 @@ class DotAttention(nn.Module):
         super().__init__()
         if query_size != value_size:
             raise ValueError(
-                f"query_size={query_size} does not fit attention=dot, which needs the size of the encoder's outputs, "
-                f"{value_size}; use general, additive or {value_size}"
+                f"model.decoder.hidden_size={query_size} does not fit model.attention=dot, which needs the size of the "
+                f"encoder's outputs, {value_size}; use general, additive or {value_size}"
             )
         self.context_size = value_size
 
@@ -153,7 +153,8 @@ class MultiheadAttention(nn.Module):
         super().__init__()
         if not isinstance(num_heads, int) or num_heads < 1 or query_size % num_heads:
             raise ValueError(
-                f"attention.num_heads={num_heads} must be a whole number that divides query_size={query_size}"
+                f"model.attention.num_heads={num_heads} must be a whole number that divides "
+                f"model.decoder.hidden_size={query_size}"
             )
         self.num_heads = num_heads
         self.context_size = query_size
@@ -212,10 +213,10 @@ def build_attention(name: str, *, query_size: int, value_size: int, **options: A
         ValueError: If there is no such attention or option, or the sizes do not fit it.
     """
     if name not in ATTENTIONS:
-        raise ValueError(f"attention={name} must be one of {', '.join(ATTENTIONS)}")
+        raise ValueError(f"model.attention={name} must be one of {', '.join(ATTENTIONS)}")
     known = inspect.signature(ATTENTIONS[name]).parameters.keys() - {"query_size", "value_size"}
     if unknown := options.keys() - known:
         raise ValueError(
-            f"attention.{min(unknown)} is unknown: {name} attention has {', '.join(known) or 'no options'}"
+            f"model.attention.{min(unknown)} is unknown: {name} attention has {', '.join(known) or 'no options'}"
         )
     return ATTENTIONS[name](query_size=query_size, value_size=value_size, **options)

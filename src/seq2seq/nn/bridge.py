@@ -14,7 +14,7 @@ The two directions of layer ``l`` are ``h[l, 0]`` and ``h[l, 1]``; in PyTorch, t
 
 import logging
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,9 @@ class StateMap(nn.Module):
         encoder_size: Hidden size of the encoder, H.
         decoder_size: Hidden size of the decoder, H'.
     """
+
+    reads: ClassVar[Literal["aligned", "top", "nothing"]] = "aligned"
+    """Which encoder layer a decoder layer starts from: its own of ``sources``, the top one, or none."""
 
     has_weights: ClassVar[bool] = False
     """Whether the map has parameters, and can therefore compute an LSTM's cell state from a GRU's hidden state."""
@@ -80,6 +83,7 @@ class LinearMap(StateMap):
 class TopMap(StateMap):
     """``tanh(W [forward; backward] + b)`` of the encoder's top layer, the same for every decoder layer."""
 
+    reads = "top"
     has_weights = True
 
     def make_weights(self) -> None:
@@ -94,6 +98,7 @@ class TopMap(StateMap):
 class LearnedMap(StateMap):
     """A learned initial state, the same for every source: the decoder knows the source through attention only."""
 
+    reads = "nothing"
     has_weights = True
 
     def make_weights(self) -> None:
@@ -134,6 +139,8 @@ class MeanMap(StateMap):
 class ZeroMap(StateMap):
     """All zeros: nothing is handed over."""
 
+    reads = "nothing"
+
     def forward(self, layers: Tensor) -> Tensor:
         """Return zeros for each sequence."""
         return layers.new_zeros(len(self.sources), 1, layers.size(2), self.size)
@@ -148,9 +155,6 @@ BRIDGES: dict[str, type[StateMap]] = {
     "zeros": ZeroMap,
 }
 """Registry of bridges: config name to class."""
-
-NO_HANDOFF = ("learned", "zeros")
-"""Bridges that hand over nothing about the source."""
 
 
 class Bridge(nn.Module):
@@ -181,21 +185,20 @@ class Bridge(nn.Module):
     def __init__(self, name: str, *, encoder: Encoder, num_layers: int, hidden_size: int, cell: str) -> None:
         super().__init__()
         if name not in BRIDGES:
-            raise ValueError(f"bridge={name} must be one of {', '.join(BRIDGES)}")
+            raise ValueError(f"model.bridge={name} must be one of {', '.join(BRIDGES)}")
         _check_size(name, encoder, hidden_size)
         offset = encoder.num_layers - num_layers
         sources = [max(0, layer + offset) for layer in range(num_layers)]
         sizes = (sources, encoder.directions, encoder.hidden_size, hidden_size)
-        self.name = name
         self.makes_cell = cell == "lstm"
         self.hidden = BRIDGES[name](*sizes)
         cell_has_source = encoder.cell == "lstm" or BRIDGES[name].has_weights
         self.cell = BRIDGES[name](*sizes) if self.makes_cell and cell_has_source else None
-        if encoder.cell == "gru" and self.makes_cell and name not in NO_HANDOFF:
+        if encoder.cell == "gru" and self.makes_cell and self.hidden.reads != "nothing":
             start = "is made from its hidden state" if self.cell else "starts at zero"
-            log.info("bridge=%s: a GRU encoder has no cell, so the LSTM decoder's %s", name, start)
+            log.info("model.bridge=%s: a GRU encoder has no cell, so the LSTM decoder's %s", name, start)
         if encoder.cell == "lstm" and not self.makes_cell:
-            log.info("bridge=%s: a GRU decoder has no cell, so the LSTM encoder's is dropped", name)
+            log.info("model.bridge=%s: a GRU decoder has no cell, so the LSTM encoder's is dropped", name)
 
     def forward(self, state: RNNState) -> RNNState:
         """Return the decoder's initial state, ``(L', 1, B, H')``, given the encoder's final one, ``(L, D, B, H)``."""
@@ -214,7 +217,7 @@ def _check_size(name: str, encoder: Encoder, hidden_size: int) -> None:
         return
     fitting = [bridge for bridge, size in required.items() if size in (None, hidden_size)]
     raise ValueError(
-        f"decoder.hidden_size={hidden_size} does not fit bridge={name}, which needs "
-        f"{needed // encoder.hidden_size} x encoder.hidden_size={encoder.hidden_size} = {needed}; "
-        f"use bridge={'|'.join(fitting)} or decoder.hidden_size={needed}"
+        f"model.decoder.hidden_size={hidden_size} does not fit model.bridge={name}, which needs "
+        f"{needed // encoder.hidden_size} x model.encoder.hidden_size={encoder.hidden_size} = {needed}; "
+        f"use model.bridge={'|'.join(fitting)} or model.decoder.hidden_size={needed}"
     )

@@ -5,7 +5,7 @@ step-by-step decoding run the same code.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,12 @@ class Decoder(nn.Module):
             state then has size E instead of H'.
         fast: Whether training on a CPU may use `seq2seq.nn.fast`.
     """
+
+    with_input_feeding: ClassVar["type[Decoder] | None"] = None
+    """The class that is built for ``input_feeding=true``; None if that is not possible."""
+
+    min_layers: ClassVar[int] = 1
+    """Minimum number of layers, L'."""
 
     def __init__(
         self,

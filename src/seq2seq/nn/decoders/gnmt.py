@@ -14,7 +14,10 @@ class GNMTDecoder(Decoder):
     As with input feeding, the upper layers know where the decoder attends, but there is no loop over time: each layer
     runs over all steps in one call. Unlike in the paper, the bottom layer does not read the previous context (that
     would need a loop over time), and there are no residual connections.
+    With one layer, nothing would read the context, as in `LuongDecoder`.
     """
+
+    min_layers = 2
 
     @staticmethod
     def context_sizes(num_layers: int, context_size: int, attentional_size: int) -> list[int]:  # noqa: ARG004

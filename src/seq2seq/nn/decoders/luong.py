@@ -84,3 +84,6 @@ class InputFeedingDecoder(Decoder):
             weights.append(step_weights)
         logits = self.predict(torch.cat(attentional_states, dim=1))
         return DecoderOutput(logits, InputFeedingState(RNNState.stack(states), attentional_state), join_steps(weights))
+
+
+LuongDecoder.with_input_feeding = InputFeedingDecoder

@@ -6,7 +6,7 @@ from torch import nn
 
 from seq2seq.errors import UserError
 from seq2seq.handoff.mistakes import WrongEncoder
-from seq2seq.model import model_from_config
+from seq2seq.model import model_from_config, trained_model
 from seq2seq.nn import fast as fast_layers
 
 
@@ -26,14 +26,18 @@ def build(settings, **options):
         ({"bridge": "liner"}, r"model\.bridge=liner must be one of linear, concat, mean, top, learned, zeros"),
         ({"encoder": {"cell": "rnn"}}, r"model\.encoder\.cell=rnn must be one of gru, lstm"),
         ({"decoder": {"cell": "GRU"}}, r"model\.decoder\.cell=GRU must be one of gru, lstm"),
-        ({"encoder": {"num_layers": 0}}, r"model\.encoder\.num_layers=0 must be a whole number of at least 1"),
-        ({"decoder": {"num_layers": "two"}}, r"model\.decoder\.num_layers=two must be a whole number of at least 1"),
-        ({"encoder": {"hidden_size": 7.5}}, r"model\.encoder\.hidden_size=7\.5 must be a whole number of at least 1"),
-        ({"decoder": {"hidden_size": True}}, r"model\.decoder\.hidden_size=True must be a whole number of at least 1"),
+        ({"encoder": {"num_layers": 0}},
+         r"model\.encoder\.num_layers=0 must be a whole number of at least 1 and at most 1000"),
+        ({"decoder": {"num_layers": "two"}},
+         r"model\.decoder\.num_layers=two must be a whole number of at least 1 and at most 1000"),
+        ({"encoder": {"hidden_size": 7.5}},
+         r"model\.encoder\.hidden_size=7\.5 must be a whole number of at least 1 and at most 100000"),
+        ({"decoder": {"hidden_size": True}},
+         r"model\.decoder\.hidden_size=True must be a whole number of at least 1 and at most 100000"),
         ({"encoder": {"embedding_size": -1}},
-         r"model\.encoder\.embedding_size=-1 must be a whole number of at least 1"),
+         r"model\.encoder\.embedding_size=-1 must be a whole number of at least 1 and at most 100000"),
         ({"decoder": {"embedding_size": None}},
-         r"model\.decoder\.embedding_size=None must be a whole number of at least 1"),
+         r"model\.decoder\.embedding_size=None must be a whole number of at least 1 and at most 100000"),
         ({"encoder": {"bidirectional": 2}}, r"model\.encoder\.bidirectional=2 must be true or false"),
         ({"dropout": 1}, r"model\.dropout=1 must be a number of at least 0 and below 1"),
         ({"encoder": {"layers": 3}},
@@ -49,7 +53,7 @@ def build(settings, **options):
          r"model\.attention\.num_heads=3 must be a whole number that divides model\.decoder\.hidden_size=14"),
         ({"attention": {"name": "multihead", "heads": 3}},
          r"model\.attention\.heads is unknown: multihead attention has num_heads"),
-        ({"attention": {"num_heads": 3}}, r"model\.attention\.name is missing: give a name, or the name alone as .*"),
+        ({"attention": {"num_heads": 3}}, r"model\.attention={'num_heads': 3} must hold the keys name"),
         ({"attention": {"name": "multihead", "num_heads": 0}},
          r"model\.attention\.num_heads=0 must be a whole number .*"),
         ({"decoder": {"kind": "loung"}}, r"model\.decoder\.kind=loung must be one of luong, gnmt, bahdanau"),
@@ -58,8 +62,8 @@ def build(settings, **options):
         ({"decoder": {"kind": "gnmt", "input_feeding": True}},
          r"model\.decoder\.input_feeding=true does not fit model\.decoder\.kind=gnmt; use luong or false"),
         ({"decoder": {"kind": "gnmt", "num_layers": 1}},
-         r"model\.decoder\.num_layers=1 does not fit model\.decoder\.kind=gnmt, whose context feeds the layers above "
-         r"the bottom one; use luong, which is the same with one layer, or 2 or more layers"),
+         r"model\.decoder\.num_layers=1 does not fit model\.decoder\.kind=gnmt, which needs at least "
+         r"2; use more layers, or another decoder, such as luong"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_built_is_refused_by_key_and_value(changes, message):
@@ -89,8 +93,8 @@ def test_fast_layers_are_used_unless_they_are_disabled(fast, expected):
 
 
 def test_fast_is_auto_or_false():
-    with pytest.raises(UserError, match=r"^fast=True must be auto or false$"):
-        build(model_settings(), fast=True)
+    with pytest.raises(UserError, match=r"^search\.fast=True must be one of auto, false$"):
+        trained_model({"fast": True, "max_length": 5})
 
 
 def test_a_mistake_of_the_handoff_takes_the_place_of_the_encoder():
