@@ -64,7 +64,8 @@ def predict(config: DictConfig) -> None:
         if source is getattr(sys.stdin, "buffer", None) and source.isatty():
             Console(stderr=True).print("one text per line; Ctrl-D ends")
         arriving = Arriving(source)
-        lines = check_columns(decode_lines(arriving, name), name, predictor.source_tokenizer.columns)
+        decoded = decode_lines(arriving, name)  # pyright: ignore[reportArgumentType] - reads lines, and no more is used
+        lines = check_columns(decoded, name, predictor.source_tokenizer.columns)
 
         def write(lines: Lines, file: IO[str]) -> None:
             chunks = arriving.chunks(lines, CHUNK * settings.batch_size)
