@@ -25,7 +25,7 @@ def test_an_error_of_a_class_of_the_users_keeps_its_traceback_below_the_key(capl
 
 
 def test_what_our_network_says_is_left_as_it_is():
-    with pytest.raises(UserError, match=r"^bridge=none must be one of"), about_setting("model"):
+    with pytest.raises(UserError, match=r"bridge=none must be one of"), about_setting("model"):
         build_model(source_size=5, target_size=6, **model_settings(bridge="none"))
 
 
