@@ -67,7 +67,7 @@ def demo(config: DictConfig) -> None:
     )
     with listen(host, port) as listener:
         shown = f"[{host}]" if ":" in host else host
-        message = f"http://{shown}:{port} shows {settings['checkpoint']}; Ctrl-C ends"
+        message = f"http://{shown}:{port} shows {settings.checkpoint}; Ctrl-C ends"
         Console(stderr=True).print(message, markup=False, soft_wrap=True)
         server.run(sockets=[listener])
 
