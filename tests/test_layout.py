@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "api": ["checkpoint", "model", "data", "decoding", "errors"],
     "nn": ["nn"],
     "nn.fast": ["nn.fast"],
-    "data": ["data", "schema", "errors"],
+    "data": ["data", "settings", "errors"],
     "runs": ["runs", "errors"],
     "decoding": ["decoding", "nn", "data", "schema", "errors"],
     "metrics": ["metrics", "data", "errors"],
