@@ -106,7 +106,7 @@ def accepted(
 ) -> Iterator[tuple[Pair, list[str], list[list[str]]]]:
     """Yield each pair of a split that is used, and the normalised text and the tokens of either side."""
     for pair in source.pairs(split):
-        texts = [one.normalise(text) for one, text in zip(tokenizers, pair, strict=False)]
+        texts = [one.normalise(text) for one, text in zip(tokenizers, (pair.source, pair.target), strict=True)]
         tokens = [one.tokenize(text) for one, text in zip(tokenizers, texts, strict=True)]
         if all(source.accepts(side, len(own), pair, split) for side, own in zip(SIDES, tokens, strict=True)):
             yield pair, texts, tokens
@@ -173,20 +173,22 @@ def build_training(source: DataSource, folder: Path | None = None) -> tuple[Toke
     first, second = (Vocabulary.from_counts(own, source.min_count, source.max_symbols) for own in counts)
     if not (first.symbols and second.symbols):
         raise UserError(f"data.min_count={source.min_count} leaves no symbol; the most frequent is rarer")
-    tokenizers = splitters[0].with_vocabulary(first), splitters[1].with_vocabulary(second)
-    return tokenizers, PairDataset(sequences[0].encode(first), sequences[1].encode(second))
+    source_tokenizer, target_tokenizer = (
+        one.rebuilt(vocabulary, one.normalise) for one, vocabulary in zip(splitters, (first, second), strict=True)
+    )
+    dataset = PairDataset(sequences[0].encode(first), sequences[1].encode(second))
+    return (source_tokenizer, target_tokenizer), dataset
 
 
 def learn(source: DataSource) -> Tokenizers:
     """Return what splits the texts of either side, learned from those of that side, or of both if they share it."""
     first, second = (source.make_tokenizer(side) for side in SIDES)
+    normalisers = {"source": first.normalise, "target": second.normalise}
     if source.shared_vocabulary:
-        learned = first.learned(TrainingTexts(source, {"source": first.normalise, "target": second.normalise}))
-        return learned, learned.with_normaliser(second.normalise)
-    return (
-        first.learned(TrainingTexts(source, {"source": first.normalise})),
-        second.learned(TrainingTexts(source, {"target": second.normalise})),
-    )
+        learned = first.learned(TrainingTexts(source, normalisers))
+        return learned, learned.rebuilt(learned.vocabulary, second.normalise)
+    texts = [TrainingTexts(source, {side: normalise}) for side, normalise in normalisers.items()]
+    return first.learned(texts[0]), second.learned(texts[1])
 
 
 class TrainingTexts:

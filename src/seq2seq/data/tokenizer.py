@@ -86,16 +86,10 @@ class Tokenizer(ABC):
     def detokenize(self, tokens: Iterable[str]) -> str:
         """Join tokens to text."""
 
-    def with_vocabulary(self, vocabulary: Vocabulary) -> Self:
-        """Return a tokenizer that splits like this one, with other symbols."""
+    def rebuilt(self, vocabulary: Vocabulary, normaliser: Normaliser) -> Self:
+        """Return a tokenizer that splits like this one, with other symbols and normalisation."""
         other = copy(self)
-        other.vocabulary = vocabulary
-        return other
-
-    def with_normaliser(self, normaliser: Normaliser) -> Self:
-        """Return a tokenizer that splits like this one, with another normalisation."""
-        other = copy(self)
-        other.normalise = normaliser
+        other.vocabulary, other.normalise = vocabulary, normaliser
         return other
 
     def learned(self, texts: Iterable[str]) -> Self:  # noqa: ARG002 - most have nothing to learn

@@ -64,7 +64,7 @@ class DataSource(Settings, ABC):
 
     source_tokens: Any
     target_tokens: Any
-    normalization: Form | dict[Literal["source", "target"], Form] = "nfc"
+    normalization: Form | dict[str, Form] = "nfc"
     lower_case: bool = False
     shared_vocabulary: bool = False
     min_count: Count
@@ -83,7 +83,7 @@ class DataSource(Settings, ABC):
 
     @model_validator(mode="after")
     def _check_tokens(self) -> Self:
-        if isinstance(self.normalization, dict) and len(self.normalization) < len(SIDES):
+        if isinstance(self.normalization, dict) and self.normalization.keys() != set(SIDES):
             raise UserError(f"data.normalization={self.normalization} must have the keys {' and '.join(SIDES)}")
         tokenizers = {side: self.make_tokenizer(side) for side in SIDES}
         if self.shared_vocabulary and self.source_tokens != self.target_tokens:
