@@ -10,7 +10,7 @@ from conftest import ROOT
 
 from seq2seq.api import load
 from seq2seq.checkpoint import HYPERPARAMETERS, load_model, read_checkpoint
-from seq2seq.data import PairsDataModule
+from seq2seq.data import build_source, prepare
 from seq2seq.errors import UserError
 from seq2seq.model import trained_model
 from seq2seq.training.module import Seq2SeqModule
@@ -20,8 +20,8 @@ KEPT = ROOT / "tests" / "checkpoints" / "format1.ckpt"
 
 
 def batch_of(module):
-    tokenizers = {side: module.settings[side] for side in ("source_tokenizer", "target_tokenizer")}
-    return PairsDataModule(module.settings["data"], **tokenizers).dataset("test")[[0, 1, 2]]
+    tokenizers = module.source_tokenizer, module.target_tokenizer
+    return prepare(build_source(module.settings["data"]), ["test"], tokenizers).datasets["test"][[0, 1, 2]]
 
 
 def test_a_loaded_checkpoint_gives_equal_logits(tiny_run):

@@ -119,17 +119,18 @@ def test_a_part_of_the_network_takes_a_class_and_a_line(recipe, name, changes):
 
 
 def test_a_tokenizer_and_a_source_take_a_class_and_a_line(recipe):
-    from seq2seq.data import PairsDataModule
+    from seq2seq.data import build_source, prepare
+    from seq2seq.training.datamodule import PairsDataModule
 
     recipe("tokenizer")
     recipe("source")
     tokens = {"source_tokens": "bigrams", "target_tokens": "characters", "min_count": 1}
-    data = PairsDataModule({"task": "doubles", "size": 20, "batch_size": 8, "max_epochs": 1, "num_workers": 0} | tokens)
-    data.setup()
+    settings = {"task": "doubles", "size": 20, "batch_size": 8, "max_epochs": 1, "num_workers": 0} | tokens
+    data = prepare(build_source(settings), ["train", "val"])
 
-    assert [pair.target for pair in data.pairs("val")][:3] == ["2", "8", "14"]
+    assert [pair.target for pair in data.pairs["val"]][:3] == ["2", "8", "14"]
     assert data.source_tokenizer.tokenize("17x") == ["17", "x"]
-    assert sum(len(batch.indices) for batch in data.train_dataloader()) == 20
+    assert sum(len(batch.indices) for batch in PairsDataModule(data).train_dataloader()) == 20
 
 
 def test_a_metric_is_a_class(recipe):

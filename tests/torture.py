@@ -30,7 +30,7 @@ from omegaconf import OmegaConf
 
 from seq2seq.api import load
 from seq2seq.commands.train import train
-from seq2seq.data import PairsDataModule
+from seq2seq.data import build_source, prepare
 from seq2seq.errors import UserError
 
 SIZES = [override for override in TINY if override.startswith("data")]
@@ -231,7 +231,7 @@ def read_pairs(path: Path, content: bytes) -> None:
         "min_count": 1, "max_length": 50, "batch_size": 4, "max_epochs": 1, "num_workers": 0,
         "source_tokens": "characters", "target_tokens": "characters",
     }  # fmt: skip
-    PairsDataModule(settings).setup("fit")
+    prepare(build_source(settings), ["train", "val"])
 
 
 def predict(path: Path, content: bytes) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from seq2seq.data import PairsDataModule, datamodule
+from seq2seq.data import build_source, preparation, prepare
 from seq2seq.data.cache import build_once, cache_folder
 from seq2seq.data.dataset import CHUNK
 from seq2seq.errors import UserError
+from seq2seq.training.datamodule import PairsDataModule
 
 SETTINGS = {
     "task": "tsv", "val": None, "test": None, "source_column": 1, "target_column": 2, "min_count": 2,
@@ -23,19 +24,21 @@ LINES = "abc\tx\nabd\ty\nca\tx\nbb\tyx\n"
 @pytest.fixture
 def data(tmp_path, monkeypatch):
     def make(limit=0, **changes):
-        monkeypatch.setattr(datamodule, "LARGE", limit)
-        return PairsDataModule(SETTINGS | {"train": str(tmp_path / "pairs.tsv")} | changes)
+        monkeypatch.setattr(preparation, "LARGE", limit)
+        return PairsDataModule(
+            prepare(build_source(SETTINGS | {"train": str(tmp_path / "pairs.tsv")} | changes), ["train"])
+        )
 
     (tmp_path / "pairs.tsv").write_text(LINES)
     return make
 
 
-def forbid_reading(monkeypatch, source):
-    monkeypatch.setattr(source, "pairs", lambda split: pytest.fail(f"{split} was read"))
+def forbid_reading(monkeypatch):
+    monkeypatch.setattr("seq2seq.data.sources.TSV.pairs", lambda _, split: pytest.fail(f"{split} was read"))
 
 
 def batches(data):
-    return [[tensor.tolist() for tensor in batch] for batch in data.train_dataloader()]
+    return [[tensor.tolist() for tensor in batch[:5]] for batch in data.train_dataloader()]
 
 
 @pytest.mark.parametrize("chunk", [3, CHUNK])
@@ -45,26 +48,26 @@ def test_a_cache_gives_the_same_batches_and_vocabularies_as_memory(data, tmp_pat
     assert batches(in_memory)
     assert not (tmp_path / ".cache").exists()  # small files use none
 
-    cold, warm = data(), data()
-    cold_batches = batches(cold)
-    forbid_reading(monkeypatch, warm.source)
+    cold_batches = batches(data())
+    forbid_reading(monkeypatch)
+    warm = data()
 
     assert batches(warm) == cold_batches == batches(in_memory)
-    assert warm.source_tokenizer.to_dict() == in_memory.source_tokenizer.to_dict()
+    assert warm.prepared.source_tokenizer.to_dict() == in_memory.prepared.source_tokenizer.to_dict()
 
 
 def test_another_content_or_setting_makes_another_cache(data, tmp_path):
     def folders():
         return {path for path in (tmp_path / ".cache").iterdir() if path.is_dir()}
 
-    data().dataset("train")
+    data()
     first = folders()
-    data(batch_size=3, num_workers=1).dataset("train")
+    data(batch_size=3, num_workers=1)
     assert folders() == first
-    data(min_count=1).dataset("train")
+    data(min_count=1)
     second = folders()
     (tmp_path / "pairs.tsv").write_text(LINES.replace("abd", "add"))
-    data().dataset("train")
+    data()
 
     assert len(first) == 1
     assert len(second) == 2
@@ -72,7 +75,7 @@ def test_another_content_or_setting_makes_another_cache(data, tmp_path):
 
 
 def test_a_cache_may_be_elsewhere(data, tmp_path):
-    data(cache_dir=str(tmp_path / "elsewhere")).dataset("train")
+    data(cache_dir=str(tmp_path / "elsewhere"))
 
     assert (tmp_path / "elsewhere").is_dir()
     assert not (tmp_path / ".cache").exists()
@@ -102,19 +105,24 @@ def test_a_mistake_in_the_file_leaves_no_cache(data, tmp_path):
     (tmp_path / "pairs.tsv").write_text("abc\tx\nabd\ty\nca\n")
 
     with pytest.raises(UserError, match=r"pairs\.tsv:3: "):
-        data().dataset("train")
+        data()
 
     assert not [path for path in (tmp_path / ".cache").iterdir() if path.is_dir()]
 
 
 def test_a_missing_file_among_large_ones_is_named(data, tmp_path):
     with pytest.raises(UserError, match=r"data\.train=.*missing\.tsv cannot be read: No such file"):
-        data(train=[str(tmp_path / "pairs.tsv"), str(tmp_path / "missing.tsv")]).dataset("train")
+        data(train=[str(tmp_path / "pairs.tsv"), str(tmp_path / "missing.tsv")])
 
 
 def count_build(folder, start):
     start.wait()
-    build_once(lambda: Path(folder), [], lambda partial: (partial / f"{multiprocessing.current_process().pid}").touch())
+    build_once(
+        lambda: Path(folder),
+        [],
+        lambda partial: (partial / f"{multiprocessing.current_process().pid}").touch(),
+        lambda _: None,
+    )
 
 
 def test_of_two_processes_one_builds(tmp_path):

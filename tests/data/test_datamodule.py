@@ -8,9 +8,11 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from seq2seq.data import BOS, UNK, PairsDataModule
+from seq2seq.data import BOS, UNK, Vocabulary, build_source, prepare
+from seq2seq.data.sources import Reverse
 from seq2seq.data.tokenizer import Normaliser, SpaceTokenizer
 from seq2seq.errors import UserError
+from seq2seq.training.datamodule import PairsDataModule
 
 SETTINGS = {
     "task": "reverse", "source_tokens": "spaces", "target_tokens": "spaces", "min_count": 1, "batch_size": 8,
@@ -28,32 +30,35 @@ def write_tsv(directory, lines="e\u0301 b\tx y x\nb\tx\n"):
     return common | columns | {"task": "tsv"} | dict.fromkeys(SPLITS, str(directory / "pairs.tsv"))
 
 
+def make(settings=SETTINGS, splits=SPLITS):
+    return prepare(build_source(settings), splits)
+
+
 def ids_of(loader):
     return [(batch.source.tolist(), batch.target.tolist(), batch.indices.tolist()) for batch in loader]
 
 
 @pytest.mark.parametrize(
-    ("stage", "splits"), [("fit", ["train", "val"]), ("validate", ["train", "val"]), ("test", ["train", "test"])]
+    ("splits", "expected"),
+    [(["train", "val"], ["train", "val"]), (["val"], ["train", "val"]), (["test"], ["train", "test"])],
 )
-def test_each_split_is_read_once_when_a_stage_needs_it(monkeypatch, stage, splits):
-    data = PairsDataModule(SETTINGS)
-    read, pairs = [], data.source.pairs
-    monkeypatch.setattr(data.source, "pairs", lambda split: read.append(split) or pairs(split))
+def test_each_split_is_read_once_and_the_training_pairs_in_any_case(monkeypatch, splits, expected):
+    read, pairs = [], Reverse.pairs
+    monkeypatch.setattr(Reverse, "pairs", lambda self, split: read.append(split) or pairs(self, split))
 
-    data.setup(stage)
-    data.setup(stage)
+    make(splits=splits)
 
-    assert read == splits  # the training pairs give the vocabularies
+    assert read == expected  # the training pairs give the vocabularies
 
 
 def test_the_tokenizers_of_a_trained_model_need_no_training_pairs(tmp_path):
-    settings = write_tsv(tmp_path)
-    tokenizer = {"tokens": "spaces", "symbols": ["b", "x"]}
+    source = build_source(write_tsv(tmp_path) | {"train": None})
+    tokenizer = SpaceTokenizer(Vocabulary(["b", "x"]))
 
-    data = PairsDataModule(settings | {"train": None}, source_tokenizer=tokenizer, target_tokenizer=tokenizer)
+    data = prepare(source, ["test"], (tokenizer, tokenizer))
 
-    assert data.dataset("test").sources.ids.tolist() == [UNK, 4, 4]
-    assert data.target_tokenizer.to_dict() == tokenizer | {"normalization": "nfc", "lower_case": False}
+    assert data.datasets["test"].sources.ids.tolist() == [UNK, 4, 4]
+    assert data.target_tokenizer is tokenizer
 
 
 def test_each_text_is_normalised_once_and_tokenised_once(monkeypatch):
@@ -63,12 +68,12 @@ def test_each_text_is_normalised_once_and_tokenised_once(monkeypatch):
     monkeypatch.setattr(
         SpaceTokenizer, "tokenize", lambda self, text: calls.update(["tokenize"]) or tokenize(self, text)
     )
-    data = PairsDataModule(SETTINGS)
 
-    data.setup()
-    for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
+    data = make()
+    loading = PairsDataModule(data)
+    for loader in (loading.train_dataloader(), loading.val_dataloader(), loading.test_dataloader()):
         list(loader)
-    assert len(data.pairs("val")) == 13
+    assert len(data.pairs["val"]) == 13
 
     texts = 2 * (50 + 13 + 11)
     assert calls == {"normalise": texts, "tokenize": texts}
@@ -78,68 +83,44 @@ def test_the_vocabulary_is_counted_in_the_training_pairs_alone(tmp_path):
     settings = write_tsv(tmp_path)
     (tmp_path / "test.tsv").write_text("z\tz\n")
 
-    data = PairsDataModule(settings | {"test": str(tmp_path / "test.tsv")})
+    data = make(settings | {"test": str(tmp_path / "test.tsv")})
 
     assert data.source_tokenizer.vocabulary.symbols == ["b", "\u00e9"]
     assert data.target_tokenizer.vocabulary.symbols == ["x", "y"]
-    assert data.dataset("train").sources.ids.tolist() == [5, 4, 4]
-    assert data.dataset("test").sources.ids.tolist() == [UNK]
+    assert data.datasets["train"].sources.ids.tolist() == [5, 4, 4]
+    assert data.datasets["test"].sources.ids.tolist() == [UNK]
 
 
 def test_normalised_texts_of_validation_and_test_are_kept(tmp_path):
-    data = PairsDataModule(write_tsv(tmp_path))
+    data = make(write_tsv(tmp_path))
 
-    assert [pair.source for pair in data.pairs("val")] == ["\u00e9 b", "b"]
-    assert [pair.target for pair in data.pairs("test")] == ["x y x", "x"]
+    assert [pair.source for pair in data.pairs["val"]] == ["\u00e9 b", "b"]
+    assert [pair.target for pair in data.pairs["test"]] == ["x y x", "x"]
 
 
 def test_the_indices_of_a_batch_lead_back_to_the_texts():
-    data = PairsDataModule(SETTINGS)
+    data = make()
     tokenizer = data.target_tokenizer
 
-    for batch in data.test_dataloader():
-        texts = [data.pairs("test")[index].target for index in batch.indices]
+    for batch in PairsDataModule(data).test_dataloader():
+        texts = [data.pairs["test"][index].target for index in batch.indices]
         assert [tokenizer.decode(ids) for ids in batch.references()] == texts
 
 
-def is_plain(value):
-    if isinstance(value, dict):
-        return all(isinstance(key, str) and is_plain(item) for key, item in value.items())
-    if isinstance(value, list):
-        return all(is_plain(item) for item in value)
-    return value is None or type(value) in (int, float, str, bool)
-
-
-def test_the_hyperparameters_are_plain_values_that_rebuild_the_same_batches():
-    data = PairsDataModule(SETTINGS, seed=5, first_epoch=2)
-
-    rebuilt = PairsDataModule(**data.hparams)
-
-    assert set(data.hparams) == {"data", "seed", "source_tokenizer", "target_tokenizer", "first_epoch", "first_batch"}
-    assert is_plain(dict(data.hparams))
-    assert ids_of(rebuilt.train_dataloader()) == ids_of(data.train_dataloader())
-    assert ids_of(rebuilt.test_dataloader()) == ids_of(data.test_dataloader())
-
-
-def test_the_hyperparameters_hold_absolute_paths(tmp_path, monkeypatch):
-    settings = write_tsv(tmp_path)
-    monkeypatch.chdir(tmp_path)
-
-    data = PairsDataModule(settings | {"train": "pairs.tsv"})
-
-    assert data.hparams["data"].items() >= settings.items()
+def test_nothing_of_the_data_is_in_a_checkpoint():
+    assert not PairsDataModule(make(), seed=5).hparams
 
 
 @pytest.mark.parametrize(("change", "same"), [({"seed": 1}, False), ({"first_epoch": 1}, False), ({}, True)])
 def test_the_order_of_training_depends_on_seed_and_epoch(change, same):
-    batches, others = (ids_of(PairsDataModule(SETTINGS, **values).train_dataloader()) for values in ({}, change))
+    batches, others = (ids_of(PairsDataModule(make(), **values).train_dataloader()) for values in ({}, change))
 
     assert (batches == others) is same
 
 
 def test_a_vocabulary_without_symbols_is_refused():
     with pytest.raises(UserError, match=r"data\.min_count=100000 leaves no symbol; the most frequent is rarer"):
-        PairsDataModule(SETTINGS | {"min_count": 100_000}).setup()
+        make(SETTINGS | {"min_count": 100_000})
 
 
 class Recorder(pl.LightningModule):
@@ -173,7 +154,7 @@ def make_trainer(tmp_path, **options):
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*LeafSpec.* is deprecated")
 def test_a_trainer_sees_every_pair_in_another_order_each_epoch(tmp_path):
-    data, recorder, trainer = PairsDataModule(SETTINGS), Recorder(), make_trainer(tmp_path)
+    data, recorder, trainer = PairsDataModule(make()), Recorder(), make_trainer(tmp_path)
 
     trainer.fit(recorder, data)
     trainer.test(recorder, data, verbose=False)

@@ -7,7 +7,7 @@ import zlib
 
 import pytest
 
-from seq2seq.data import PairsDataModule, build_source
+from seq2seq.data import build_source, prepare
 from seq2seq.errors import UserError
 
 COMMON = {
@@ -42,11 +42,11 @@ def test_several_columns_are_one_source_each_with_its_own_tokens(write):
     path = write("a.tsv", "ház\tházat\tN;ACC\n")
     tokens = ["characters", {"name": "split", "separator": ";"}]
 
-    data = PairsDataModule(TSV | {"train": path, "source_column": [1, 3], "source_tokens": tokens})
+    data = prepare(build_source(TSV | {"train": path, "source_column": [1, 3], "source_tokens": tokens}), ["train"])
 
-    symbols = data.source_tokenizer.vocabulary.tokens(data.dataset("train").sources[0])
+    symbols = data.source_tokenizer.vocabulary.tokens(data.datasets["train"].sources[0])
     assert symbols == ["h", "á", "z", "\tN", "\tACC"]  # a feature differs from the letter N
-    assert data.source_tokenizer.decode(data.dataset("train").sources[0]) == "ház\tN;ACC"
+    assert data.source_tokenizer.decode(data.datasets["train"].sources[0]) == "ház\tN;ACC"
 
 
 def test_gzip_is_unpacked_whatever_the_name(write):
@@ -84,7 +84,7 @@ def test_targets_of_equal_sources_are_references_of_one_pair_outside_training(wr
 
 def test_the_references_of_a_pair_are_its_target_and_the_alternatives(write):
     path = write("a.tsv", "ab\tx\nc\ty\nab\tzx\n")
-    data = PairsDataModule(TSV | {"train": path, "test": path, "merge_references": True})
+    data = prepare(build_source(TSV | {"train": path, "test": path, "merge_references": True}), ["test"])
     ids = data.target_tokenizer.encode
 
     references = data.references("test", [1, 0])
@@ -121,12 +121,13 @@ def test_aligned_files_are_a_list():
 def test_invalid_training_pairs_are_skipped_by_option_and_counted(write, caplog):
     path = write("a.tsv", "ab\tc\n\tx\nabcdefghij\tx\nd\te\n")
 
-    data = PairsDataModule(TSV | {"train": path, "test": path, "skip_invalid": True})
+    source = build_source(TSV | {"train": path, "test": path, "skip_invalid": True})
+    data = prepare(source, ["train"])
 
-    assert len(data.dataset("train")) == 2
+    assert len(data.datasets["train"]) == 2
     assert "2 training pairs are empty or too long" in caplog.text
     with pytest.raises(UserError, match=r"a\.tsv:2: the source"):  # never in test
-        data.dataset("test")
+        prepare(source, ["test"])
 
 
 def test_only_the_first_training_pairs_are_used_by_option(write):
@@ -230,3 +231,40 @@ def test_a_read_error_in_the_middle_names_the_line(write, monkeypatch):
 
     with pytest.raises(UserError, match=r"a\.tsv:1: the gzip file is damaged"):
         texts(TSV | {"test": path})
+
+
+SPLIT = {"source_tokens": {"name": "split", "separator": ";"}}
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+@pytest.mark.parametrize("lines", [";\tx\n", "b\tx\n;\tx\n"])
+def test_a_text_without_tokens_is_refused_with_its_place(write, split, lines):
+    path, good = write("a.tsv", lines), write("good.tsv", "b\tx\n")
+    source = build_source(TSV | SPLIT | {"train": good, split: path})
+    place = rf"a\.tsv:{lines.count(chr(10))}: the source \(column 1\) has no tokens; it needs at least one"
+
+    with pytest.raises(UserError, match=place):
+        prepare(source, [split])
+
+
+def test_a_training_pair_without_tokens_is_skipped_by_option(write):
+    path = write("a.tsv", "b\tx\n;\tx\n")
+    source = build_source(TSV | SPLIT | {"train": path, "test": path, "skip_invalid": True})
+
+    assert len(prepare(source, ["train"]).datasets["train"]) == 1
+    with pytest.raises(UserError, match=r"a\.tsv:2: the source \(column 1\) has no tokens"):
+        prepare(source, ["test"])
+
+
+def test_a_further_reference_without_tokens_is_refused(write):
+    path = write("a.tsv", "b\tx\nb\t;\n")
+    tokens = {"target_tokens": SPLIT["source_tokens"], "merge_references": True}
+
+    with pytest.raises(UserError, match=r"a\.tsv:1: the target \(column 2\) has no tokens"):
+        prepare(build_source(TSV | tokens | {"train": write("t.tsv", "b\tx\n"), "test": path}), ["test"])
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="needs Linux")  # noqa: PTH110 - no object is needed
+def test_a_file_whose_first_read_fails_is_refused():
+    with pytest.raises(UserError, match=r"data\.test=/proc/self/mem cannot be read: Input/output error"):
+        texts(TSV | {"test": "/proc/self/mem"})

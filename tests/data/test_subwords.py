@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from seq2seq.data import UNK, PairsDataModule, build_tokenizer, tokenizer_from_dict
+from seq2seq.data import UNK, build_source, build_tokenizer, prepare, tokenizer_from_dict
 from seq2seq.data.tokenizer import Normaliser, SubwordTokenizer
 from seq2seq.errors import UserError
 
@@ -19,9 +19,7 @@ SETTINGS = {
 
 
 def learned(size=40):
-    tokenizer = build_tokenizer({"name": "subwords", "size": size})
-    tokenizer.learn(TEXTS)
-    return tokenizer
+    return build_tokenizer({"name": "subwords", "size": size}).learned(TEXTS)
 
 
 @pytest.fixture
@@ -29,7 +27,7 @@ def data(tmp_path):
     def make(**changes):
         path = tmp_path / "pairs.tsv"
         path.write_text("".join(f"{text}\t{text[::-1]}\n" for text in TEXTS))
-        return PairsDataModule(SETTINGS | {"train": str(path), "test": str(path)} | changes)
+        return prepare(build_source(SETTINGS | {"train": str(path), "test": str(path)} | changes), ["test"])
 
     return make
 
@@ -111,11 +109,12 @@ def test_form_d_takes_a_syllable_apart_and_predictions_are_composed_again(tmp_pa
     path.write_text("한글\t한글\n")
     characters = {"source_tokens": "characters", "target_tokens": "characters"}
 
-    data = PairsDataModule(SETTINGS | characters | {"train": str(path), "test": str(path), "normalization": "nfd"})
+    files = {"train": str(path), "test": str(path)}
+    data = prepare(build_source(SETTINGS | characters | files | {"normalization": "nfd"}), ["test"])
 
-    assert len(data.dataset("train").sources[0]) == 6  # letters, and not two syllables
-    assert data.target_tokenizer.decode(data.dataset("train").targets[0]) == "한글"
-    assert data.pairs("test")[0].source == data.pairs("test")[0].target == "한글"
+    assert len(data.datasets["train"].sources[0]) == 6  # letters, and not two syllables
+    assert data.target_tokenizer.decode(data.datasets["train"].targets[0]) == "한글"
+    assert data.pairs["test"][0].source == data.pairs["test"][0].target == "한글"
 
 
 @pytest.mark.parametrize(("side", "length"), [("source", 2), ("target", 1)])
@@ -125,9 +124,9 @@ def test_each_side_may_have_its_own_form(tmp_path, side, length):
     characters = {"source_tokens": "characters", "target_tokens": "characters"}
     forms = {"source": "nfd", "target": "nfc"}
 
-    data = PairsDataModule(SETTINGS | characters | {"train": str(path), "normalization": forms})
+    data = prepare(build_source(SETTINGS | characters | {"train": str(path), "normalization": forms}), ["train"])
 
-    assert int(getattr(data.dataset("train"), f"{side}s").lengths) == length
+    assert int(getattr(data.datasets["train"], f"{side}s").lengths) == length
 
 
 @pytest.mark.parametrize(

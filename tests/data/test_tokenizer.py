@@ -56,4 +56,19 @@ def test_a_tokenizer_can_be_rebuilt_from_plain_values():
 
 def test_an_unknown_tokenizer_is_refused():
     with pytest.raises(UserError, match="tokens=words must be one of characters, graphemes, spaces, split, subwords"):
-        tokenizer_from_dict({"tokens": "words", "symbols": []})
+        tokenizer_from_dict({"tokens": "words", "symbols": ["a"]})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"symbols": []}, r"tokenizer\.symbols=\[\] must be a list of at least one"),
+        ({"symbols": ["a", 1]}, r"tokenizer\.symbols=1 must be a string"),
+        ({"normalization": "nfx"}, r"tokenizer\.normalization=nfx must be one of nfc, nfkc, nfd, nfkd, none"),
+        ({"tokens": "subwords"}, r"tokenizer\.tokens=subwords has no model"),
+        ({"tokens": ["spaces", {"name": "subwords"}]}, r"tokenizer\.tokens=.* has no model"),
+    ],
+)
+def test_an_odd_tokenizer_of_a_checkpoint_is_refused(values, message):
+    with pytest.raises(UserError, match=message):
+        tokenizer_from_dict({"tokens": "spaces", "symbols": ["a"]} | values)

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from seq2seq.data import PairsDataModule, build_source
+from seq2seq.data import build_source, prepare
 from seq2seq.errors import UserError
 
 SETTINGS = {
@@ -84,7 +84,7 @@ def test_a_text_with_too_many_tokens_is_refused_with_its_place(tmp_path, line, m
     path.write_text(f"abcdefghi\tc c c c c c c c c\n{line}\n")
 
     with pytest.raises(UserError, match=re.escape(message.format(path=path))):
-        PairsDataModule(SETTINGS | {"train": str(path)}).dataset("train")
+        prepare(build_source(SETTINGS | {"train": str(path)}), ["train"])
 
 
 @pytest.mark.parametrize(

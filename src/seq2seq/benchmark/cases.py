@@ -12,11 +12,12 @@ from seq2seq.api import load_models, make_ensemble
 from seq2seq.benchmark.loops import bare_loop, computing, processes_loop, trainer_loop
 from seq2seq.benchmark.roofline import recurrent_seconds, roofline_seconds
 from seq2seq.benchmark.timing import TEXTBOOK, Case
-from seq2seq.data import Batch, PairsDataModule
+from seq2seq.data import Batch, PreparedData, build_source, prepare
 from seq2seq.decoding import Greedy, Search, build_search, infer
 from seq2seq.errors import UserError, check_choice
 from seq2seq.export.backend import load_exports
 from seq2seq.nn import Seq2Seq
+from seq2seq.training.datamodule import PairsDataModule
 from seq2seq.training.module import Seq2SeqModule
 
 
@@ -60,8 +61,8 @@ def training_cases(settings: dict[str, Any], device: torch.device, count: int, s
         raise UserError(f"processes={settings['processes']} are timed with device=cpu only")
     cases = []
     for size in sizes:
-        data = PairsDataModule(settings["data"] | {"batch_size": size})
-        batches, waiting = load_batches(data.train_dataloader(), count)
+        data = prepare(build_source(settings["data"] | {"batch_size": size}), ["train"])
+        batches, waiting = load_batches(PairsDataModule(data).train_dataloader(), count)
         for kind, cell, precision in itertools.product(settings["kinds"], settings["cells"], settings["precisions"]):
             model = make_module(settings["model"], data, cell, kind).model
             numbers: dict[str, Any] = contents(batches) | {"waiting": waiting}
@@ -76,7 +77,7 @@ def training_cases(settings: dict[str, Any], device: torch.device, count: int, s
                 model = make_module(settings["model"], data, cell, kind, fast=False).model
                 cases.append(Case(name, bare_loop(model, batches, precision, device), **numbers, variant=TEXTBOOK))
             for processes in settings["processes"] or ():
-                dataset = data.dataset("train")
+                dataset = data.datasets["train"]
                 whole = [one.indices.tolist() for one in batches if len(one.indices) >= processes]
                 shares = [[dataset[indices[rank::processes]] for indices in whole] for rank in range(processes)]
                 run = processes_loop(make_module(settings["model"], data, cell, kind).model, shares, precision)
@@ -93,7 +94,7 @@ def limit(model: Seq2Seq, batch: Batch, precision: str, device: torch.device) ->
 
 
 def make_module(
-    model: dict[str, Any], data: PairsDataModule, cell: str, kind: str, fast: str | bool = "auto"
+    model: dict[str, Any], data: PreparedData, cell: str, kind: str, fast: str | bool = "auto"
 ) -> Seq2SeqModule:
     """Build the module of a case from the section ``model``, with another cell and decoder."""
     parts = {"encoder": model["encoder"] | {"cell": cell}, "decoder": model["decoder"] | {"cell": cell, "kind": kind}}
@@ -147,12 +148,9 @@ def search_cases(settings: dict[str, Any], device: torch.device, count: int) -> 
 
     cases = []
     for size in settings["search_batch_sizes"]:
-        data = PairsDataModule(
-            settings["data"] | {"batch_size": size},
-            source_tokenizer=module.source_tokenizer.to_dict(),
-            target_tokenizer=module.target_tokenizer.to_dict(),
-        )
-        batches = list(itertools.islice(data.test_dataloader(), count))
+        source = build_source(settings["data"] | {"batch_size": size})
+        data = prepare(source, ["test"], (module.source_tokenizer, module.target_tokenizer))
+        batches = list(itertools.islice(PairsDataModule(data).test_dataloader(), count))
         for name, search in searches.items():
             for backend in settings["backends"]:
                 run = pass_of(backend, search, batches)

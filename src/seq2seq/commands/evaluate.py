@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from seq2seq.api import load_models, make_ensemble
-from seq2seq.data import SPECIALS, UNK, PairsDataModule
+from seq2seq.data import SPECIALS, UNK, PreparedData
 from seq2seq.decoding import build_search
 from seq2seq.errors import UserError, about_setting
 from seq2seq.handoff.ablation import KEPT, AlteredBridge
@@ -92,7 +92,7 @@ def evaluate(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()
     alone = sum(getattr(model.bridge, "alone", 0) for model in networks)
     if alone:
         log.warning("%d sequences were alone in their batch and kept their own state", alone)
-    cases = make_cases(result, data)
+    cases = make_cases(result, data.prepared)
     bins = {"by_source_length": by_length(cases), "by_rarest_symbol": by_rarest(cases)}
     content = {
         "test": result.to_dict(),
@@ -145,9 +145,9 @@ def alter_state(model: Seq2Seq, state: str) -> Seq2Seq:
     return Seq2Seq(model.encoder, AlteredBridge(model.bridge, state), model.decoder).eval()
 
 
-def make_cases(result: Result, data: PairsDataModule) -> list[Case]:
+def make_cases(result: Result, data: PreparedData) -> list[Case]:
     """Return the predictions of the test split in tokens, for the analysis of errors."""
-    sources, tokens = data.dataset("test").sources, data.target_tokenizer.tokens
+    sources, tokens = data.datasets["test"].sources, data.target_tokenizer.tokens
     cases = []
     for index, prediction in enumerate(result.predictions):
         ids = sources[index]

@@ -9,11 +9,12 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from seq2seq.api import as_list, find_device, load_models, make_ensemble
-from seq2seq.data import Batch, PairsDataModule
+from seq2seq.data import Batch
 from seq2seq.decoding import Ensemble, EnsembleEncoded, infer
 from seq2seq.runs.files import check_different, check_free, output_file, utf8_stdout, write_lines
 from seq2seq.settings import Settings, read_settings, resolve_config
 from seq2seq.training.checkpoint_data import data_of_checkpoint
+from seq2seq.training.datamodule import PairsDataModule
 
 
 class ScoreSettings(Settings):
@@ -44,7 +45,7 @@ def score(config: DictConfig, overrides: Sequence[str] = ()) -> None:
     modules = load_models(settings.checkpoint)
     ensemble = make_ensemble(modules, device)
     data = data_of_checkpoint(modules[0], settings.data, overrides)
-    for file in data.source.files("test"):
+    for file in data.prepared.source.files("test"):
         check_different(**{"data.test": file, "output": output})
     lines = [format_line(scores) for scores in token_log_probs(ensemble, data, device)]
     if output is not None:

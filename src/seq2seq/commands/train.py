@@ -14,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from pydantic import Field, model_validator
 
-from seq2seq.data import PairsDataModule
+from seq2seq.data import PreparedData, build_source, prepare
 from seq2seq.errors import UserError, about_setting
 from seq2seq.model import Fast, ModelSettings
 from seq2seq.reporting.trackers import closed_at_the_end
@@ -35,6 +35,7 @@ from seq2seq.training.build import (
     silence_expected_warnings,
 )
 from seq2seq.training.callbacks import BatchSeed, WeightAveraging
+from seq2seq.training.datamodule import PairsDataModule
 from seq2seq.training.module import Seq2SeqModule
 from seq2seq.training.processes import freeze_unused
 from seq2seq.training.results import test_and_report
@@ -123,9 +124,9 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
     settings = resolve_config(config)
 
     pl.seed_everything(settings["seed"], workers=True, verbose=False)
-    data = PairsDataModule(settings["data"], seed=settings["seed"], first_epoch=start.epoch, first_batch=start.batch)
-    data.setup()
-    module = build_module(config, settings, data)
+    prepared = prepare(build_source(settings["data"]), ("train", "val", "test"))
+    data = PairsDataModule(prepared, seed=settings["seed"], first_epoch=start.epoch, first_batch=start.batch)
+    module = build_module(config, settings, prepared)
     start.check(module)
 
     loggers = build_loggers(config.logger, output_dir)
@@ -140,12 +141,12 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
         monitor=settings["monitor"],
         checkpoint_io=WholeCheckpoints(),
     )
-    prepare_processes(trainer, module, data)
+    prepare_processes(trainer, module, prepared)
 
     with start.entered(trainer, overrides), signals, closed_at_the_end(loggers):
         for logger in loggers:
             logger.log_hyperparams(settings)
-        log.info(describe(trainer, module, data))
+        log.info(describe(trainer, module, prepared))
         begin = time.monotonic()
         with matmul_precision(settings["matmul_precision"]), errors_of_training(module):
             trainer.fit(module, data, ckpt_path=start.checkpoint, weights_only=True)
@@ -161,13 +162,13 @@ def train_for_sweeper(config: DictConfig, output_dir: Path, overrides: Sequence[
     return content.get({"val": "validation"}.get(split, split), {}).get(name)
 
 
-def build_module(config: DictConfig, settings: dict[str, Any], data: PairsDataModule) -> Seq2SeqModule:
+def build_module(config: DictConfig, settings: dict[str, Any], data: PreparedData) -> Seq2SeqModule:
     """Build the module for the vocabularies of the data."""
     if settings["search"].get("n_best") != 1:
         raise UserError(f"search.n_best={settings['search'].get('n_best')} must be 1: only the best one is evaluated")
     max_length = settings["search"].get("max_length")
     if max_length is None:
-        max_length = 2 * int(data.dataset("train").targets.lengths.max())
+        max_length = 2 * int(data.datasets["train"].targets.lengths.max())
     optimizer, scheduler = build_optimizer(config.optimizer, config.scheduler)
     module = Seq2SeqModule(
         model=settings["model"],
@@ -194,7 +195,7 @@ def build_module(config: DictConfig, settings: dict[str, Any], data: PairsDataMo
     return module
 
 
-def prepare_processes(trainer: pl.Trainer, module: Seq2SeqModule, data: PairsDataModule) -> None:
+def prepare_processes(trainer: pl.Trainer, module: Seq2SeqModule, data: PreparedData) -> None:
     """Prepare a model for several processes, if there are.
 
     Raises:
@@ -213,13 +214,13 @@ def prepare_processes(trainer: pl.Trainer, module: Seq2SeqModule, data: PairsDat
     freeze_unused(module.model)
 
 
-def describe(trainer: pl.Trainer, module: Seq2SeqModule, data: PairsDataModule) -> str:
+def describe(trainer: pl.Trainer, module: Seq2SeqModule, data: PreparedData) -> str:
     """Return one line about data, model and processes."""
     source, target = (len(one.vocabulary) for one in (module.source_tokenizer, module.target_tokenizer))
     parameters = sum(parameter.numel() for parameter in module.parameters())
     several = f", {trainer.world_size} processes" if trainer.world_size > 1 else ""
     return (
-        f"{len(data.dataset('train'))} training pairs, {source} source and {target} target symbols, "
+        f"{len(data.datasets['train'])} training pairs, {source} source and {target} target symbols, "
         f"{parameters} parameters{several}"
     )
 

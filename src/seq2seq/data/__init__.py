@@ -1,8 +1,8 @@
 """From pairs of texts to padded batches of token ids."""
 
 from seq2seq.data.batch import Batch
-from seq2seq.data.datamodule import PairsDataModule, References
 from seq2seq.data.dataset import FlatSequences, PairDataset
+from seq2seq.data.preparation import PreparedData, References, prepare
 from seq2seq.data.sampler import BucketSampler
 from seq2seq.data.sources import SOURCES, DataSource, Pair, Split, TextFiles, build_source
 from seq2seq.data.tokenizer import (
@@ -18,7 +18,7 @@ from seq2seq.data.vocabulary import BOS, EOS, PAD, SPECIALS, UNK, Vocabulary
 
 __all__ = [
     "BOS", "EOS", "PAD", "SOURCES", "SPECIALS", "TOKENIZERS", "UNK", "Batch", "BucketSampler", "CharacterTokenizer",
-    "DataSource", "FlatSequences", "Normaliser", "Pair", "PairDataset", "PairsDataModule", "References",
+    "DataSource", "FlatSequences", "Normaliser", "Pair", "PairDataset", "PreparedData", "References",
     "SpaceTokenizer", "Split", "TextFiles", "Tokenizer", "Vocabulary", "build_source", "build_tokenizer",
-    "tokenizer_from_dict",
+    "prepare", "tokenizer_from_dict",
 ]  # fmt: skip

@@ -6,12 +6,14 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock
 
 from seq2seq.data.lines import open_file
 from seq2seq.errors import UserError
+
+Content = TypeVar("Content")
 
 VERSION = 1
 """Raised when the content of a cache changes."""
@@ -46,13 +48,19 @@ def cache_folder(cache_dir: str | None, files: Sequence[str], settings: Mapping[
     return root / digest.hexdigest()
 
 
-def build_once(locate: Callable[[], Path], files: Sequence[str], build: Callable[[Path], None]) -> Path:
-    """Build a folder unless it exists, and return it; it is complete or absent, and of several processes one builds it.
+def build_once(
+    locate: Callable[[], Path],
+    files: Sequence[str],
+    build: Callable[[Path], Content],
+    read: Callable[[Path], Content],
+) -> Content:
+    """Build or read a folder, which is complete or absent; of several processes one builds it.
 
     Args:
         locate: Returns the folder, whose name depends on the content of the files.
         files: The files that it is made of.
-        build: Called with an empty folder to fill, which then gets its name.
+        build: Called with an empty folder to fill, which then gets its name; returns the content.
+        read: Returns the content of a folder that exists.
 
     Raises:
         UserError: If it cannot be written, or the files change meanwhile.
@@ -62,15 +70,16 @@ def build_once(locate: Callable[[], Path], files: Sequence[str], build: Callable
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
             if folder.exists():
-                return folder
+                return read(folder)
             partial = folder.with_name(f"{folder.name}.partial")
             shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
             partial.mkdir()
             try:
-                build(partial)
+                content = build(partial)
                 if locate() != folder:
                     raise UserError(f"{', '.join(files)} changed while it was read; start again when it is complete")
-                return partial.rename(folder)
+                partial.rename(folder)
+                return content
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:

@@ -43,7 +43,10 @@ def read_lines(path: str, key: str, wrap: Wrap = lambda file: file) -> Iterator[
         raise UserError(f"{key}={path} must be a file, and not a pipe or a device")
     with open_file(path, key) as file:
         before = os.fstat(file.fileno())
-        packed = file.peek(2)[:2] == GZIP
+        try:
+            packed = file.peek(2)[:2] == GZIP
+        except OSError as error:
+            raise UserError(f"{key}={path} cannot be read: {error.strerror}") from error
         read = wrap(file)
         yield from decode_lines(io.BufferedReader(gzip.GzipFile(fileobj=read)) if packed else read, path)  # pyright: ignore[reportArgumentType]
         after = Path(path).stat()

@@ -5,14 +5,21 @@ import os
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from itertools import groupby
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
+
+from pydantic import Field
 
 from seq2seq.data.vocabulary import Vocabulary
-from seq2seq.errors import UserError, check_choice, check_count, import_extra
+from seq2seq.errors import UserError, import_extra
+from seq2seq.settings import Settings, choose, read_settings
 
 COLUMN = "\t"
 """Separates the columns of a text. In tokens, the second column's start with it, the third's with two of it, ..."""
+
+Form = Literal["nfc", "nfkc", "nfd", "nfkd", "none"]
+"""See `Normaliser`."""
 
 
 class Normaliser(NamedTuple):
@@ -79,16 +86,18 @@ class Tokenizer(ABC):
     def detokenize(self, tokens: Iterable[str]) -> str:
         """Join tokens to text."""
 
-    @property
-    def must_learn(self) -> bool:
-        """Whether `learn` must be called before the first text is tokenised."""
-        return False
+    def rebuilt(self, vocabulary: Vocabulary, normaliser: Normaliser) -> Self:
+        """Return a tokenizer that splits like this one, with other symbols and normalisation."""
+        other = copy(self)
+        other.vocabulary, other.normalise = vocabulary, normaliser
+        return other
 
-    def learn(self, texts: Iterable[str]) -> None:  # noqa: B027 - most have nothing to learn
-        """Learn how to tokenise from normalised training texts, which may be iterated more than once."""
+    def learned(self, texts: Iterable[str]) -> Self:  # noqa: ARG002 - most have nothing to learn
+        """Return a tokenizer that has learned to split from normalised training texts, iterated more than once."""
+        return self
 
     def learned_tokens(self) -> list[str]:
-        """Return what `learn` has learned, which belongs to the vocabulary however rare it is."""
+        """Return what was learned, which belongs to the vocabulary however rare it is."""
         return []
 
     def tokens(self, text: str) -> list[str]:
@@ -216,7 +225,7 @@ class SubwordTokenizer(Tokenizer):
 
     Args:
         size: Number of tokens to learn, single characters included.
-        model: What was learned, as the JSON of the library ``tokenizers``; empty before `learn`.
+        model: What was learned, as the JSON of the library ``tokenizers``; empty if nothing was: it is needed to split.
     """
 
     name = "subwords"
@@ -227,20 +236,19 @@ class SubwordTokenizer(Tokenizer):
         super().__init__(vocabulary, normaliser)
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # threads do not survive the fork of a loader's worker
         self._library = import_extra("tokenizers", "text")
-        self.size = check_count("size", size)
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            raise UserError(f"size={size} must be a whole number of at least 1")
+        self.size = size
         self.model = model
         try:
             self._tokenizer = self._library.Tokenizer.from_str(model) if model else None
         except Exception as error:  # the library raises nothing more specific
             raise UserError("model is not what the library tokenizers has written") from error
 
-    @property
-    def must_learn(self) -> bool:
-        """Whether nothing has been learned yet."""
-        return self._tokenizer is None
-
-    def learn(self, texts: Iterable[str]) -> None:
-        """Learn the tokens from normalised training texts."""
+    def learned(self, texts: Iterable[str]) -> "SubwordTokenizer":
+        """Return a tokenizer with the tokens of normalised training texts, unless this one has some."""
+        if self.model:
+            return self
         library = self._library
         tokenizer = library.Tokenizer(library.models.BPE(unk_token=UNKNOWN))
         tokenizer.pre_tokenizer = library.pre_tokenizers.Sequence(
@@ -251,7 +259,7 @@ class SubwordTokenizer(Tokenizer):
             vocab_size=self.size, special_tokens=[UNKNOWN], show_progress=False, max_token_length=32
         )
         tokenizer.train_from_iterator(texts, trainer)
-        self._tokenizer, self.model = tokenizer, tokenizer.to_str()
+        return SubwordTokenizer(self.vocabulary, self.normalise, size=self.size, model=tokenizer.to_str())
 
     def learned_tokens(self) -> list[str]:
         """Return all subwords; single letters of the training texts may occur there in longer ones only."""
@@ -287,16 +295,11 @@ class ColumnTokenizer(Tokenizer):
         self.parts = list(parts)
         self.columns = len(self.parts)
 
-    @property
-    def must_learn(self) -> bool:
-        """Whether a column's tokenizer must."""
-        return any(part.must_learn for part in self.parts)
-
-    def learn(self, texts: Iterable[str]) -> None:
-        """Let the tokenizers of the columns learn."""
-        for number, part in enumerate(self.parts):
-            if part.must_learn:
-                part.learn(text.split(COLUMN)[number] for text in texts)
+    def learned(self, texts: Iterable[str]) -> "ColumnTokenizer":
+        """Return a tokenizer whose columns have learned."""
+        # A generator reads nothing unless a column's tokenizer learns.
+        columns = ((part, (text.split(COLUMN)[n] for text in texts)) for n, part in enumerate(self.parts))
+        return ColumnTokenizer(self.vocabulary, self.normalise, [part.learned(column) for part, column in columns])
 
     def learned_tokens(self) -> list[str]:
         """Return what the tokenizers of the columns have learned."""
@@ -359,7 +362,7 @@ def build_tokenizer(
             raise UserError(f"{key}={spec} must be a name, or a list with one entry for each of several columns")
         return ColumnTokenizer(vocabulary, normaliser, parts)
     options = dict(spec) if isinstance(spec, Mapping) else {"name": spec}
-    kind = TOKENIZERS[check_choice(key, options.pop("name", None), TOKENIZERS)]
+    kind = choose(key, options.pop("name", None), TOKENIZERS)
     known = options_of(kind)
     if unknown := options.keys() - set(known):
         raise UserError(f"{key}.{min(unknown)} is unknown: {kind.name} has {', '.join(known) or 'no options'}")
@@ -371,11 +374,24 @@ def build_tokenizer(
         raise UserError(f"{key}: {error}") from error
 
 
+class TokenizerValues(Settings):
+    """What `Tokenizer.to_dict` returns; the normalisation of an older one is form C."""
+
+    tokens: Any
+    symbols: Annotated[list[str], Field(min_length=1)]
+    normalization: Form = "nfc"
+    lower_case: bool = False
+
+
 def tokenizer_from_dict(values: Mapping[str, Any]) -> Tokenizer:
-    """Build a tokenizer from what `Tokenizer.to_dict` returned; the normalisation of an older one is form C.
+    """Build a tokenizer from what `Tokenizer.to_dict` returned.
 
     Raises:
-        UserError: If there is no tokenizer of that name.
+        UserError: If a value is not allowed.
     """
-    normaliser = Normaliser(values.get("normalization", "nfc"), values.get("lower_case", False))
-    return build_tokenizer(values["tokens"], normaliser, values["symbols"])
+    found = read_settings(TokenizerValues, values, "tokenizer")
+    tokenizer = build_tokenizer(found.tokens, Normaliser(found.normalization, found.lower_case), found.symbols)
+    for part in getattr(tokenizer, "parts", [tokenizer]):
+        if isinstance(part, SubwordTokenizer) and not part.model:
+            raise UserError(f"tokenizer.tokens={found.tokens} has no model, which is what was learned")
+    return tokenizer

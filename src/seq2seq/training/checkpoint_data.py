@@ -4,9 +4,10 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from seq2seq.data import UNK, PairDataset, PairsDataModule
+from seq2seq.data import UNK, PairDataset, build_source, prepare
 from seq2seq.errors import UserError
 from seq2seq.model import TrainedModel
+from seq2seq.training.datamodule import PairsDataModule
 
 log = logging.getLogger(__name__)
 
@@ -37,14 +38,10 @@ def data_of_checkpoint(
     Raises:
         UserError: If a setting or a file is not valid.
     """
-    data = PairsDataModule(
-        merge_data(trained.settings["data"], given, overrides),
-        source_tokenizer=trained.settings["source_tokenizer"],
-        target_tokenizer=trained.settings["target_tokenizer"],
-    )
-    data.setup("test")
-    warn_of_unknown(data.dataset("test"))
-    return data
+    source = build_source(merge_data(trained.settings["data"], given, overrides))
+    prepared = prepare(source, ["test"], (trained.source_tokenizer, trained.target_tokenizer))
+    warn_of_unknown(prepared.datasets["test"])
+    return PairsDataModule(prepared)
 
 
 def merge_data(trained: dict[str, Any], given: dict[str, Any] | None, overrides: Sequence[str]) -> dict[str, Any]:

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from seq2seq.data import Batch, PairsDataModule, References, Split, Tokenizer
+from seq2seq.data import Batch, References, Split, Tokenizer
 from seq2seq.decoding import Ensemble, Search, to_lists
 from seq2seq.errors import about_setting
 from seq2seq.metrics.text import CorpusMetric
 from seq2seq.reporting.tables import Prediction, Result
 from seq2seq.training import processes
+from seq2seq.training.datamodule import PairsDataModule
 
 
 class Evaluation(pl.LightningModule):
@@ -107,7 +108,7 @@ class Evaluation(pl.LightningModule):
         if datamodule is None:
             ids = batch.references()
             return References([[self.target_tokenizer.decode(one)] for one in ids], [[one] for one in ids])
-        return datamodule.references(split, batch.indices.tolist())
+        return datamodule.prepared.references(split, batch.indices.tolist())
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of the whole validation set, the first of them also in the progress bar."""
@@ -151,16 +152,16 @@ def result_of(module: Evaluation, data: PairsDataModule, split: Split, part: str
         split: The split.
         part: How much of it was used, such as ``4 of 32 batches``; empty if all.
     """
-    pairs = data.pairs(split)
+    pairs = data.prepared.pairs[split]
     predictions = []
     for index, ids in sorted(module.predictions.items()):
-        pair, correct = pairs[index], ids in data.references(split, [index]).ids[0]
+        pair, correct = pairs[index], ids in data.prepared.references(split, [index]).ids[0]
         text = module.target_tokenizer.decode(ids)
         predictions.append(Prediction(pair.source, text, tuple(pair.references), correct, pair.group))
     values = {str(name): float(value) for name, value in module.metrics.compute().items()}
     signed = {str(name): metric for name, metric in module.metrics.items() if isinstance(metric, CorpusMetric)}
     signatures: Mapping[str, str] = {name: metric.signature for name, metric in signed.items()}
-    return Result(values, predictions, data.source.group_name, part, signatures)
+    return Result(values, predictions, data.prepared.source.group_name, part, signatures)
 
 
 def part_used(trainer: pl.Trainer, data: PairsDataModule, split: Split) -> str:

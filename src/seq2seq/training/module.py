@@ -136,7 +136,7 @@ class Seq2SeqModule(Evaluation):
     def _describe_failure(self, loss: float, batch: Batch) -> str:
         """Return what to tell about a loss that is not a finite number."""
         datamodule: Any = getattr(self.trainer, "datamodule", None)
-        places = datamodule.training_places(batch.indices.tolist()) if datamodule else []
+        places = datamodule.prepared.training_places(batch.indices.tolist()) if datamodule else []
         return (
             f"train/loss is {loss} at step {self.global_step + 1}, with the pairs {', '.join(places)}; the "
             "checkpoints before it are kept; lower optimizer.lr or trainer.gradient_clip_val"

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 from rich.console import Console
 
 from seq2seq.api import Hypothesis, Predictor
-from seq2seq.data import PairsDataModule, Split
+from seq2seq.data import Split
 from seq2seq.errors import UserError
 from seq2seq.handoff.picture import draw_handoff
 from seq2seq.reporting.plots import HEATMAP_LIMIT, attention_heatmap, learning_curves, save
@@ -17,6 +17,7 @@ from seq2seq.reporting.tables import Prediction, Result, show_groups, show_metri
 from seq2seq.reporting.trackers import send_results
 from seq2seq.runs.directory import METRICS
 from seq2seq.runs.files import write_json
+from seq2seq.training.datamodule import PairsDataModule
 from seq2seq.training.evaluation import part_used, result_of
 from seq2seq.training.module import Seq2SeqModule
 

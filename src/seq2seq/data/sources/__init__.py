@@ -1,7 +1,6 @@
 """Data sources: where the pairs of source and target text come from."""
 
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
 from typing import Any
 
 from seq2seq.data.sources.cmudict import CMUdict
@@ -11,7 +10,7 @@ from seq2seq.data.sources.parallel import Parallel
 from seq2seq.data.sources.reverse import Reverse
 from seq2seq.data.sources.source import DataSource, Pair, Split
 from seq2seq.data.sources.tsv import TSV
-from seq2seq.errors import check_choice, check_keys
+from seq2seq.settings import choose, read_settings
 
 SOURCES: dict[str, type[DataSource]] = {kind.name: kind for kind in (Dates, Reverse, TSV, Parallel, CMUdict)}
 """Registry of data sources: value of ``data.task`` to class."""
@@ -23,11 +22,8 @@ def build_source(settings: Mapping[str, Any]) -> DataSource:
     Raises:
         UserError: If there is no source of that name, or a key is unknown, missing or not allowed.
     """
-    kind = SOURCES[check_choice("data.task", settings.get("task"), SOURCES)]
-    values = {key: value for key, value in settings.items() if key != "task"}
-    defaults = {field.name: field.default for field in fields(kind) if field.default is not MISSING}
-    check_keys("data", {"task": kind.name} | defaults | values, ["task", *(field.name for field in fields(kind))])
-    return kind(**values)
+    kind = choose("data.task", settings.get("task"), SOURCES)
+    return read_settings(kind, {key: value for key, value in settings.items() if key != "task"}, "data")
 
 
 __all__ = [

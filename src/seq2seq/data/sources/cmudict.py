@@ -3,20 +3,20 @@
 import random
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
+
+from pydantic import field_validator, model_validator
 
 from seq2seq.data.lines import Wrap
 from seq2seq.data.sources.files import TextFiles, absolute, merge_references
 from seq2seq.data.sources.source import Pair, Split
 from seq2seq.errors import UserError
-from seq2seq.schema import Fraction, Natural
+from seq2seq.settings import Fraction, Natural
 
 VARIANT = re.compile(r"\(\d+\)$")
 """Marks a word's second and further pronunciations."""
 
 
-@dataclass(kw_only=True)
 class CMUdict(TextFiles):
     """``abacus`` to ``AE B AH K AH S``. All pronunciations of a word are in the same split.
 
@@ -41,14 +41,16 @@ class CMUdict(TextFiles):
     stress: bool
     seed: Natural
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.file = absolute(self.file)
+    _absolute_file = field_validator("file")(absolute)
+
+    @model_validator(mode="after")
+    def _check_splits(self) -> Self:
         for split in ("train", "val", "test"):
             if getattr(self, split) is not None:
                 raise UserError(f"data.{split}={getattr(self, split)} cannot be given: data.file holds all splits")
         if self.val_share + self.test_share >= 1:
             raise UserError(f"data.test_share={self.test_share} and data.val_share={self.val_share} leave no pairs")
+        return self
 
     def files(self, split: Split) -> list[str]:  # noqa: ARG002 - one file for all splits
         """Return the dictionary."""

@@ -7,16 +7,16 @@ the language.
 import random
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import ClassVar
+from typing import Annotated, ClassVar, Self
 
 from babel import Locale, UnknownLocaleError
 from babel.dates import DateTimePattern, get_date_format, parse_pattern
+from pydantic import Field, model_validator
 
 from seq2seq.data.sources.source import DataSource, Pair, Split
-from seq2seq.errors import UserError, check_count
-from seq2seq.schema import Count, Natural
+from seq2seq.errors import UserError
+from seq2seq.settings import Count, Natural
 
 STYLES = ("full", "long", "medium")
 """CLDR's date styles, without "short", which is all digits, often has a two-digit year, and is ambiguous."""
@@ -62,7 +62,6 @@ def date_patterns(locale: Locale) -> list[DateTimePattern]:
     return [parse_pattern(pattern) for pattern in dict.fromkeys(patterns) if is_unambiguous(pattern)]
 
 
-@dataclass(kw_only=True)
 class Dates(DataSource):
     """``jeudi 2 janvier 2003`` to ``2003-01-02``. No day occurs in two splits.
 
@@ -82,25 +81,24 @@ class Dates(DataSource):
     train_size: Count
     val_size: Count
     test_size: Count
-    locales: list[str]
-    first_year: int
+    locales: Annotated[list[str], Field(min_length=1)]
+    first_year: Annotated[int, Field(ge=1000, le=9999)]
     last_year: int
     seed: Natural
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_count("data.first_year", self.first_year, minimum=1000)
-        check_count("data.last_year", self.last_year, minimum=self.first_year, maximum=9999)
-        self._locales = [self._parse_locale(name) for name in self.locales]
-
-    @staticmethod
-    def _parse_locale(name: str) -> Locale:
-        try:
-            return Locale.parse(name)
-        except (ValueError, TypeError, UnknownLocaleError) as error:
-            raise UserError(
-                f"data.locales: {name} is no locale that Babel knows; names look like de, en_GB, zh_Hant"
-            ) from error
+    @model_validator(mode="after")
+    def _check_years_and_locales(self) -> Self:
+        first, last = self.first_year, self.last_year
+        if not first <= last <= 9999:
+            raise UserError(f"data.last_year={last} must be a whole number of at least {first} and at most 9999")
+        for name in self.locales:
+            try:
+                Locale.parse(name)
+            except (ValueError, TypeError, UnknownLocaleError) as error:
+                raise UserError(
+                    f"data.locales: {name} is no locale that Babel knows; names look like de, en_GB, zh_Hant"
+                ) from error
+        return self
 
     def _days(self, split: Split) -> list[date]:
         """Return the days of a split, which depend on the seed and the years only."""
@@ -114,12 +112,13 @@ class Dates(DataSource):
         """Yield the pairs of a split; the locales take turns."""
         generator = random.Random(f"{self.seed} {split}")  # a string gives the same numbers on every platform
         days = self._days(split)
-        patterns = [date_patterns(locale) for locale in self._locales]
+        locales = [Locale.parse(name) for name in self.locales]
+        patterns = [date_patterns(locale) for locale in locales]
         size = {"train": self.train_size, "val": self.val_size, "test": self.test_size}[split]
         for number in range(size):
-            turn = number % len(self._locales)
+            turn = number % len(locales)
             day = generator.choice(days)
-            text = format_day(day, generator.choice(patterns[turn]), self._locales[turn], generator)
+            text = format_day(day, generator.choice(patterns[turn]), locales[turn], generator)
             yield Pair(text, day.isoformat(), self.locales[turn])
 
 

@@ -3,18 +3,18 @@
 import glob
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationInfo, field_validator
+
 from seq2seq.data.lines import Wrap, read_lines, reading_progress
 from seq2seq.data.sources.source import DataSource, Pair, Split
 from seq2seq.errors import UserError
-from seq2seq.schema import Count
+from seq2seq.settings import Count
 
 
-@dataclass(kw_only=True)
 class TextFiles(DataSource):
     """Pairs from UTF-8 text files, which gzip may have packed.
 
@@ -41,20 +41,24 @@ class TextFiles(DataSource):
     skip_invalid: bool = False
     cache_dir: str | None = None
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.comment == "":
+    @field_validator("comment")
+    @classmethod
+    def _check_comment(cls, comment: str | None) -> str | None:
+        if comment == "":
             raise UserError(
                 "data.comment='' must be the text that comments start with, or null: every line starts with it"
             )
-        for split in ("train", "val", "test"):
-            given = getattr(self, split)
-            if given is not None and not isinstance(given, list):
-                given = str(given)
-            if isinstance(given, list) and (not given or not all(isinstance(path, str) for path in given)):
-                raise UserError(f"data.{split}={given} must be a file, a pattern, or a list of these")
-            # Absolute, so that a checkpoint can be evaluated from any working directory.
-            setattr(self, split, [absolute(path) for path in given] if isinstance(given, list) else absolute(given))
+        return comment
+
+    @field_validator("train", "val", "test")
+    @classmethod
+    def _absolute(cls, given: object, info: ValidationInfo) -> object:
+        # Absolute, so that a checkpoint can be evaluated from any working directory.
+        if not isinstance(given, list):
+            return absolute(given)
+        if not given or not all(isinstance(path, str) for path in given):
+            raise UserError(f"data.{info.field_name}={given} must be a file, a pattern, or a list of these")
+        return [absolute(path) for path in given]
 
     def files(self, split: Split) -> list[str]:
         """Return the files of a split, those of a pattern in alphabetical order."""
@@ -66,7 +70,7 @@ class TextFiles(DataSource):
     def pairs(self, split: Split) -> Iterator[Pair]:
         """Yield the pairs of a split, in the order of its files and their lines."""
         files = self.files(split)
-        self.skipped = 0
+        self._skipped = 0
         with reading_progress(files) as wrap:
             found = self.read(split, wrap)
             yield from islice(found, self.max_pairs) if split == "train" else found
@@ -111,14 +115,15 @@ class TextFiles(DataSource):
         """
         if split != "train" or not self.skip_invalid:
             raise UserError(problem)
-        self.skipped += 1
+        self._skipped += 1
 
     def accepts(self, side: str, length: int, pair: Pair, split: Split) -> bool:
-        """Return whether a text has at most ``max_length`` tokens; see `DataSource.accepts`."""
-        if length <= self.max_length:
+        """Return whether a text has from 1 to ``max_length`` tokens; see `DataSource.accepts`."""
+        if 1 <= length <= self.max_length:
             return True
-        problem = f"{pair.place}: the {self.describe(side)} has {length} tokens"
-        self.skip(split, f"{problem}; data.max_length={self.max_length} allows {self.max_length}")
+        problem = f"{pair.place}: the {self.describe(side)} has {length or 'no'} tokens; "
+        limit = f"data.max_length={self.max_length} allows {self.max_length}"
+        self.skip(split, problem + (limit if length else "it needs at least one"))
         return False
 
     def describe(self, side: str) -> str:
@@ -128,7 +133,7 @@ class TextFiles(DataSource):
 
 def absolute(path: Any) -> Any:  # noqa: ANN401 - a path or None
     """Return an absolute path; None for None."""
-    return None if path is None else str(Path(path).expanduser().absolute())
+    return None if path is None else str(Path(str(path)).expanduser().absolute())
 
 
 def expand(path: str, split: Split) -> list[str]:

@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import zip_longest
-from typing import ClassVar
+from typing import ClassVar, Self
+
+from pydantic import model_validator
 
 from seq2seq.data.lines import Wrap
 from seq2seq.data.sources.files import TextFiles, expand
@@ -12,7 +13,6 @@ from seq2seq.data.sources.source import Pair, Split
 from seq2seq.errors import UserError
 
 
-@dataclass(kw_only=True)
 class Parallel(TextFiles):
     """Line N of one file is the source, and line N of another its target.
 
@@ -22,13 +22,14 @@ class Parallel(TextFiles):
 
     name: ClassVar[str] = "parallel"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    @model_validator(mode="after")
+    def _check_lists(self) -> Self:
         for split in ("train", "val", "test"):
             given = getattr(self, split)
             most = 2 if split == "train" else math.inf
             if given is not None and not (isinstance(given, list) and 2 <= len(given) <= most):
                 raise UserError(f"data.{split}={given} must be a list: {self.wanted(split)}")
+        return self
 
     def wanted(self, split: Split) -> str:
         """Return what a split needs, for an error."""

@@ -3,15 +3,15 @@
 import random
 import string
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
+
+from pydantic import model_validator
 
 from seq2seq.data.sources.source import DataSource, Pair, Split
-from seq2seq.errors import UserError, check_count
-from seq2seq.schema import Count, Natural
+from seq2seq.errors import UserError
+from seq2seq.settings import Count, Natural
 
 
-@dataclass(kw_only=True)
 class Reverse(DataSource):
     """``k c r a`` to ``a r c k``. No source occurs in two splits.
 
@@ -33,9 +33,11 @@ class Reverse(DataSource):
     max_letters: int
     seed: Natural
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_count("data.max_letters", self.max_letters, minimum=self.min_letters, maximum=1000)
+    @model_validator(mode="after")
+    def _check_letters(self) -> Self:
+        if not self.min_letters <= self.max_letters <= 1000:
+            allowed = f"a whole number of at least {self.min_letters} and at most 1000"
+            raise UserError(f"data.max_letters={self.max_letters} must be {allowed}")
         wanted = self.train_size + self.val_size + self.test_size
         available = sum(26**letters for letters in range(self.min_letters, self.max_letters + 1))
         if wanted * 2 > available:
@@ -43,6 +45,7 @@ class Reverse(DataSource):
                 f"data.max_letters={self.max_letters} gives {available} sequences, which is too few for {wanted} "
                 "different pairs; use longer ones or less than half as many pairs"
             )
+        return self
 
     def pairs(self, split: Split) -> Iterator[Pair]:
         """Yield the pairs of a split."""

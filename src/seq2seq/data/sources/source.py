@@ -1,18 +1,16 @@
 """The base class of data sources."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
-from seq2seq.data.tokenizer import Normaliser, Tokenizer, build_tokenizer
-from seq2seq.errors import UserError, check_choice, check_keys
-from seq2seq.schema import Count, Natural, check
+from pydantic import model_validator
+
+from seq2seq.data.tokenizer import Form, Normaliser, Tokenizer, build_tokenizer
+from seq2seq.errors import UserError
+from seq2seq.settings import Count, Natural, Settings
 
 Split = Literal["train", "val", "test"]
-
-Form = Literal["nfc", "nfkc", "nfd", "nfkd", "none"]
-"""See `Normaliser`."""
 
 SIDES = ("source", "target")
 
@@ -40,8 +38,7 @@ class Pair(NamedTuple):
         return [self.target, *self.alternatives]
 
 
-@dataclass(kw_only=True)
-class DataSource(ABC):
+class DataSource(Settings, ABC):
     """Yields the pairs of each split, and holds the settings for tokenising and batching them.
 
     The fields are the keys of ``data`` in a config; those with a default may be left out. A subclass adds its own.
@@ -67,7 +64,7 @@ class DataSource(ABC):
 
     source_tokens: Any
     target_tokens: Any
-    normalization: Any = "nfc"
+    normalization: Form | dict[str, Form] = "nfc"
     lower_case: bool = False
     shared_vocabulary: bool = False
     min_count: Count
@@ -77,11 +74,17 @@ class DataSource(ABC):
     max_epochs: Count
     num_workers: Natural
 
-    def __post_init__(self) -> None:
-        check("data", asdict(self), type(self))
-        self.skipped = 0  # number of training pairs that the last pass has skipped
-        if isinstance(self.normalization, Mapping):
-            check_keys("data.normalization", self.normalization, SIDES)
+    _skipped: int = 0
+
+    @property
+    def skipped(self) -> int:
+        """Number of training pairs that the last pass has skipped."""
+        return self._skipped
+
+    @model_validator(mode="after")
+    def _check_tokens(self) -> Self:
+        if isinstance(self.normalization, dict) and self.normalization.keys() != set(SIDES):
+            raise UserError(f"data.normalization={self.normalization} must have the keys {' and '.join(SIDES)}")
         tokenizers = {side: self.make_tokenizer(side) for side in SIDES}
         if self.shared_vocabulary and self.source_tokens != self.target_tokens:
             raise UserError(
@@ -90,6 +93,7 @@ class DataSource(ABC):
             )
         if tokenizers["target"].columns > 1:
             raise UserError(f"data.target_tokens={self.target_tokens} must not be a list: a target has one column")
+        return self
 
     def make_tokenizer(self, side: str) -> Tokenizer:
         """Return the tokenizer of a side, ``source`` or ``target``, without symbols.
@@ -97,15 +101,13 @@ class DataSource(ABC):
         Raises:
             UserError: If the settings do not name one.
         """
-        by_side = isinstance(self.normalization, Mapping)
-        form = self.normalization[side] if by_side else self.normalization
-        check_choice(f"data.normalization.{side}" if by_side else "data.normalization", form, Form.__args__)
+        form = self.normalization[side] if isinstance(self.normalization, dict) else self.normalization
         normaliser = Normaliser(form, self.lower_case)
         return build_tokenizer(getattr(self, f"{side}_tokens"), normaliser, key=f"data.{side}_tokens")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the section ``data`` of a config; `build_source` builds an equal source from it."""
-        return {"task": self.name} | asdict(self)
+        return {"task": self.name} | self.model_dump()
 
     def files(self, split: Split) -> list[str]:  # noqa: ARG002 - by default, there are none
         """Return the files that a split is read from; empty if it is made up."""
@@ -119,7 +121,7 @@ class DataSource(ABC):
             UserError: If a file cannot be read or a line is not valid.
         """
 
-    def accepts(self, side: str, length: int, pair: Pair, split: Split) -> bool:  # noqa: ARG002 - by default, any
+    def accepts(self, side: str, length: int, pair: Pair, split: Split) -> bool:  # noqa: ARG002 - in a file, it may
         """Return whether a pair is used, given the number of tokens of one of its sides.
 
         Args:
@@ -129,6 +131,8 @@ class DataSource(ABC):
             split: Its split.
 
         Raises:
-            UserError: If the text is too long.
+            UserError: If the text has no tokens or too many, and the pair must not be skipped.
         """
+        if not length:
+            raise UserError(f"{pair.place or tuple(pair[:2])}: the {side} has no tokens; it needs at least one")
         return True

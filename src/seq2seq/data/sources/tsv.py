@@ -1,18 +1,18 @@
 """Pairs from tab-separated files."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar, Self
+
+from pydantic import model_validator
 
 from seq2seq.data.lines import Wrap
 from seq2seq.data.sources.files import TextFiles, merge_references
 from seq2seq.data.sources.source import Pair, Split
 from seq2seq.data.tokenizer import COLUMN
-from seq2seq.errors import UserError, check_count
-from seq2seq.schema import Count
+from seq2seq.errors import UserError
+from seq2seq.settings import Count
 
 
-@dataclass(kw_only=True)
 class TSV(TextFiles):
     """One pair per line, in some of the columns that tabs separate, without quoting.
 
@@ -25,15 +25,13 @@ class TSV(TextFiles):
 
     name: ClassVar[str] = "tsv"
 
-    source_column: Any
+    source_column: Count | list[Count]
     target_column: Count
     merge_references: bool = False
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    @model_validator(mode="after")
+    def _check_columns(self) -> Self:
         columns = self._columns("source")
-        for column in columns or [0]:
-            check_count("data.source_column", column)
         if self.target_column in columns:
             raise UserError(
                 f"data.target_column={self.target_column} must differ from data.source_column={self.source_column}"
@@ -43,6 +41,7 @@ class TSV(TextFiles):
                 f"data.source_column={self.source_column} and data.source_tokens={self.source_tokens} must be lists of "
                 "the same length, or a column and its tokens"
             )
+        return self
 
     def read(self, split: Split, wrap: Wrap) -> Iterator[Pair]:
         """Yield the pairs of a split."""

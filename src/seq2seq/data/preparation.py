@@ -1,0 +1,209 @@
+"""Pairs read, tokenised and encoded by one call, with the vocabularies that come from the training pairs."""
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from seq2seq.data.cache import build_once, cache_folder
+from seq2seq.data.dataset import FlatSequences, PairDataset, TokenSequences
+from seq2seq.data.lines import LARGE
+from seq2seq.data.sources import DataSource, Pair, Split
+from seq2seq.data.sources.files import settings_of_content
+from seq2seq.data.sources.source import SIDES
+from seq2seq.data.tokenizer import Normaliser, Tokenizer, tokenizer_from_dict
+from seq2seq.data.vocabulary import Vocabulary
+from seq2seq.errors import UserError
+
+log = logging.getLogger(__name__)
+
+Tokenizers = tuple[Tokenizer, Tokenizer]
+"""Those of source and target."""
+
+TOKENIZERS_FILE = "tokenizers.json"
+
+
+class References(NamedTuple):
+    """What counts as right for some pairs, the target first and then its alternatives.
+
+    Attributes:
+        texts: Texts of each pair.
+        ids: The same encoded, without begin and end.
+    """
+
+    texts: list[list[str]]
+    ids: list[list[list[int]]]
+
+
+class PreparedData(NamedTuple):
+    """Encoded pairs, and the tokenizers that have encoded them.
+
+    Attributes:
+        source: Where the pairs come from.
+        source_tokenizer: The tokenizer of the sources.
+        target_tokenizer: The tokenizer of the targets.
+        datasets: The encoded pairs of each split.
+        pairs: The normalised texts of each split but ``train``.
+    """
+
+    source: DataSource
+    source_tokenizer: Tokenizer
+    target_tokenizer: Tokenizer
+    datasets: dict[Split, PairDataset]
+    pairs: dict[Split, list[Pair]]
+
+    def references(self, split: Split, indices: Iterable[int]) -> References:
+        """Return what counts as right for some pairs of ``val`` or ``test``."""
+        targets, encode = self.datasets[split].targets, self.target_tokenizer.encode
+        chosen = [(index, self.pairs[split][index]) for index in indices]
+        return References(
+            [pair.references for _, pair in chosen],
+            [[targets[index], *map(encode, pair.alternatives)] for index, pair in chosen],
+        )
+
+    def training_places(self, indices: Iterable[int]) -> list[str]:
+        """Return where training pairs stand, ``file:line``, or what they are; reads the training files again."""
+        wanted = set(indices)
+        used = enumerate(accepted(self.source, "train", (self.source_tokenizer, self.target_tokenizer)))
+        return [pair.place or f"{pair.source} -> {pair.target}" for number, (pair, *_) in used if number in wanted]
+
+
+def prepare(source: DataSource, splits: Iterable[Split], tokenizers: Tokenizers | None = None) -> PreparedData:
+    """Read and encode the pairs of a data source. Each text is normalised once and tokenised once.
+
+    Args:
+        source: Where the pairs come from.
+        splits: The splits that are needed.
+        tokenizers: Those of a trained model, for source and target; None makes them from the training pairs, which are
+            read then in any case.
+
+    Raises:
+        UserError: If a file or a line is not valid, or the vocabularies would be empty.
+
+    Example:
+        >>> sizes = {"train_size": 5, "val_size": 3, "test_size": 2, "min_letters": 2, "max_letters": 4, "seed": 0}
+        >>> tokens = {"source_tokens": "spaces", "target_tokens": "spaces", "min_count": 1}
+        >>> from seq2seq.data import build_source
+        >>> settings = {"task": "reverse", "batch_size": 2, "max_epochs": 1, "num_workers": 0} | sizes | tokens
+        >>> data = prepare(build_source(settings), ["val"])
+        >>> len(data.datasets["val"]), len(data.pairs["val"])
+        (3, 3)
+    """
+    datasets: dict[Split, PairDataset] = {}
+    pairs: dict[Split, list[Pair]] = {}
+    if tokenizers is None:
+        tokenizers, datasets["train"] = prepare_training(source)
+    for split in splits:
+        if split not in datasets:
+            pairs[split], datasets[split] = encode(source, split, tokenizers)
+    return PreparedData(source, *tokenizers, datasets, pairs)
+
+
+def accepted(
+    source: DataSource, split: Split, tokenizers: Tokenizers
+) -> Iterator[tuple[Pair, list[str], list[list[str]]]]:
+    """Yield each pair of a split that is used, and the normalised text and the tokens of either side."""
+    for pair in source.pairs(split):
+        texts = [one.normalise(text) for one, text in zip(tokenizers, (pair.source, pair.target), strict=True)]
+        tokens = [one.tokenize(text) for one, text in zip(tokenizers, texts, strict=True)]
+        if all(source.accepts(side, len(own), pair, split) for side, own in zip(SIDES, tokens, strict=True)):
+            yield pair, texts, tokens
+
+
+def encode(source: DataSource, split: Split, tokenizers: Tokenizers) -> tuple[list[Pair], PairDataset]:
+    """Return the pairs of a split with normalised texts, and encoded by tokenizers that are complete."""
+    pairs: list[Pair] = []
+    ids: tuple[list[list[int]], list[list[int]]] = [], []
+    normalisers, target = [one.normalise for one in tokenizers], tokenizers[1]
+    for pair, texts, tokens in accepted(source, split, tokenizers):
+        for own, tokenizer, found in zip(ids, tokenizers, tokens, strict=True):
+            own.append(tokenizer.vocabulary.ids(found))
+        for text in pair.alternatives:
+            source.accepts("target", len(target.tokens(text)), pair, split)
+        alternatives = tuple(target.normalise.compose(target.normalise(text)) for text in pair.alternatives)
+        first, second = (one.compose(text) for one, text in zip(normalisers, texts, strict=True))
+        pairs.append(pair._replace(source=first, target=second, alternatives=alternatives))
+    return pairs, PairDataset(*map(FlatSequences, ids))
+
+
+def prepare_training(source: DataSource) -> tuple[Tokenizers, PairDataset]:
+    """Return tokenizers made from the training pairs, and these encoded; large files have a cache."""
+    files = source.files("train")
+    if sum(Path(file).stat().st_size for file in files if Path(file).is_file()) < LARGE:
+        return build_training(source)
+
+    def build(folder: Path) -> tuple[Tokenizers, PairDataset]:
+        tokenizers, dataset = build_training(source, folder)
+        values = [one.to_dict() for one in tokenizers]
+        (folder / TOKENIZERS_FILE).write_text(json.dumps(values), encoding="utf-8")
+        return tokenizers, dataset
+
+    def read(folder: Path) -> tuple[Tokenizers, PairDataset]:
+        first, second = map(tokenizer_from_dict, json.loads((folder / TOKENIZERS_FILE).read_text(encoding="utf-8")))
+        log.info("training pairs are read from %s", folder)
+        return (first, second), PairDataset(*(FlatSequences.mapped(*cache_files(folder, side)) for side in SIDES))
+
+    settings, cache_dir = settings_of_content(source.to_dict()), getattr(source, "cache_dir", None)
+    return build_once(lambda: cache_folder(cache_dir, files, settings), files, build, read)
+
+
+def cache_files(folder: Path, side: str) -> tuple[Path, Path]:
+    """Return the files of a side in a cache: ids, and offsets."""
+    return folder / f"{side}.ids", folder / f"{side}.offsets"
+
+
+def build_training(source: DataSource, folder: Path | None = None) -> tuple[Tokenizers, PairDataset]:
+    """Return tokenizers made from the training pairs, and these encoded, in memory or in files of a folder."""
+    splitters = learn(source)
+    sequences = [TokenSequences(folder and cache_files(folder, side)) for side in SIDES]
+    for _, _, tokens in accepted(source, "train", splitters):
+        for own, found in zip(sequences, tokens, strict=True):
+            own.append(found)
+    if source.skipped:
+        log.warning("data.skip_invalid: %d training pairs are empty or too long; skipped", source.skipped)
+    if not len(sequences[0]):
+        raise UserError("data.train: no pair is left; see data.max_length and data.skip_invalid")
+    counts = [Counter(own.counts()) for own in sequences]
+    for own, splitter in zip(counts, splitters, strict=True):
+        own.update(dict.fromkeys(splitter.learned_tokens(), source.min_count))
+    if source.shared_vocabulary:
+        counts = [counts[0] + counts[1]] * 2
+    first, second = (Vocabulary.from_counts(own, source.min_count, source.max_symbols) for own in counts)
+    if not (first.symbols and second.symbols):
+        raise UserError(f"data.min_count={source.min_count} leaves no symbol; the most frequent is rarer")
+    source_tokenizer, target_tokenizer = (
+        one.rebuilt(vocabulary, one.normalise) for one, vocabulary in zip(splitters, (first, second), strict=True)
+    )
+    dataset = PairDataset(sequences[0].encode(first), sequences[1].encode(second))
+    return (source_tokenizer, target_tokenizer), dataset
+
+
+def learn(source: DataSource) -> Tokenizers:
+    """Return what splits the texts of either side, learned from those of that side, or of both if they share it."""
+    first, second = (source.make_tokenizer(side) for side in SIDES)
+    normalisers = {"source": first.normalise, "target": second.normalise}
+    if source.shared_vocabulary:
+        learned = first.learned(TrainingTexts(source, normalisers))
+        return learned, learned.rebuilt(learned.vocabulary, second.normalise)
+    texts = [TrainingTexts(source, {side: normalise}) for side, normalise in normalisers.items()]
+    return first.learned(texts[0]), second.learned(texts[1])
+
+
+class TrainingTexts:
+    """The normalised training texts of some sides, read anew each time.
+
+    Args:
+        source: Where the pairs come from.
+        normalisers: For each side whose texts are wanted, how they are normalised.
+    """
+
+    def __init__(self, source: DataSource, normalisers: dict[str, Normaliser]) -> None:
+        self.source = source
+        self.normalisers = normalisers
+
+    def __iter__(self) -> Iterator[str]:
+        for pair in self.source.pairs("train"):
+            for side, normalise in self.normalisers.items():
+                yield normalise(getattr(pair, side))

@@ -1,0 +1,86 @@
+"""Prepared pairs as Lightning's loaders of batches."""
+
+import signal
+
+from pytorch_lightning import LightningDataModule
+from torch.utils.data import DataLoader
+
+from seq2seq.data import Batch, BucketSampler, PreparedData, Split
+from seq2seq.data.dataset import Shares
+from seq2seq.data.sampler import FixedBatches
+from seq2seq.errors import STOP_SIGNALS
+
+
+class PairsDataModule(LightningDataModule):
+    """Makes loaders of prepared pairs, and nothing else.
+
+    Args:
+        prepared: What `seq2seq.data.prepare` returned, with the splits that are needed.
+        seed: Seed of the order of the training batches.
+        first_epoch: The epoch whose order comes first; above 0 in a run that resumes. The trainer sets the epoch, too,
+            but workers read ahead of it.
+        first_batch: Number of training batches of that epoch that are already done.
+    """
+
+    def __init__(self, prepared: PreparedData, *, seed: int = 0, first_epoch: int = 0, first_batch: int = 0) -> None:
+        super().__init__()
+        self.prepared = prepared
+        self.seed = seed
+        self.first_epoch = first_epoch
+        self.first_batch = first_batch
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Return the training batches, shuffled."""
+        return self._dataloader("train")
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Return the validation batches, sorted by length."""
+        return self._dataloader("val")
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Return the test batches, sorted by length."""
+        return self._dataloader("test")
+
+    def batches(self, split: Split) -> int:
+        """Return the number of batches of a split."""
+        return len(self._dataloader(split))
+
+    def _dataloader(self, split: Split) -> DataLoader[Batch]:
+        source, dataset = self.prepared.source, self.prepared.datasets[split]
+        sampler = BucketSampler(
+            dataset.sources.lengths,
+            dataset.targets.lengths,
+            batch_size=source.batch_size,
+            shuffle=split == "train",
+            seed=self.seed,
+            max_tokens=source.batch_tokens,
+        )
+        if split == "train":
+            sampler.resume(self.first_epoch, self.first_batch)
+        if getattr(self.trainer, "overfit_batches", 0):
+            sampler = FixedBatches(sampler)
+        several = self.trainer is not None and self.trainer.world_size > 1
+        return DataLoader(
+            Shares(dataset, self.trainer.global_rank, self.trainer.world_size) if several else dataset,
+            batch_size=None,
+            sampler=sampler,
+            num_workers=source.num_workers,
+            worker_init_fn=leave_signals_to_parent,
+        )
+
+
+GRACE = 5
+"""Seconds that a worker lives on after SIGTERM."""
+
+
+def leave_signals_to_parent(_worker: int) -> None:
+    """Let a worker ignore the signals that end a run: a terminal and Slurm send them to all processes of a job.
+
+    A worker that they ended would end its parent with an error, in the middle of a step. SIGTERM is obeyed later, as a
+    parent that fails ends its workers with it.
+    """
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "alarm"):  # not on Windows
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))
