@@ -33,7 +33,8 @@ MAY_IMPORT = {
     "handoff": [],
     "reporting": ["reporting", "decoding", "runs", "errors"],
     "training": ["training", "nn", "data", "decoding", "metrics", "handoff.mistakes", "runs", "schema", "errors"],
-    "benchmark": ["benchmark", "api", "export.backend", "training", "nn", "data", "decoding", "errors"],
+    "benchmark": ["benchmark", "api", "export.backend", "training", "model", "nn", "data", "decoding",
+                  "settings", "errors"],
     "commands": ["commands", "api", "training", "handoff", "reporting", "metrics", "decoding", "runs", "data", "nn",
                  "schema", "errors"],
     "export": ["export", "api", "training", "nn", "data", "runs", "errors"],
@@ -44,7 +45,7 @@ MAY_IMPORT = {
                       "errors"],
     "tuning": ["tuning", "errors"],
     "commands.tune": ["tuning", "commands.train", "reporting", "runs", "schema", "training", "errors"],
-    "commands.benchmark": ["benchmark", "api", "training", "runs", "schema", "errors"],
+    "commands.benchmark": ["benchmark", "api", "training", "runs", "settings", "errors"],
 }  # fmt: skip
 """The complete import table: module or package, and what it may import of this project. The longest name counts."""
 
