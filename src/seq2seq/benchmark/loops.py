@@ -27,9 +27,6 @@ from seq2seq.training.processes import freeze_unused, share_of
 
 CPU = torch.device("cpu")
 
-LIMIT = timedelta(minutes=2)
-"""How long a process waits for the others."""
-
 
 @contextmanager
 def computing(precision: str, device: torch.device) -> Iterator[None]:
@@ -92,11 +89,7 @@ def trainer_loop(
     return run
 
 
-Shares = Sequence[Sequence[Batch]]
-"""For each process, its share of each batch."""
-
-
-def processes_loop(model: Seq2Seq, shares: Shares, precision: str) -> Callable[[], float]:
+def processes_loop(model: Seq2Seq, shares: Sequence[Sequence[Batch]], precision: str) -> Callable[[], float]:
     """Return a function that trains for a pass with a process for each share.
 
     The processes divide this one's threads among them. Their start and a first pass do not count.
@@ -115,11 +108,18 @@ def processes_loop(model: Seq2Seq, shares: Shares, precision: str) -> Callable[[
 
 
 def train_share(
-    rank: int, model: Seq2Seq, shares: Shares, precision: str, threads: int, store: str, seconds: Tensor
+    rank: int,
+    model: Seq2Seq,
+    shares: Sequence[Sequence[Batch]],
+    precision: str,
+    threads: int,
+    store: str,
+    seconds: Tensor,
 ) -> None:
     """Train for two passes as one of several processes; the first of them fills in the ``seconds`` of the second."""
     torch.set_num_threads(threads)
-    distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=len(shares), timeout=LIMIT)
+    limit = timedelta(minutes=2)  # of waiting for another process
+    distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=len(shares), timeout=limit)
     model = copy.deepcopy(model)  # its memory is shared
     run = bare_loop(DistributedDataParallel(model) if len(shares) > 1 else model, shares[rank], precision)
     run()

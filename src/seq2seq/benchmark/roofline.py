@@ -6,11 +6,11 @@ a new attention or decoder needs no code here. On a GPU, it is its recurrent lay
 
 import copy
 from collections import Counter
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
@@ -37,8 +37,7 @@ def roofline_seconds(model: Seq2Seq, batch: Batch, precision: str) -> float:
 def recurrent_seconds(model: Seq2Seq, batch: Batch, precision: str, device: torch.device) -> float:
     """Return how long the recurrent layers of a training step take; targets are read in one call by any decoder."""
     model = copy.deepcopy(model).to(device).train()
-    encoder: Any = model.encoder
-    layers: list[tuple[Any, int, Tensor | None]] = [(encoder.rnn, batch.source.size(1), batch.source_lengths)]
+    layers: list[Any] = [(model.encoder.rnn, batch.source.size(1), batch.source_lengths)]
     layers += [(layer, batch.inputs.size(1), None) for layer in model.decoder.layers]
     works = [
         (rnn, torch.randn(len(batch.indices), steps, rnn.input_size, device=device, requires_grad=True), lengths)
@@ -85,7 +84,7 @@ def matmul_seconds(left: Shape, right: Shape, dtype: torch.dtype, precision: str
     return fastest(lambda: torch.matmul(*matrices, out=result), 0.005)
 
 
-def fastest(run: object, seconds: float) -> float:
+def fastest(run: Callable[[], object], seconds: float) -> float:
     """Return the best of the times that a function takes within some seconds; other load only slows it down."""
     timer = Timer("run()", globals={"run": run}, num_threads=torch.get_num_threads())
     return min(timer.blocked_autorange(min_run_time=seconds).times)
