@@ -4,7 +4,7 @@ import logging
 import re
 import signal
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
@@ -97,54 +97,3 @@ def import_extra(package: str, extra: str) -> Any:  # noqa: ANN401 - a module
         return import_module(package)
     except ImportError as error:
         raise UserError(f"the package {package} is not installed: pip install -e '.[{extra}]'") from error
-
-
-def check_count(key: str, value: object, minimum: int = 1, maximum: int = 2**63 - 1) -> int:
-    """Return ``value`` if it is a whole number within the bounds; ``key`` names it in the error."""
-    if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
-        most = f" and at most {maximum}" if maximum < 2**63 - 1 else ""
-        raise UserError(f"{key}={value} must be a whole number of at least {minimum}{most}")
-    return value
-
-
-def check_number(key: str, value: object, low: float, high: float) -> float:
-    """Return ``value`` if it is a number in the half-open range from ``low`` (allowed) to ``high`` (not allowed)."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value < high:
-        raise UserError(f"{key}={value} must be a number of at least {low:g} and below {high:g}")
-    return float(value)
-
-
-def check_flag(key: str, value: object) -> bool:
-    """Return ``value`` if it is true or false."""
-    if not isinstance(value, bool):
-        raise UserError(f"{key}={value} must be true or false")
-    return value
-
-
-def check_choice(key: str, value: object, choices: Collection[str]) -> str:
-    """Return ``value`` if it is one of ``choices``."""
-    if not isinstance(value, str) or value not in choices:
-        raise UserError(f"{key}={value} must be one of {', '.join(choices)}")
-    return value
-
-
-def check_mapping(section: str, given: object, content: str) -> None:
-    """Raise if a section of the config is not a mapping; ``content`` says what it must hold."""
-    if not isinstance(given, Mapping):
-        raise UserError(f"{section}={given} must hold {content}")
-
-
-def check_keys(section: str, given: Mapping[str, Any], known: Collection[str]) -> None:
-    """Raise if a section of the config lacks one of the ``known`` keys or has an unknown one.
-
-    Args:
-        section: Its dotted key; empty for the whole config.
-        given: Its content.
-        known: All keys.
-    """
-    names = ", ".join(sorted(known))
-    check_mapping(section, given, f"the keys {names}")
-    for key in sorted(given.keys() ^ set(known)):
-        problem = "is unknown" if key in given else "is missing"
-        place = f"{section}.{key}" if section else key
-        raise UserError(f"{place} {problem}; the keys{f' of {section}' if section else ''} are {names}")

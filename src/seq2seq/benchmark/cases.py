@@ -1,24 +1,73 @@
 """The timed cases: training in several ways, and search."""
 
 import itertools
-import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
+from torch.utils.benchmark import timer
 
 from seq2seq.api import load_models, make_ensemble
 from seq2seq.benchmark.loops import bare_loop, computing, processes_loop, trainer_loop
 from seq2seq.benchmark.roofline import recurrent_seconds, roofline_seconds
 from seq2seq.benchmark.timing import TEXTBOOK, Case
-from seq2seq.data import Batch, PreparedData, build_source, prepare
-from seq2seq.decoding import Greedy, Search, build_search, infer
-from seq2seq.errors import UserError, check_choice
-from seq2seq.export.backend import load_exports
-from seq2seq.nn import Seq2Seq
+from seq2seq.data import Batch, build_source, prepare
+from seq2seq.decoding import Ensemble, Greedy, Search, build_search, infer
+from seq2seq.errors import UserError
+from seq2seq.model import ModelSettings, TrainedModel
+from seq2seq.settings import Count, Settings, choose
+from seq2seq.training.build import MatmulPrecision
 from seq2seq.training.datamodule import PairsDataModule
 from seq2seq.training.module import Seq2SeqModule
+
+Some = Field(min_length=1)
+
+
+class BenchmarkSettings(Settings):
+    """The keys of ``configs/benchmark.yaml``."""
+
+    data: dict[str, Any]
+    model: ModelSettings
+    search: dict[str, Any]
+    batch_sizes: Annotated[list[Count], Some]
+    kinds: Annotated[list[str], Some]
+    cells: Annotated[list[str], Some]
+    device: str
+    precisions: Annotated[list[Literal["32-true", "tf32", "bf16-mixed"]], Some]
+    matmul_precision: MatmulPrecision
+    trainer_overhead: bool
+    textbook: bool
+    processes: Annotated[list[Count], Some] | None
+    rounds: Count
+    batches: Count
+    checkpoint: str | list[str] | None
+    search_batch_sizes: Annotated[list[Count], Some]
+    backends: Annotated[list[Literal["torch", "onnx"]], Some]
+    output: str
+
+
+def load_data(settings: BenchmarkSettings, size: int, model: TrainedModel | None = None) -> PairsDataModule:
+    """Return the data in batches of a size: for training, or the test pairs as a trained model reads them."""
+    source = build_source(settings.data | {"batch_size": size})
+    if model is None:
+        return PairsDataModule(prepare(source, ["train"]))
+    return PairsDataModule(prepare(source, ["test"], (model.source_tokenizer, model.target_tokenizer)))
+
+
+def load_batches(loader: Iterable[Batch], count: int) -> tuple[list[Batch], float | None]:
+    """Return the first ``count`` batches, and how many seconds a trainer waits for so many; None for a single one.
+
+    What only the first batch of an epoch waits for, such as shuffling, is not counted.
+    """
+    iterator = iter(loader)
+    batches = list(itertools.islice(iterator, 1))
+    start = timer()
+    batches += itertools.islice(iterator, count - 1)
+    seconds = timer() - start
+    return batches, seconds * len(batches) / (len(batches) - 1) if len(batches) > 1 else None
 
 
 def contents(batches: Sequence[Batch]) -> dict[str, Any]:
@@ -29,130 +78,89 @@ def contents(batches: Sequence[Batch]) -> dict[str, Any]:
     return {"sequences": sum(len(batch.indices) for batch in batches), "tokens": tokens, "padding": 1 - real / padded}
 
 
-def load_batches(loader: Iterable[Batch], count: int) -> tuple[list[Batch], float | None]:
-    """Return the first ``count`` batches, and how many seconds a trainer waits for so many; None for a single one.
-
-    What only the first batch of an epoch waits for, such as shuffling, is not counted.
-    """
-    iterator = iter(loader)
-    batches = list(itertools.islice(iterator, 1))
-    start = time.perf_counter()
-    batches += itertools.islice(iterator, count - 1)
-    seconds = time.perf_counter() - start
-    return batches, seconds * len(batches) / (len(batches) - 1) if len(batches) > 1 else None
-
-
-def training_cases(settings: dict[str, Any], device: torch.device, count: int, scratch: Path) -> list[Case]:
+def training_cases(settings: BenchmarkSettings, device: torch.device, scratch: Path) -> list[Case]:
     """Return the cases of every combination of batch size, decoder, cell and precision.
-
-    Args:
-        settings: The config.
-        device: Where to compute.
-        count: Number of batches in a pass.
-        scratch: Directory for the trainer's logs.
 
     Raises:
         UserError: If a setting is not allowed.
     """
-    sizes, overhead, textbook = settings["batch_sizes"], settings["trainer_overhead"], settings["textbook"]
-    if device.type == "cpu" and "tf32" in settings["precisions"]:
+    on_cpu = device.type == "cpu"
+    if on_cpu and "tf32" in settings.precisions:
         raise UserError("precisions=tf32 needs a GPU; give 32-true or bf16-mixed")
-    if device.type != "cpu" and settings["processes"]:
-        raise UserError(f"processes={settings['processes']} are timed with device=cpu only")
+    if not on_cpu and settings.processes:
+        raise UserError(f"processes={settings.processes} are timed with device=cpu only")
     cases = []
-    for size in sizes:
-        data = prepare(build_source(settings["data"] | {"batch_size": size}), ["train"])
-        batches, waiting = load_batches(PairsDataModule(data).train_dataloader(), count)
-        for kind, cell, precision in itertools.product(settings["kinds"], settings["cells"], settings["precisions"]):
-            model = make_module(settings["model"], data, cell, kind).model
-            numbers: dict[str, Any] = contents(batches) | {"waiting": waiting}
-            numbers["limit"] = sum(limit(model, batch, precision, device) for batch in batches)
-            name = f"{kind}, {cell}, batch {size}, {precision}"
-            cases.append(Case(name, bare_loop(model, batches, precision, device), **numbers))
-            if overhead:
-                module = make_module(settings["model"], data, cell, kind)
-                run = trainer_loop(module, batches, precision, scratch, device)
-                cases.append(Case(name, run, **numbers, variant="trainer"))
-            if textbook:
-                model = make_module(settings["model"], data, cell, kind, fast=False).model
-                cases.append(Case(name, bare_loop(model, batches, precision, device), **numbers, variant=TEXTBOOK))
-            for processes in settings["processes"] or ():
-                dataset = data.datasets["train"]
+    for size in settings.batch_sizes:
+        data = load_data(settings, size)
+        loader, dataset = data.train_dataloader(), data.prepared.datasets["train"]
+        batches, waiting = load_batches(loader, settings.batches)
+        for kind, cell, precision in itertools.product(settings.kinds, settings.cells, settings.precisions):
+            make = partial(make_module, settings.model, data, cell, kind)
+            model = make().model
+            limits = [
+                roofline_seconds(model, batch, precision) if on_cpu
+                else recurrent_seconds(model, batch, precision, device) for batch in batches
+            ]  # fmt: skip
+            runs: dict[str, Callable[[], float | None]] = {"": bare_loop(model, batches, precision, device)}
+            if settings.trainer_overhead:
+                runs["trainer"] = trainer_loop(make(), batches, precision, scratch, device)
+            if settings.textbook:
+                runs[TEXTBOOK] = bare_loop(make(fast=False).model, batches, precision, device)
+            for processes in settings.processes or ():
                 whole = [one.indices.tolist() for one in batches if len(one.indices) >= processes]
-                shares = [[dataset[indices[rank::processes]] for indices in whole] for rank in range(processes)]
-                run = processes_loop(make_module(settings["model"], data, cell, kind).model, shares, precision)
+                shares = [list(map(Shares(dataset, rank, processes).__getitem__, whole)) for rank in range(processes)]
                 variant = f"{processes} process{'es' * (processes > 1)}"
-                cases.append(Case(name, run, **numbers, variant=variant))
+                runs[variant] = processes_loop(make().model, shares, precision)
+            name = f"{kind}, {cell}, batch {size}, {precision}"
+            numbers = contents(batches) | {"limit": sum(limits), "waiting": waiting}
+            cases += [Case(name, run, **numbers, variant=variant) for variant, run in runs.items()]
     return cases
 
 
-def limit(model: Seq2Seq, batch: Batch, precision: str, device: torch.device) -> float:
-    """Return the seconds that a step could not do without; see `roofline`."""
-    if device.type == "cpu":
-        return roofline_seconds(model, batch, precision)
-    return recurrent_seconds(model, batch, precision, device)
-
-
 def make_module(
-    model: dict[str, Any], data: PreparedData, cell: str, kind: str, fast: str | bool = "auto"
+    model: ModelSettings, data: PairsDataModule, cell: str, kind: str, fast: str | bool = "auto"
 ) -> Seq2SeqModule:
     """Build the module of a case from the section ``model``, with another cell and decoder."""
-    parts = {"encoder": model["encoder"] | {"cell": cell}, "decoder": model["decoder"] | {"cell": cell, "kind": kind}}
+    values = model.model_dump()
+    values["encoder"]["cell"] = values["decoder"]["cell"] = cell
+    values["decoder"]["kind"] = kind
     torch.manual_seed(0)
     return Seq2SeqModule(
-        model=model | parts,
-        handoff="right",
-        label_smoothing=0.0,
-        scheduled_sampling=0.0,
-        source_tokenizer=data.source_tokenizer.to_dict(),
-        target_tokenizer=data.target_tokenizer.to_dict(),
-        max_length=1,
-        data={},
-        fast=fast,
-    )
+        model=values, handoff="right", label_smoothing=0.0, scheduled_sampling=0.0, max_length=1, data={}, fast=fast,
+        source_tokenizer=data.prepared.source_tokenizer.to_dict(), target_tokenizer=data.prepared.target_tokenizer.to_dict(),
+    )  # fmt: skip
 
 
-def search_cases(settings: dict[str, Any], device: torch.device, count: int) -> list[Case]:
+def search_cases(settings: BenchmarkSettings, device: torch.device) -> list[Case]:
     """Return greedy search and the configured beam search with the checkpoint, over its test pairs.
-
-    Args:
-        settings: The config.
-        device: Where to compute.
-        count: Number of batches in a pass.
 
     Raises:
         UserError: If the checkpoint or a setting is not valid.
     """
-    check_choice("search.kind", settings["search"].get("kind"), ["beam"])
-    modules = load_models(settings["checkpoint"])
-    module = modules[0]
-    beam = build_search(settings["search"], module.max_length, len(module.target_tokenizer.vocabulary))
+    choose("search.kind", settings.search.get("kind"), {"beam": ()})
+    models = load_models(settings.checkpoint)
+    beam = build_search(settings.search, models[0].max_length, models[0].target_size)
     if isinstance(beam, Greedy):
         raise UserError("search.beam_size=1 is greedy search, which is timed in any case; give a wider beam")
-    searches = {"greedy": Greedy(beam.max_length), f"beam {settings['search']['beam_size']}": beam}
-    ensembles = {"torch": make_ensemble(modules, device)}
-    if "onnx" in settings["backends"]:
+    searches = {"greedy": Greedy(beam.max_length), f"beam {settings.search['beam_size']}": beam}
+    ensembles = {"torch": make_ensemble(models, device)}
+    if "onnx" in settings.backends:
         if device.type != "cpu":
             raise UserError(f"backends=onnx does not fit device={device}: it computes on the CPU")
-        ensembles["onnx"] = make_ensemble(load_exports(settings["checkpoint"]), device)
+        from seq2seq.export.backend import load_exports  # only here, so that it can be deleted
 
-    def pass_of(backend: str, search: Search, batches: Sequence[Batch]) -> Callable[[], None]:
-        ensemble = ensembles[backend]
-
-        def run() -> None:
-            with computing("32-true", device):
-                for _ in infer(ensemble, batches, device, lambda _, encoded: search(ensemble, encoded)):
-                    pass
-
-        return run
-
+        ensembles["onnx"] = make_ensemble(load_exports(settings.checkpoint), device)
     cases = []
-    for size in settings["search_batch_sizes"]:
-        source = build_source(settings["data"] | {"batch_size": size})
-        data = prepare(source, ["test"], (module.source_tokenizer, module.target_tokenizer))
-        batches = list(itertools.islice(PairsDataModule(data).test_dataloader(), count))
-        for name, search in searches.items():
-            for backend in settings["backends"]:
-                run = pass_of(backend, search, batches)
-                cases.append(Case(f"{name}, batch {size}, {backend}", run, **contents(batches)))
+    for size in settings.search_batch_sizes:
+        batches = list(itertools.islice(load_data(settings, size, models[0]).test_dataloader(), settings.batches))
+        for (name, search), backend in itertools.product(searches.items(), settings.backends):
+            run = partial(search_all, ensembles[backend], search, batches, device)
+            cases.append(Case(f"{name}, batch {size}, {backend}", run, **contents(batches)))
     return cases
+
+
+def search_all(ensemble: Ensemble, search: Search, batches: Sequence[Batch], device: torch.device) -> None:
+    """Run a pass of a search."""
+    with computing("32-true", device):
+        for _ in infer(ensemble, batches, device, lambda _, encoded: search(ensemble, encoded)):
+            pass

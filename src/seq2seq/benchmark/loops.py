@@ -1,11 +1,10 @@
 """Passes over batches that train a model: in a bare loop, with Lightning's trainer, and by several processes."""
 
+import copy
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
-from multiprocessing import get_context
-from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from time import perf_counter
 
@@ -13,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.loggers import CSVLogger
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 from torch.multiprocessing.spawn import spawn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
@@ -24,42 +23,9 @@ from seq2seq.nn import Seq2Seq
 from seq2seq.training.build import matmul_precision
 from seq2seq.training.callbacks import BatchSeed
 from seq2seq.training.module import Seq2SeqModule
-from seq2seq.training.processes import freeze_unused, largest, share_of
+from seq2seq.training.processes import Requests, freeze_unused
 
 CPU = torch.device("cpu")
-
-LIMIT = timedelta(minutes=2)
-"""How long a process waits for the others."""
-
-
-def bare_loop(
-    model: Seq2Seq | DistributedDataParallel, batches: Sequence[Batch], precision: str, device: torch.device = CPU
-) -> Callable[[], None]:
-    """Return a function that trains for a pass without a trainer: forward, backward, clip, step.
-
-    With several processes, it also does what a run adds in each step: two votes, whether to stop and whether to save;
-    the weight of the loss; and its average, to be logged.
-    """
-    model = model.to(device)
-    batches = [batch.to(device) for batch in batches]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
-
-    def run() -> None:
-        model.train()
-        with computing(precision, device):
-            for batch in batches:
-                largest(0, CPU)
-                largest(0, CPU)
-                optimizer.zero_grad()
-                with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
-                    logits = model(batch.source, batch.source_lengths, batch.inputs).logits  # (B, T, V)
-                    loss = F.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), ignore_index=PAD)
-                (loss * share_of(batch.target_lengths.sum(), CPU)).backward()
-                largest(0, CPU)
-                nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-                optimizer.step()
-
-    return run
 
 
 @contextmanager
@@ -75,8 +41,37 @@ def computing(precision: str, device: torch.device) -> Iterator[None]:
         torch.accelerator.synchronize(device)
 
 
+def bare_loop(
+    model: Seq2Seq | DistributedDataParallel, batches: Sequence[Batch], precision: str, device: torch.device = CPU
+) -> Callable[[], None]:
+    """Return a function that trains for a pass without a trainer: forward, backward, clip, step.
+
+    Of several processes, each weighs its loss by its share of the tokens, as in a run.
+    """
+    model = model.to(device)
+    batches = [batch.to(device) for batch in batches]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+    requests = Requests()
+
+    def run() -> None:
+        model.train()
+        with computing(precision, device):
+            for batch in batches:
+                optimizer.zero_grad()
+                with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
+                    logits = model(batch.source, batch.source_lengths, batch.inputs).logits  # (B, T, V)
+                    loss = F.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), ignore_index=PAD)
+                loss = loss * batch.share
+                requests.exchange(loss)
+                loss.backward()
+                nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                optimizer.step()
+
+    return run
+
+
 def trainer_loop(
-    module: Seq2SeqModule, batches: Sequence[Batch], precision: str, output_dir: Path, device: torch.device = CPU
+    module: Seq2SeqModule, batches: Sequence[Batch], precision: str, output_dir: Path, device: torch.device
 ) -> Callable[[], float]:
     """Return a function that trains for a pass with Lightning's trainer, configured like that of a run."""
     loader = DataLoader(list(batches), batch_size=None)  # pyright: ignore[reportArgumentType]
@@ -97,11 +92,7 @@ def trainer_loop(
     return run
 
 
-Shares = Sequence[Sequence[Batch]]
-"""For each process, its share of each batch."""
-
-
-def processes_loop(model: Seq2Seq, shares: Shares, precision: str) -> Callable[[], float]:
+def processes_loop(model: Seq2Seq, shares: Sequence[Sequence[Batch]], precision: str) -> Callable[[], float]:
     """Return a function that trains for a pass with a process for each share.
 
     The processes divide this one's threads among them. Their start and a first pass do not count.
@@ -109,22 +100,30 @@ def processes_loop(model: Seq2Seq, shares: Shares, precision: str) -> Callable[[
     freeze_unused(model)
 
     def run() -> float:
+        seconds = torch.zeros((), dtype=torch.float64)  # in memory that the processes share
         threads = max(1, torch.get_num_threads() // len(shares))
         with tempfile.TemporaryDirectory() as scratch:
-            seconds = get_context("spawn").SimpleQueue()
             arguments = (model, shares, precision, threads, f"file://{scratch}/store", seconds)
             spawn(train_share, arguments, nprocs=len(shares))
-            return seconds.get()
+        return float(seconds)
 
     return run
 
 
 def train_share(
-    rank: int, model: Seq2Seq, shares: Shares, precision: str, threads: int, store: str, seconds: SimpleQueue[float]
+    rank: int,
+    model: Seq2Seq,
+    shares: Sequence[Sequence[Batch]],
+    precision: str,
+    threads: int,
+    store: str,
+    seconds: Tensor,
 ) -> None:
-    """Train for two passes as one of several processes; the first puts the seconds of the second pass into a queue."""
+    """Train for two passes as one of several processes; the first of them fills in the ``seconds`` of the second."""
     torch.set_num_threads(threads)
-    distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=len(shares), timeout=LIMIT)
+    limit = timedelta(minutes=2)  # of waiting for another process
+    distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=len(shares), timeout=limit)
+    model = copy.deepcopy(model)  # its memory is shared
     run = bare_loop(DistributedDataParallel(model) if len(shares) > 1 else model, shares[rank], precision)
     run()
     distributed.barrier()
@@ -132,5 +131,5 @@ def train_share(
     run()
     distributed.barrier()
     if rank == 0:
-        seconds.put(perf_counter() - start)
+        seconds.fill_(perf_counter() - start)
     distributed.destroy_process_group()

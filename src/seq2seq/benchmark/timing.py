@@ -1,11 +1,11 @@
 """Timing in rounds: each round runs a pass of every case, so that other load on the machine affects all alike."""
 
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from torch.utils.benchmark import timer  # waits for the GPU
 
 TEXTBOOK = "textbook"
 """Variant that trains the same model with PyTorch's own layers."""
@@ -22,8 +22,7 @@ class Case(NamedTuple):
         padding: Share of padding in the source and target tokens of a pass.
         limit: Seconds that the main work of a pass takes alone, see `roofline`; None if unknown.
         waiting: Seconds that training waits for the data of a pass, which ``run`` leaves out; None if unknown.
-        variant: ``trainer``, ``textbook``, a number of processes, or empty: the model as it is, in a bare loop or a
-            search.
+        variant: ``trainer``, ``textbook``, a number of processes, or empty: a bare loop, or a search.
     """
 
     name: str
@@ -34,11 +33,6 @@ class Case(NamedTuple):
     limit: float | None = None
     waiting: float | None = None
     variant: str = ""
-
-    @property
-    def label(self) -> str:
-        """Name and variant."""
-        return f"{self.name}, {self.variant}" if self.variant else self.name
 
 
 def peak_memory(case: Case, device: torch.device) -> int | None:
@@ -56,10 +50,10 @@ def timed(cases: Sequence[Case], rounds: int) -> list[list[float]]:
     seconds: list[list[float]] = [[] for _ in cases]
     for number in range(rounds + 1):
         for case, passes in zip(cases, seconds, strict=True):
-            start = time.perf_counter()
+            start = timer()
             measured = case.run()
             if number > 0:
-                passes.append(time.perf_counter() - start if measured is None else measured)
+                passes.append(timer() - start if measured is None else measured)
     return seconds
 
 
@@ -69,18 +63,14 @@ def report(
     """Return a row of results for each case: medians over rounds, the spread, and the memory that a pass needs."""
     medians = [statistics.median(passes) for passes in seconds]
     textbook = {case.name: median for case, median in zip(cases, medians, strict=True) if case.variant == TEXTBOOK}
-    rows = []
-    for case, passes, median, size in zip(cases, seconds, medians, memory, strict=True):
-        compared = case.name in textbook and not case.variant
-        rows.append({
-            "case": case.label,
-            "sequences_per_second": case.sequences / median,
-            "tokens_per_second": case.tokens / median,
-            "spread": (max(passes) - min(passes)) / median,
-            "times_textbook": textbook[case.name] / median if compared else None,
-            "share_of_limit": None if case.limit is None else case.limit / median,
-            "waiting_for_data": None if case.waiting is None else case.waiting / (case.waiting + median),
-            "padding": case.padding,
-            "megabytes": None if size is None else size / 1e6,
-        })  # fmt: skip
-    return rows
+    return [{
+        "case": ", ".join(filter(None, (case.name, case.variant))),
+        "sequences_per_second": case.sequences / median,
+        "tokens_per_second": case.tokens / median,
+        "spread": (max(passes) - min(passes)) / median,
+        "times_textbook": textbook[case.name] / median if case.name in textbook and not case.variant else None,
+        "share_of_limit": None if case.limit is None else case.limit / median,
+        "waiting_for_data": None if case.waiting is None else case.waiting / (case.waiting + median),
+        "padding": case.padding,
+        "megabytes": None if size is None else size / 1e6,
+    } for case, passes, median, size in zip(cases, seconds, medians, memory, strict=True)]  # fmt: skip

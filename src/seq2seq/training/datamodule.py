@@ -59,9 +59,9 @@ class PairsDataModule(LightningDataModule):
             sampler.resume(self.first_epoch, self.first_batch)
         if getattr(self.trainer, "overfit_batches", 0):
             sampler = FixedBatches(sampler)
-        several = self.trainer is not None and self.trainer.world_size > 1
+        rank, processes = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         return DataLoader(
-            Shares(dataset, self.trainer.global_rank, self.trainer.world_size) if several else dataset,
+            dataset if processes == 1 else Shares(dataset, rank, processes),
             batch_size=None,
             sampler=sampler,
             num_workers=source.num_workers,
