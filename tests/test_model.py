@@ -53,7 +53,7 @@ def build(settings, **options):
          r"model\.attention\.num_heads=3 must be a whole number that divides model\.decoder\.hidden_size=14"),
         ({"attention": {"name": "multihead", "heads": 3}},
          r"model\.attention\.heads is unknown: multihead attention has num_heads"),
-        ({"attention": {"num_heads": 3}}, r"model\.attention={'num_heads': 3} must hold the keys name"),
+        ({"attention": {"num_heads": 3}}, r"model\.attention\.name is missing; the keys of model\.attention are name"),
         ({"attention": {"name": "multihead", "num_heads": 0}},
          r"model\.attention\.num_heads=0 must be a whole number .*"),
         ({"decoder": {"kind": "loung"}}, r"model\.decoder\.kind=loung must be one of luong, gnmt, bahdanau"),

@@ -1,6 +1,7 @@
 """Several processes train what one trains, survive what one survives, and fail with one message."""
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -149,3 +150,26 @@ def test_torchrun_starts_the_processes_of_a_run(two, tmp_path):
     assert (tmp_path / "run" / "metrics.csv").read_text() == (two / "metrics.csv").read_text()
     assert "error: trainer.devices=1 makes 1 of the 2 processes" in refused[1]
     assert not (tmp_path / "alone").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_what_one_does(two, tmp_path):
+    def evaluate(name, *overrides):
+        command = [sys.executable, str(ROOT / "scripts" / "evaluate.py"), f"checkpoint={two}/best.ckpt"]
+        command += ["metrics=text", "search.beam_size=3", f"hydra.run.dir={name}", *overrides]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, encoding="utf-8", capture_output=True, timeout=120, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        return json.loads((tmp_path / name / "metrics.json").read_text())
+
+    alone, together = evaluate("alone", "trainer=cpu"), evaluate("together", *TWO)
+
+    assert together["test"] == pytest.approx(alone["test"])
+    assert (tmp_path / "together" / "predictions.tsv").read_text() == (
+        tmp_path / "alone" / "predictions.tsv"
+    ).read_text()
+    assert {path.name for path in (tmp_path / "together").iterdir()} == {
+        path.name for path in (tmp_path / "alone").iterdir()
+    }

@@ -77,7 +77,7 @@ def about_setting(key: str, *, whole_run: bool = False) -> Iterator[None]:
         raise
     except Exception as error:
         modules = modules_of(error)
-        foreign = {name.partition(".")[0] for name in modules} - {*LIBRARIES, "seq2seq"} - sys.stdlib_module_names
+        foreign = {name.partition(".")[0] for name in modules[2:]} - {*LIBRARIES, "seq2seq"} - sys.stdlib_module_names
         if modules[-1].startswith("seq2seq.nn."):
             raise UserError(str(error)) from error
         if modules[-1].partition(".")[0] in LIBRARIES and not foreign:

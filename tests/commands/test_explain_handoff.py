@@ -195,10 +195,10 @@ def test_the_picture_says_what_is_handed_over(compose, monkeypatch, tmp_path, ov
 
 
 def test_a_checkpoint_of_another_version_is_refused(compose, tmp_path, tiny_checkpoint):
-    content = torch.load(tiny_checkpoint, weights_only=True) | {"seq2seq_format": 1}
+    content = torch.load(tiny_checkpoint, weights_only=True) | {"seq2seq_format": 2}
     torch.save(content, tmp_path / "old.ckpt")
 
-    with pytest.raises(UserError, match=r"old\.ckpt has format 1, and this version reads format 3 only"):
+    with pytest.raises(UserError, match=r"old\.ckpt has format 2, and this version reads format 1 only"):
         run(compose, tmp_path, f"checkpoint={tmp_path}/old.ckpt")
 
 

@@ -14,10 +14,11 @@ from spoiled import spoiled
 
 from seq2seq.decoding import Beam, Ensemble, Greedy
 from seq2seq.export import graphs
-from seq2seq.export.backend import OnnxModel, open_export
+from seq2seq.export.backend import OnnxModel
 from seq2seq.export.files import Export
 from seq2seq.export.parity import differences
 from seq2seq.handoff.mistakes import MISTAKES, WrongEncoder
+from seq2seq.model import TrainedModel
 from seq2seq.nn import attention, bridge
 
 SIX = {
@@ -129,8 +130,7 @@ def test_the_comparison_sees_a_wrong_operator(name):
     sizes = [SimpleNamespace(vocabulary=range(size)) for size in (10, 9)]
 
     def compared(export):
-        return differences(SimpleNamespace(model=model, source_tokenizer=sizes[0], target_tokenizer=sizes[1]),
-                           open_export(OnnxModel(export), *sizes, max_length=9))  # fmt: skip
+        return differences(*(TrainedModel(one, *sizes, 9, {}) for one in (model, OnnxModel(export))))
 
     assert set(compared(right)) == {"logits", "attention", "h_n"} | ({"c_n"} if "lstm" in name else set())
     assert max(compared(right).values()) < 1e-5

@@ -84,7 +84,7 @@ def test_hydra_full_error_shows_every_traceback(monkeypatch, capsys, value, show
 
 
 @pytest.mark.parametrize(
-    ("number", "message"), [(errno.ENOSPC, "error: stdout cannot be written: No space\n"), (errno.EPIPE, "")]
+    ("number", "message"), [(errno.ENOSPC, "error: output cannot be written: No space\n"), (errno.EPIPE, "")]
 )
 def test_a_stdout_that_takes_no_more_ends_with_one_line_at_most(monkeypatch, capsys, number, message):
     monkeypatch.setattr(sys, "stdout", sys.stdout)  # it is closed, and comes back

@@ -15,6 +15,7 @@ from seq2seq.benchmark.loops import bare_loop, computing, processes_loop, traine
 from seq2seq.benchmark.roofline import recurrent_seconds, roofline_seconds
 from seq2seq.benchmark.timing import TEXTBOOK, Case
 from seq2seq.data import Batch, build_source, prepare
+from seq2seq.data.dataset import Shares
 from seq2seq.decoding import Ensemble, Greedy, Search, build_search, infer
 from seq2seq.errors import UserError
 from seq2seq.model import ModelSettings, TrainedModel
@@ -127,7 +128,8 @@ def make_module(
     torch.manual_seed(0)
     return Seq2SeqModule(
         model=values, handoff="right", label_smoothing=0.0, scheduled_sampling=0.0, max_length=1, data={}, fast=fast,
-        source_tokenizer=data.prepared.source_tokenizer.to_dict(), target_tokenizer=data.prepared.target_tokenizer.to_dict(),
+        source_tokenizer=data.prepared.source_tokenizer.to_dict(),
+        target_tokenizer=data.prepared.target_tokenizer.to_dict(),
     )  # fmt: skip
 
 
