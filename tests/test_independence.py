@@ -37,7 +37,7 @@ def config(name, *overrides):
 (copy / "run").mkdir()
 (copy / "evaluation").mkdir()
 train(config("train", *sys.argv[2:]), copy / "run")
-evaluate(config("evaluate", "checkpoint=run/best.ckpt", "device=cpu"), copy / "evaluation", [])
+evaluate(config("evaluate", "checkpoint=run/best.ckpt", "trainer=cpu"), copy / "evaluation", [])
 predict(config("predict", "checkpoint=run/best.ckpt", "input=words.txt", "output=predictions.txt", "device=cpu"))
 files = [Path(module.__file__) for name, module in sys.modules.items() if name.partition(".")[0] == "seq2seq"]
 assert files and all(file.is_relative_to(copy) for file in files), files

@@ -496,7 +496,6 @@ def test_a_directory_that_holds_a_run_is_refused_and_left_as_it_is(compose, tiny
         (["+trainer.epochs=3"], "trainer: Trainer.__init__() got an unexpected keyword argument 'epochs'"),
         (["trainer.precision=17"], "trainer.precision=17 must be one of "),
         (["trainer.val_check_interval=1000"], "trainer: `val_check_interval` (1000) must be less than or equal to"),
-        (["+optimizer.foreach=2"], "optimizer"),
         (["resume="], "resume= must be a string"),
         (["model.encoder.embedding_size=1000000000000"], "model.encoder.embedding_size=1000000000000 must be a whole"),
         (["resume=missing.ckpt"], "resume=missing.ckpt cannot be read: No such file or directory"),

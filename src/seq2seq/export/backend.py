@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from seq2seq.api import named_paths
 from seq2seq.checkpoint import damaged, load_model
 from seq2seq.data import tokenizer_from_dict
-from seq2seq.errors import UserError, import_extra
+from seq2seq.errors import import_extra
 from seq2seq.export.files import Export, export_module, read_export
 from seq2seq.export.graphs import NEXT, memory_from
 from seq2seq.model import TrainedModel
@@ -150,7 +150,7 @@ def load_export(path: str) -> TrainedModel:
     export = read_export(folder)
     try:
         return open_export(export)
-    except UserError:
-        raise
     except Exception as error:  # ONNX Runtime's errors have no common class
+        if isinstance(error.__cause__, ImportError):  # it is not installed
+            raise
         raise damaged(path, "checkpoint", error) from error
