@@ -29,7 +29,7 @@ mutants: install
 	$(BIN)/python tests/mutants.py
 
 torture: install
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m 'slow or combination'
 	$(BIN)/python tests/torture.py $(ARGS)
 
 check: install

@@ -1,6 +1,9 @@
 """What every chapter of tests may use."""
 
 import os
+import sys
+from base64 import b64decode
+from io import BytesIO
 from pathlib import Path
 
 import hydra
@@ -57,6 +60,11 @@ def make_model(*, seed=0, scale=1.0, source_size=10, target_size=9, fast=False, 
     return model
 
 
+def combinations(cases):
+    """The cases of a test that are left to ``make mutants`` and ``make torture``."""
+    return [pytest.param(case, marks=pytest.mark.combination) for case in sorted(cases)]
+
+
 def tensors_of(state):
     """All tensors of a state, whatever a decoder keeps."""
     if isinstance(state, torch.Tensor):
@@ -88,6 +96,25 @@ TINY = [
 def few_threads():
     # Tiny tensors gain nothing from threads, and a fixed number keeps sums in the same order.
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def quick_pictures(request, monkeypatch):
+    """Six pictures take a tiny run longer than all else; only the tests marked ``pictures`` have them drawn."""
+    matplotlib = sys.modules.get("matplotlib.figure")
+    if matplotlib and not request.node.get_closest_marker("pictures"):
+        monkeypatch.setattr(matplotlib.Figure, "savefig", draw_pixel)
+
+
+def draw_pixel(_, file, **__):
+    if isinstance(file, BytesIO):
+        file.write(PIXEL)
+    else:
+        Path(file).write_bytes(PIXEL)
+
+
+PIXEL = b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAAC0lEQVR4nGP4DwQACfsD/fteaysAAAAASUVORK5CYII=")
+"""A PNG."""
 
 
 @pytest.fixture

@@ -523,7 +523,8 @@ def first_failure(mutant: Mutant | None) -> str:
         sys.path.insert(0, str(Path(name) / "src"))
         for module in [module for module in sys.modules if module.split(".")[0] == "seq2seq"]:
             del sys.modules[module]
-        code = pytest.main(["-x", "-q", "--tb=no", "-p", "no:cacheprovider", "-p", "no:xdist", *tests], [recorder])
+        options = ["-x", "-q", "--tb=no", "-m", "not slow", "-p", "no:cacheprovider", "-p", "no:xdist"]
+        code = pytest.main([*options, *tests], [recorder])
         os.chdir(ROOT)
     if code not in (0, 1, 2) or (code != 0) is not bool(recorder.name):
         raise RuntimeError(f"pytest ended with {code}: {mutant}")

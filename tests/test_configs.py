@@ -74,6 +74,7 @@ def test_one_override_makes_lstms_of_both_sides(compose):
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.pictures
 def test_every_experiment_runs(compose, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pairs.tsv").write_text("ab\tx y\tA;B\ncd\tz\tB\nda\ty\tA\n")

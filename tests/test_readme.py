@@ -58,7 +58,10 @@ def single_run(overrides):
     return [o if "[" in o else o.split(",")[0] for o in overrides if o != "-m"]
 
 
-@pytest.mark.parametrize("command", SCRIPTS + MADE)
+RUNS = [pytest.param(one, marks=pytest.mark.pictures) if "explain" in one else one for one in SCRIPTS + MADE]
+
+
+@pytest.mark.parametrize("command", RUNS)
 def test_every_script_command_runs(command, folder, compose, monkeypatch):
     words = shlex.split(command.rpartition("|")[2])
     script, overrides = re.search(r"scripts/(\w+)\.py", words[1]).group(1), single_run(words[2:])

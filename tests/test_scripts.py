@@ -2,14 +2,18 @@
 
 import csv
 import json
+import multiprocessing
 import os
 import pty
 import re
+import runpy
 import selectors
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,9 +41,38 @@ def started(script, *overrides, cwd, **options):
 
 
 def run(script, *overrides, cwd, stdin=""):
+    """A script's exit code and what it printed, run by a fork of this process, which has imported PyTorch already."""
+    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+        arguments = (script, overrides, cwd, stdin, (stdout.fileno(), stderr.fileno()))
+        process = multiprocessing.get_context("fork").Process(target=run_here, args=arguments)
+        with warnings.catch_warnings(action="ignore"):  # that a process with threads forks
+            process.start()
+        process.join(120)
+        process.kill()
+        for file in (stdout, stderr):
+            file.seek(0)
+        return process.exitcode, stdout.read().decode(), stderr.read().decode()
+
+
+def run_alone(script, *overrides, cwd):
+    """A script's exit code and what it printed, run by a new Python."""
     with started(script, *overrides, cwd=cwd) as process:
-        stdout, stderr = process.communicate(stdin, timeout=120)
+        stdout, stderr = process.communicate(timeout=120)
         return process.returncode, stdout, stderr
+
+
+def run_here(script, overrides, cwd, stdin, outputs):
+    hear_ctrl_c()
+    os.chdir(cwd)
+    reader, writer = os.pipe()
+    os.write(writer, stdin.encode())
+    os.close(writer)
+    for number, handle in enumerate((reader, *outputs)):
+        os.dup2(handle, number)
+    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w", buffering=1)  # noqa: SIM115
+    os.environ["COLUMNS"] = "200"
+    sys.argv = [str(ROOT / "scripts" / f"{script}.py"), *overrides]
+    runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def test_predict_answers_in_a_pipe_and_leaves_nothing_behind(tiny_checkpoint, tmp_path):
@@ -164,11 +197,15 @@ def test_lightnings_switches_work_and_what_used_part_of_the_data_says_so(tmp_pat
     assert ("training" in content) is (part is not None)
 
 
-@pytest.mark.parametrize("launcher", ["basic", "joblib", pytest.param("submitit_local", marks=pytest.mark.slow)])
+LAUNCHERS = ("joblib", "submitit_local")
+"""Launchers that start Python anew."""
+
+
+@pytest.mark.parametrize("launcher", ["basic", *(pytest.param(one, marks=pytest.mark.slow) for one in LAUNCHERS)])
 def test_a_sweep_goes_on_after_a_failure_and_ends_with_a_summary(tmp_path, launcher):
     sweep = ["-m", *TINY, "model.bridge=zeros,concat", "hydra.sweep.dir=sweep", "seed=7", f"hydra/launcher={launcher}"]
 
-    code, stdout, stderr = run("train", *sweep, cwd=tmp_path)
+    code, stdout, stderr = (run if launcher == "basic" else run_alone)("train", *sweep, cwd=tmp_path)
 
     rows = list(csv.reader((tmp_path / "sweep" / "summary.csv").read_text().splitlines()))
     assert code == 1

@@ -13,6 +13,8 @@ from seq2seq.handoff.mistakes import WrongEncoder
 from seq2seq.handoff.picture import LAYER_COLOURS
 from seq2seq.model import model_from_config
 
+pytestmark = pytest.mark.pictures
+
 
 def run(compose, tmp_path, *overrides):
     return explain(compose("explain_handoff", *overrides, f"output={tmp_path}/x.png"), overrides)

@@ -99,6 +99,7 @@ def test_any_temperature_draws(predicted, temperature):
 
 
 @pytest.mark.parametrize(("given", "folder"), [("true", "attention"), ("'some folder'", "some folder")])
+@pytest.mark.pictures
 def test_attention_is_drawn_for_each_line_that_is_not_empty(predicted, tmp_path, given, folder):
     predicted(f"attention={given}")
 

@@ -110,6 +110,7 @@ def test_a_sweep_that_is_refused_a_directory_says_so_and_changes_nothing(tmp_pat
     assert "failed" not in stdout
 
 
+@pytest.mark.pictures
 def test_a_study_is_one_command_and_goes_on_where_it_stopped(tmp_path):
     small = [size for size in TINY if not size.startswith("data")]
     small += ["data.train_size=40", "data.val_size=20", "data.test_size=20", "hydra.sweep.dir=study"]
@@ -165,6 +166,7 @@ def test_the_interval_is_students():
     assert format_interval([], digits=1) == ""
 
 
+@pytest.mark.pictures
 def test_the_picture_has_a_panel_for_each_group_and_attention():
     colours = {
         to_hex(line.get_color()) for axes in picture(RUNS).axes for line in axes.lines if line.get_marker() == "o"

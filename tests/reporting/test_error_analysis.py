@@ -1,7 +1,11 @@
 """The analysis of errors, against cases counted by hand."""
 
+import pytest
+
 from seq2seq.reporting.errors import NOTHING, Case, by_length, by_rarest, confusions, error_picture, write_errors
 from seq2seq.reporting.tables import Prediction
+
+pytestmark = pytest.mark.pictures
 
 
 def case(predicted, reference, length=3, rank=1):

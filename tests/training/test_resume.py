@@ -7,7 +7,7 @@ import signal
 
 import pytest
 import torch
-from conftest import TINY
+from conftest import TINY, combinations
 
 from seq2seq.commands.train import train
 from seq2seq.errors import Stopped, UserError
@@ -72,7 +72,10 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+USUAL = ("lstm, every two steps", "validation in mid-epoch")
+
+
+@pytest.mark.parametrize("case", [*USUAL, *combinations(CASES.keys() - {*USUAL})])
 def test_a_run_that_dies_again_and_again_ends_like_one_that_never_died(compose, tmp_path, case):
     config = compose("train", *RUN, *CASES[case])
     train(config, tmp_path / "whole")

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import sqlite3
+import warnings
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 
@@ -39,6 +40,7 @@ def trials_in(folder):
     return optuna.load_study(study_name="study", storage=f"sqlite:///{folder}/study.db").trials
 
 
+@pytest.mark.pictures
 def test_a_study_tries_the_defaults_first_and_leaves_its_best_values_as_an_experiment(tune, tmp_path, capsys):
     best = tune("tune.trials=3")
 
@@ -152,8 +154,10 @@ def test_no_trial_is_run_by_two_processes(tune, tmp_path, monkeypatch):
 
 
 def test_processes_that_start_at_once_share_one_study(tmp_path):
-    with ProcessPoolExecutor(4, multiprocessing.get_context("spawn")) as processes:
+    with warnings.catch_warnings(action="ignore"):  # that a process with threads forks
+        processes = ProcessPoolExecutor(4, multiprocessing.get_context("fork"))
         studies = [processes.submit(opened, tmp_path) for _ in range(4)]
+    with processes:
         assert [study.result(timeout=100) for study in studies] == ["study"] * 4
 
 
