@@ -14,7 +14,7 @@ from seq2seq.commands.train import train
 from seq2seq.errors import UserError
 from seq2seq.handoff.study import Run, markdown, picture, read_run
 from seq2seq.reporting.plots import BLUE, ORANGE
-from seq2seq.resuming.directory import lock_run_dir
+from seq2seq.resuming.continuing import Start
 from seq2seq.runs.sweep import format_interval, interval
 
 SKIP = [*TINY, "resume=auto"]
@@ -87,7 +87,7 @@ def test_a_directory_in_use_is_refused(compose, tmp_path):
     settings = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
 
     with (
-        lock_run_dir(tmp_path / "run", settings, [], resume=None, anew=True),
+        Start(tmp_path / "run", settings | {"resume": "auto"}).locked([]),
         pytest.raises(UserError, match=r"hydra\.run\.dir=.*run is in use by another run; choose another directory"),
     ):
         train(compose("train", *SKIP), tmp_path / "run")

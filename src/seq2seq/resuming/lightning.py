@@ -1,6 +1,7 @@
 """What resuming needs of Lightning's internals: the loops, as a checkpoint holds them. Tried with Lightning 2.6.6."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
 
@@ -18,17 +19,15 @@ def check_version(trainer: pl.Trainer) -> None:
     Raises:
         UserError: If it does.
     """
-    try:
+    with suppress(AttributeError):
         loop = trainer.fit_loop.epoch_loop
         counts = loop.batch_progress.state_dict()
-        fits = hasattr(loop, "_batches_that_stepped") and {"total", "current", "is_last_batch"} <= counts.keys()
-    except AttributeError:
-        fits = False
-    if not fits:
-        raise UserError(
-            f"pytorch-lightning {version('pytorch-lightning')} keeps its loops in a way that resuming does not know; "
-            "install a version that constraints.txt names"
-        )
+        if hasattr(loop, "_batches_that_stepped") and {"total", "current", "is_last_batch"} <= counts.keys():
+            return
+    raise UserError(
+        f"pytorch-lightning {version('pytorch-lightning')} keeps its loops in a way that resuming does not know; "
+        "install a version that constraints.txt names"
+    )
 
 
 def position(saved: Mapping[str, Any]) -> tuple[int, int]:
@@ -58,8 +57,3 @@ def is_between_batches(trainer: pl.Trainer) -> bool:
     """Return whether the last batch is complete, and was not the last of its epoch."""
     progress = trainer.fit_loop.epoch_loop.batch_progress
     return progress.current.ready == progress.current.completed and not progress.is_last_batch
-
-
-def batches_done(trainer: pl.Trainer) -> int:
-    """Return how many batches of the epoch are complete."""
-    return trainer.fit_loop.epoch_loop.batch_progress.current.completed

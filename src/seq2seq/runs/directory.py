@@ -1,10 +1,9 @@
 """The directory of a run: what it holds, whether it is free, and its lock."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from seq2seq.errors import UserError
 
@@ -24,14 +23,12 @@ RUN_FILES = ("best.ckpt", "last.ckpt", METRICS, "predictions.tsv")
 """Files that show that a directory holds a run from which something would be lost."""
 
 
-def refuse_used(output_dir: Path, resume: str | None = None, *, anew: bool = False) -> None:
-    """Raise if a directory holds a run, unless that run is the one to resume, or the directory's own starts anew.
+def refuse_used(output_dir: Path, resume: str | None = None) -> None:
+    """Raise if a directory holds a run, unless that run is the one to resume.
 
     Raises:
         UserError: If it does.
     """
-    if anew and (output_dir / CONFIG).exists():
-        return
     resumed_here = resume is not None and Path(resume).expanduser().resolve().parent == output_dir.resolve()
     if resumed_here or not any((output_dir / name).exists() for name in RUN_FILES):
         return
@@ -40,7 +37,7 @@ def refuse_used(output_dir: Path, resume: str | None = None, *, anew: bool = Fal
     raise UserError(f"hydra.run.dir={output_dir} already holds a run; choose another directory{go_on}")
 
 
-HANDLES: list[int] = []
+HANDLES: set[int] = set()
 """Of locked directories."""
 
 
@@ -71,7 +68,7 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
     import fcntl  # not on Windows
 
     handle = os.open(path, os.O_RDONLY)
-    HANDLES.append(handle)
+    HANDLES.add(handle)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -81,13 +78,3 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
     finally:
         HANDLES.remove(handle)
         os.close(handle)
-
-
-def flatten_keys(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the dotted keys of nested mappings, sorted, with their values."""
-    for key in sorted(tree):
-        value = tree[key]
-        if isinstance(value, Mapping):
-            yield from flatten_keys(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

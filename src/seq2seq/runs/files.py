@@ -2,7 +2,6 @@
 
 import io
 import json
-import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -55,24 +54,14 @@ def write_file(path: Path, write: Callable[[IO[str]], object]) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write numbers, strings, lists and dicts as JSON."""
-    text = json.dumps(finite_or_none(content), indent=2, ensure_ascii=False, allow_nan=False)
-    write_file(path, lambda file: file.write(text + "\n"))
-
-
-def finite_or_none(value: Any) -> Any:  # noqa: ANN401 - any JSON
-    """Return the value with None for infinity and NaN, which JSON lacks, such as the perplexity of a diverged model."""
-    if isinstance(value, Mapping):
-        return {key: finite_or_none(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [finite_or_none(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    """Write numbers, strings, lists and dicts as JSON, which lacks infinity and NaN: these become null."""
+    finite = json.loads(json.dumps(content), parse_constant=lambda _: None)
+    write_file(path, lambda file: file.write(json.dumps(finite, indent=2, ensure_ascii=False) + "\n"))
 
 
 def write_yaml(path: Path, content: object) -> None:
     """Write numbers, strings, lists and dicts as YAML."""
-    text = yaml.safe_dump(content, allow_unicode=True, sort_keys=False)
-    write_file(path, lambda file: file.write(text))
+    write_file(path, lambda file: yaml.safe_dump(content, file, allow_unicode=True, sort_keys=False))
 
 
 def utf8_stdout() -> IO[str]:
@@ -96,13 +85,13 @@ def user_path(key: str, value: object) -> Path:
     Raises:
         UserError: If no file could have it.
     """
+    if not str(value):
+        raise UserError(f"{key}= must name a file or a folder")
     try:
         path = Path(str(value)).expanduser()
         path.resolve().exists()  # which a loop of links, a name that is too long, or NUL ends
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(f"{key}={value} is no path: {getattr(error, 'strerror', None) or error}") from error
-    if not str(value):
-        raise UserError(f"{key}= must name a file or a folder")
     return path
 
 
@@ -136,9 +125,5 @@ def check_different(**paths: object) -> None:
     """
     seen: dict[Path, str] = {}
     for key, path in paths.items():
-        if path is None:
-            continue
-        resolved = user_path(key, path).resolve()
-        if resolved in seen:
-            raise UserError(f"{key}={path} is the {seen[resolved]}, which would be lost; give another file")
-        seen[resolved] = key
+        if path is not None and (same := seen.setdefault(user_path(key, path).resolve(), key)) != key:
+            raise UserError(f"{key}={path} is the {same}, which would be lost; give another file")
