@@ -359,7 +359,7 @@ MUTANTS = [
     Mutant("of equal epochs the earlier", "resuming/saving.py", "return equal or super()", "return super()",
            "test_of_equally_good_epochs_the_later_is_kept"),
     Mutant("the score forgotten at a resume", "resuming/saving.py",
-           'scores = {str(self.path): score for score in state["best_k_models"].values()}', "scores = {}",
+           'scores = {str(path): score for score in state["best_k_models"].values()}', "scores = {}",
            "test_a_run_that_resumes_elsewhere_takes_its_best_checkpoint_along"),
     Mutant("patience counts zeros", "training/callbacks.py", "self.monitor, 0)) > 0", "self.monitor, 0)) > -1",
            "test_patience_is_counted_from_the_first_match_and_the_log_says_when_it_is_over"),

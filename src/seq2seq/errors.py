@@ -76,11 +76,7 @@ def about_setting(key: str, *, whole_run: bool = False) -> Iterator[None]:
 
 
 def import_extra(package: str, extra: str) -> Any:  # noqa: ANN401 - a module
-    """Import a package of an extra in ``pyproject.toml``.
-
-    Raises:
-        UserError: If it is not installed.
-    """
+    """Import a package of an extra in ``pyproject.toml``; raise a `UserError` if it is not installed."""
     try:
         return import_module(package)
     except ImportError as error:

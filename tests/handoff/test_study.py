@@ -5,6 +5,7 @@ import math
 import shutil
 
 import pytest
+import pytorch_lightning as pl
 import yaml
 from conftest import TINY
 from matplotlib.colors import to_hex
@@ -84,10 +85,11 @@ def test_what_does_not_change_the_result_may_differ(compose, tmp_path):
 def test_a_directory_in_use_is_refused(compose, tmp_path):
     train(compose("train", *SKIP), tmp_path / "run")
     (tmp_path / "run" / "metrics.json").unlink()
-    settings = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    settings = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text()) | {"resume": "auto"}
+    trainer = pl.Trainer(accelerator="cpu", logger=False)
 
     with (
-        Start(tmp_path / "run", settings | {"resume": "auto"}).locked([]),
+        Start(tmp_path / "run", settings).entered(trainer, []),
         pytest.raises(UserError, match=r"hydra\.run\.dir=.*run is in use by another run; choose another directory"),
     ):
         train(compose("train", *SKIP), tmp_path / "run")

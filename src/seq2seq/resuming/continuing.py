@@ -53,18 +53,14 @@ class Start(NamedTuple):
     results: dict[str, Any] | None = None
 
     def check(self, module: Seq2SeqModule) -> None:
-        """Raise if the checkpoint belongs to another run, and log what else has changed since.
-
-        Raises:
-            UserError: If its model, optimizer, weight averaging or vocabularies differ from those of the module.
-        """
+        """Raise a `UserError` if the checkpoint belongs to another run, and log what else has changed since."""
         if self.checkpoint is None:
             return
         resume, again = f"resume={self.checkpoint}", "give the overrides of that run again"
         for side in ("source", "target"):
             if module.hparams[f"{side}_tokenizer"] != self.saved[HYPERPARAMETERS][f"{side}_tokenizer"]:
-                data = "give the training data of that run again"
-                raise UserError(f"data: the {side} vocabulary differs from that of {resume}; {data}")
+                again = "give the training data of that run again"
+                raise UserError(f"data: the {side} vocabulary differs from that of {resume}; {again}")
         averaged = "averaging_state" in self.saved
         if averaged is not (self.settings["weight_averaging"] > 0):
             raise UserError(f"weight_averaging: {resume} was trained {'with' if averaged else 'without'} it; {again}")
@@ -81,23 +77,12 @@ class Start(NamedTuple):
         """Lock the directory, write the settings there, and restore the log; of several processes, the first does so.
 
         Raises:
-            UserError: If another run uses the directory, or this version of Lightning cannot resume.
+            UserError: If another run, which may have started in the same second, uses the directory.
         """
         check_version(trainer)
         if not trainer.is_global_zero:
             yield
             return
-        with self.locked(overrides):
-            restore_log(trainer.loggers, self.saved)
-            yield
-
-    @contextmanager
-    def locked(self, overrides: Sequence[str]) -> Iterator[None]:
-        """Lock the directory for the run, remove what an earlier start left there, and write the run's settings.
-
-        Raises:
-            UserError: If another run uses the directory; two runs may start in the same second.
-        """
         self.output_dir.mkdir(parents=True, exist_ok=True)
         with locked(self.output_dir):
             # Earlier results do not belong to the checkpoints that follow.
@@ -111,6 +96,7 @@ class Start(NamedTuple):
                 path.unlink(missing_ok=True)
             write_yaml(self.output_dir / CONFIG, {**self.settings, "resume": self.checkpoint})
             write_yaml(self.output_dir / OVERRIDES, list(overrides))
+            restore_log(trainer.loggers, self.saved)
             yield
 
 
@@ -141,11 +127,7 @@ def find_start(output_dir: Path, settings: Mapping[str, Any]) -> Start:
 
 
 def check_same(output_dir: Path, settings: Mapping[str, Any]) -> None:
-    """Raise if the directory holds a run with other settings, finished or not.
-
-    Raises:
-        UserError: If it does.
-    """
+    """Raise a `UserError` if the directory holds a run with other settings, finished or not."""
     before = dict(flatten_keys(yaml.safe_load((output_dir / CONFIG).read_text(encoding="utf-8")) or settings))
     now = dict(flatten_keys(settings))
     for key in sorted(before.keys() | now.keys()):
@@ -157,11 +139,7 @@ def check_same(output_dir: Path, settings: Mapping[str, Any]) -> None:
 
 
 def read_to_resume(path: str) -> dict[str, Any]:
-    """Read a checkpoint to resume from.
-
-    Raises:
-        UserError: If it is not valid, or holds less than training wrote.
-    """
+    """Read a checkpoint; raise a `UserError` if it is not valid, or holds less than training wrote."""
     saved = read_checkpoint(path, "resume")
     if missing := [section for section in SECTIONS if section not in saved]:
         raise UserError(f"resume={path} lacks {', '.join(missing)}: predict with it, or resume from another checkpoint")

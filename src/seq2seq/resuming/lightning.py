@@ -14,11 +14,7 @@ SECTIONS = ("callbacks", "epoch", "global_step", "loops", "lr_schedulers", "opti
 
 
 def check_version(trainer: pl.Trainer) -> None:
-    """Raise if this version of Lightning keeps its loops in another way.
-
-    Raises:
-        UserError: If it does.
-    """
+    """Raise a `UserError` if this version of Lightning keeps its loops in another way."""
     with suppress(AttributeError):
         loop = trainer.fit_loop.epoch_loop
         counts = loop.batch_progress.state_dict()
@@ -51,9 +47,3 @@ def take_back_batch(trainer: pl.Trainer, checkpoint: dict[str, Any]) -> None:
     if trainer.enable_validation and validated and done % trainer.val_check_batch == 0:
         # Where a validation has just ended, Lightning counts the batch when it resumes.
         loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
-
-
-def is_between_batches(trainer: pl.Trainer) -> bool:
-    """Return whether the last batch is complete, and was not the last of its epoch."""
-    progress = trainer.fit_loop.epoch_loop.batch_progress
-    return progress.current.ready == progress.current.completed and not progress.is_last_batch

@@ -64,11 +64,6 @@ class RunCheckpoint(ModelCheckpoint):
     ) -> None:
         super().__init__(dirpath, filename=filename, monitor=monitor, mode=mode, enable_version_counter=False)
 
-    @property
-    def path(self) -> Path:
-        """The file; of several processes, all use the directory of the first."""
-        return Path(str(self.dirpath)) / f"{self.filename}{self.FILE_EXTENSION}"
-
     def check_monitor_top_k(self, trainer: pl.Trainer, current: torch.Tensor | None = None) -> bool:
         """Return whether this epoch is the best; of equal epochs, the later is."""
         best = self.best_k_models.get(self.kth_best_model_path)
@@ -82,15 +77,16 @@ class RunCheckpoint(ModelCheckpoint):
         state = checkpoint["callbacks"].pop(self.state_key, None)
         if trainer.state.fn != "fit" or not state or not state["best_model_path"]:  # is tested; or none was written yet
             return
-        kept = Path(str(trainer.ckpt_path)).expanduser().with_name(self.path.name)
+        path = Path(self.format_checkpoint_name({}))
+        kept = Path(str(trainer.ckpt_path)).expanduser().with_name(path.name)
         if not kept.is_file() or not is_whole(kept):
             log.warning("%s is missing or damaged; the next epochs will replace it", kept)
             return
-        if trainer.is_global_zero and kept.resolve() != self.path.resolve():
-            with atomic_write(self.path, "resume") as temporary:
+        if trainer.is_global_zero and kept.resolve() != path.resolve():
+            with atomic_write(path, "resume") as temporary:
                 shutil.copyfile(kept, temporary)
-        here = {"dirpath": self.dirpath, "best_model_path": str(self.path), "kth_best_model_path": str(self.path)}
-        scores = {str(self.path): score for score in state["best_k_models"].values()}
+        here = {"dirpath": self.dirpath, "best_model_path": str(path), "kth_best_model_path": str(path)}
+        scores = {str(path): score for score in state["best_k_models"].values()}
         checkpoint["callbacks"][self.state_key] = state | here | {"best_k_models": scores}
 
 
@@ -140,7 +136,7 @@ class LastCheckpoint(RunCheckpoint):
         if batch == 0 or batch % trainer.accumulate_grad_batches or trainer.overfit_batches or trainer.fast_dev_run:  # pyright: ignore[reportAttributeAccessIssue]
             return
         self._between_batches = True
-        trainer.save_checkpoint(self.path)
+        trainer.save_checkpoint(self.format_checkpoint_name({}))
         self._between_batches = False
         self._saved_at = time.monotonic()
 

@@ -9,7 +9,6 @@ from typing import Any, Self
 import pytorch_lightning as pl
 
 from seq2seq.errors import STOP_SIGNALS, Stopped
-from seq2seq.resuming.lightning import is_between_batches
 from seq2seq.resuming.saving import LastCheckpoint
 
 log = logging.getLogger(__name__)
@@ -87,7 +86,9 @@ class StopSignals(pl.Callback):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Save the state if a worker has died of the signal, so that no further batch comes."""
         died = self._training and self.received is not None and isinstance(exception, Exception)
-        if died and trainer.world_size == 1 and is_between_batches(trainer):  # several can only save together
+        progress = trainer.fit_loop.epoch_loop.batch_progress
+        between_batches = progress.current.ready == progress.current.completed and not progress.is_last_batch
+        if died and between_batches and trainer.world_size == 1:  # several can only save together
             self._save(trainer)
 
     def _save(self, trainer: pl.Trainer) -> None:

@@ -89,14 +89,11 @@ def one_line_errors() -> Iterator[None]:
 
 
 def check_overrides(config: Path, arguments: Sequence[str]) -> None:
-    """Raise for what Hydra answers with a traceback, or not at all: a group that gets no name, and a new section.
+    """Raise a `UserError` for what Hydra answers with a traceback or not at all: no name for a group, a new section.
 
     Args:
         config: The command's config, a YAML file beside the folders of the groups.
         arguments: Of the command line.
-
-    Raises:
-        UserError: If an override is one of these.
     """
     own_configs = any(one.startswith(("-c", "--config")) or "hydra.searchpath" in one for one in arguments)
     for argument in arguments:
@@ -135,10 +132,10 @@ def run_main(main: Callable[[], object]) -> None:
 def run_job(
     job: Callable[..., object], config: DictConfig, *, in_sweeps: bool = False, several: bool = False
 ) -> object:
-    """Run a job in the directory that Hydra made for it.
+    """Call a job with the config, the directory that Hydra made for it, and the overrides.
 
     Args:
-        job: Called with the config, the directory and the overrides.
+        job: A command's function.
         config: The composed config.
         in_sweeps: Whether a sweep continues after a failure, which is printed and kept in the run's directory for the
             summary. Otherwise a failure ends the sweep.

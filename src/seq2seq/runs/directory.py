@@ -24,21 +24,15 @@ RUN_FILES = ("best.ckpt", "last.ckpt", METRICS, "predictions.tsv")
 
 
 def refuse_used(output_dir: Path, resume: str | None = None) -> None:
-    """Raise if a directory holds a run, unless that run is the one to resume.
-
-    Raises:
-        UserError: If it does.
-    """
+    """Raise a `UserError` if a directory holds a run, unless that run is the one to resume."""
     resumed_here = resume is not None and Path(resume).expanduser().resolve().parent == output_dir.resolve()
     if resumed_here or not any((output_dir / name).exists() for name in RUN_FILES):
         return
-    last = output_dir / "last.ckpt"
-    go_on = f", or continue with resume={last}" if last.exists() else ""
+    go_on = f", or continue with resume={output_dir / 'last.ckpt'}" if (output_dir / "last.ckpt").exists() else ""
     raise UserError(f"hydra.run.dir={output_dir} already holds a run; choose another directory{go_on}")
 
 
-HANDLES: set[int] = set()
-"""Of locked directories."""
+HANDLES: set[int] = set()  # of locked directories
 
 
 def close_handles() -> None:
@@ -55,12 +49,7 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
     """Lock a directory or a file; the lock ends with the process, however it ends. On Windows, nothing is locked.
 
-    Args:
-        path: The directory or the file.
-        wait: Whether to wait until another process has unlocked it.
-
-    Raises:
-        UserError: If another process has locked it.
+    If another process has locked it, wait until that has unlocked it, or raise a `UserError`.
     """
     if os.name == "nt":
         yield

@@ -16,14 +16,10 @@ from seq2seq.errors import UserError, visible
 
 @contextmanager
 def atomic_write(path: Path, key: str) -> Iterator[Path]:
-    """Provide a temporary path beside ``path``, and rename it to ``path`` on success.
-
-    Args:
-        path: The file to write; an existing one is kept until the new one is complete.
-        key: The setting that named it, for the error.
+    """Provide a temporary path beside ``path``, which replaces ``path`` on success.
 
     Raises:
-        UserError: If the file cannot be written.
+        UserError: If it cannot be written; ``key`` is the setting that named it.
     """
     target = Path(os.path.realpath(path))  # a link is kept, and its target replaced
     special = target.exists() and not target.is_file()  # a pipe or a device cannot be renamed onto
@@ -80,11 +76,7 @@ def write_lines(output: IO[str], lines: Iterable[str]) -> None:
 
 
 def user_path(key: str, value: object) -> Path:
-    """Return the path that a setting names.
-
-    Raises:
-        UserError: If no file could have it.
-    """
+    """Return the path that a setting names; raise a `UserError` if no file could have it."""
     if not str(value):
         raise UserError(f"{key}= must name a file or a folder")
     try:
@@ -96,11 +88,7 @@ def user_path(key: str, value: object) -> Path:
 
 
 def check_regular(key: str, value: object) -> Path:
-    """Return the path that a setting names, unless it is a pipe or a device, on which reading may wait forever.
-
-    Raises:
-        UserError: If it is one, or no file could have that path.
-    """
+    """Return the path of a setting; raise a `UserError` at a pipe or a device, on which reading may wait forever."""
     path = user_path(key, value)
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise UserError(f"{key}={value} must be a file, and not a pipe or a device")
@@ -108,21 +96,13 @@ def check_regular(key: str, value: object) -> Path:
 
 
 def check_free(key: str, path: object, *, overwrite: bool) -> None:
-    """Raise if a file exists that a command is to write; None, a folder, a pipe and a device may exist.
-
-    Raises:
-        UserError: If it does, and may not be replaced.
-    """
+    """Raise a `UserError` if a file that a command is to write exists; None, a folder, a pipe and a device may."""
     if path is not None and user_path(key, path).is_file() and not overwrite:
         raise UserError(f"{key}={path} exists; give overwrite=true to replace it, or another file")
 
 
 def check_different(**paths: object) -> None:
-    """Raise if two files of a command are the same. Names are config keys; None stands for no file.
-
-    Raises:
-        UserError: If one file would overwrite the other.
-    """
+    """Raise a `UserError` if two files of a command, by config key, are the same; None stands for no file."""
     seen: dict[Path, str] = {}
     for key, path in paths.items():
         if path is not None and (same := seen.setdefault(user_path(key, path).resolve(), key)) != key:

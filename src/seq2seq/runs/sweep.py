@@ -30,14 +30,7 @@ def runs(sweep_dir: Path) -> list[Path]:
 
 
 class Row(NamedTuple):
-    """A run in the summary.
-
-    Attributes:
-        name: Name of its directory.
-        overrides: Overrides of its command line.
-        numbers: Its results by column; empty if it failed.
-        failure: Why it failed; empty if it did not.
-    """
+    """A run in the summary: a directory, overrides, results by column, and why there are none."""
 
     name: str
     overrides: list[str]
