@@ -37,11 +37,7 @@ def is_whole(checkpoint: Path | IO[bytes]) -> bool:
 
 
 def read_checkpoint(path: str, key: str = "checkpoint") -> dict[str, Any]:
-    """Read a checkpoint that training wrote.
-
-    Args:
-        path: The file.
-        key: The setting that named it, for the error.
+    """Read a checkpoint that training wrote; ``key`` is the setting that named it.
 
     Raises:
         UserError: If it cannot be read, is not a checkpoint of this project, or has another format.
@@ -95,10 +91,10 @@ def check_weights(weights: Mapping[str, Tensor], model: Mapping[str, Any]) -> No
                 raise ValueError(f"model.{part}.{name}={value} does not fit the weights")
 
 
-def load_model(path: str, key: str = "checkpoint") -> TrainedModel:
+def load_model(path: str) -> TrainedModel:
     """Load a trained model on the CPU, ready to predict; see `read_checkpoint` for the errors."""
-    content = read_checkpoint(path, key)
-    with damage_named(path, key):
+    content = read_checkpoint(path)
+    with damage_named(path):
         trained = trained_model(content[HYPERPARAMETERS])
         found = content["state_dict"].items()
         weights = {name.removeprefix(NETWORK): tensor for name, tensor in found if name.startswith(NETWORK)}

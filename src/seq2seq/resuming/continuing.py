@@ -24,9 +24,9 @@ FIXED = ("model.", "optimizer.", "scheduler.", "handoff")
 
 IRRELEVANT = (
     "resume", "checkpoint.", "logger.", "trainer.enable_", "trainer.log_every_n_steps", "optimized_metric",
-    "callbacks.last_checkpoint.every_",
+    "callbacks.best_checkpoint.resume", "callbacks.last_checkpoint.resume", "callbacks.last_checkpoint.every_",
 )  # fmt: skip
-"""Keys, or prefixes of keys, that do not change the results."""
+"""Keys, or prefixes of keys, that do not change the results; of callbacks, only older runs have a key ``resume``."""
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +59,8 @@ class Start(NamedTuple):
         resume, again = f"resume={self.checkpoint}", "give the overrides of that run again"
         for side in ("source", "target"):
             if module.hparams[f"{side}_tokenizer"] != self.saved[HYPERPARAMETERS][f"{side}_tokenizer"]:
-                again = "give the training data of that run again"
-                raise UserError(f"data: the {side} vocabulary differs from that of {resume}; {again}")
+                data = "give the training data of that run again"
+                raise UserError(f"data: the {side} vocabulary differs from that of {resume}; {data}")
         averaged = "averaging_state" in self.saved
         if averaged is not (self.settings["weight_averaging"] > 0):
             raise UserError(f"weight_averaging: {resume} was trained {'with' if averaged else 'without'} it; {again}")
@@ -149,7 +149,7 @@ def read_to_resume(path: str) -> dict[str, Any]:
 def newest_checkpoint(output_dir: Path) -> tuple[str | None, Mapping[str, Any]]:
     """Return the path of the whole checkpoint with the most steps, or None, and its content; log which are damaged."""
     found = {}
-    for path in (output_dir / "last.ckpt", output_dir / "best.ckpt"):  # if both have as many steps, last.ckpt is later
+    for path in (output_dir / "last.ckpt", output_dir / "best.ckpt"):  # of two with as many steps, last.ckpt is later
         if path.exists():
             try:
                 found[str(path)] = read_to_resume(str(path))

@@ -171,9 +171,7 @@ def make_directory(key: str, path: Path) -> None:
 
 
 class SweepSummary(WritableDirectory):
-    """Prints the summary table at the end of a sweep, and exits with 1 if a run failed.
-
-    It is kept as ``summary.csv``, a line for each run, and ``summary.md``, with means over seeds and their intervals.
+    """Prints the summary of a sweep, writes ``summary.csv`` and ``summary.md``, and exits with 1 if a run failed.
 
     It reads the runs' directories, so it does not matter which launcher ran them, or where.
     """
@@ -185,10 +183,8 @@ class SweepSummary(WritableDirectory):
         self.start = time.time() - 1  # file systems round times
         with one_line_errors():
             if runs(sweep_dir) and config.get("resume") != "auto":
-                raise UserError(
-                    f"hydra.sweep.dir={sweep_dir} already holds runs; choose another directory, or resume=auto to "
-                    "continue them"
-                )
+                instead = "choose another directory, or resume=auto to continue them"
+                raise UserError(f"hydra.sweep.dir={sweep_dir} already holds runs; {instead}")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Show the runs."""
