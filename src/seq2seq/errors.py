@@ -4,6 +4,7 @@ import logging
 import re
 import signal
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -16,11 +17,7 @@ STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1
 
 
 class Stopped(SystemExit):
-    """Raised when a signal ends the program, with the exit code that shells expect: 128 and the signal's number.
-
-    Args:
-        number: Number of the signal.
-    """
+    """Raised when a signal ends the program, with the exit code that shells expect: 128 and the signal's number."""
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
@@ -49,15 +46,6 @@ LIBRARIES = ("torch", "pytorch_lightning", "lightning_fabric", "torchmetrics", "
 """What settings are handed on to; an error that one of these raises is about the setting."""
 
 
-def modules_of(error: BaseException) -> list[str]:
-    """Return the names of the modules that an error came through, the one that raised it last."""
-    found, trace = [], error.__traceback__
-    while trace is not None:
-        found.append(str(trace.tb_frame.f_globals.get("__name__")))
-        trace = trace.tb_next
-    return found
-
-
 @contextmanager
 def about_setting(key: str, *, whole_run: bool = False) -> Iterator[None]:
     """Turn what a library says about a setting into one line; any other error keeps its traceback, below the key.
@@ -76,7 +64,7 @@ def about_setting(key: str, *, whole_run: bool = False) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        modules = modules_of(error)
+        modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
         foreign = {name.partition(".")[0] for name in modules[2:]} - {*LIBRARIES, "seq2seq"} - sys.stdlib_module_names
         if modules[-1].startswith("seq2seq.nn."):
             raise UserError(str(error)) from error
@@ -88,11 +76,7 @@ def about_setting(key: str, *, whole_run: bool = False) -> Iterator[None]:
 
 
 def import_extra(package: str, extra: str) -> Any:  # noqa: ANN401 - a module
-    """Import a package of an extra in ``pyproject.toml``.
-
-    Raises:
-        UserError: If it is not installed.
-    """
+    """Import a package of an extra in ``pyproject.toml``; raise a `UserError` if it is not installed."""
     try:
         return import_module(package)
     except ImportError as error:

@@ -9,6 +9,7 @@ import signal
 import time
 
 import pytest
+import pytorch_lightning as pl
 import torch
 import yaml
 from conftest import TINY
@@ -19,7 +20,7 @@ from seq2seq.commands.evaluate import evaluate
 from seq2seq.commands.train import train, train_for_sweeper
 from seq2seq.errors import Stopped, UserError
 from seq2seq.metrics import ExactMatch
-from seq2seq.resuming.directory import lock_run_dir
+from seq2seq.resuming.continuing import Start
 from seq2seq.training.module import Seq2SeqModule
 
 METRICS = {
@@ -193,33 +194,38 @@ def test_resuming_into_the_directory_of_another_run_is_refused(compose, tmp_path
     assert (tmp_path / "best.ckpt").read_bytes() == before
 
 
+def enter(output_dir, **settings):
+    trainer = pl.Trainer(accelerator="cpu", logger=False)
+    return Start(output_dir, settings | {"resume": None}).entered(trainer, [])
+
+
 def test_of_two_runs_that_start_at_once_one_gets_the_directory(tmp_path):
     with (
-        lock_run_dir(tmp_path, {"seed": 1}, [], resume=None, anew=False),
+        enter(tmp_path, seed=1),
         pytest.raises(UserError, match=r"is in use by another run; choose another directory$"),
     ):
-        lock_run_dir(tmp_path, {"seed": 2}, [], resume=None, anew=False).__enter__()
+        enter(tmp_path, seed=2).__enter__()
 
-    assert yaml.safe_load((tmp_path / "config.yaml").read_text()) == {"seed": 1}
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text()) == {"seed": 1, "resume": None}
 
 
 def test_a_process_that_a_run_has_forked_does_not_keep_its_lock(tmp_path):
     # As a worker does that outlives its run.
-    with lock_run_dir(tmp_path, {"seed": 1}, [], resume=None, anew=False):
+    with enter(tmp_path, seed=1):
         processes = multiprocessing.get_context("fork")
         runs = processes.Event()
         worker = processes.Process(target=lambda: (runs.set(), time.sleep(100)), daemon=True)
         worker.start()
         assert runs.wait(timeout=60)
     try:
-        with lock_run_dir(tmp_path, {"seed": 2}, [], resume=None, anew=False):
+        with enter(tmp_path, seed=2):
             assert worker.is_alive()
     finally:
         worker.kill()
 
 
 def test_a_directory_in_which_nothing_was_kept_yet_is_free(compose, tmp_path):
-    with lock_run_dir(tmp_path, {"seed": 1}, [], resume=None, anew=False):
+    with enter(tmp_path, seed=1):
         pass  # killed before its first checkpoint
 
     train(compose("train", *TINY), tmp_path)

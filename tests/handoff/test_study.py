@@ -5,6 +5,7 @@ import math
 import shutil
 
 import pytest
+import pytorch_lightning as pl
 import yaml
 from conftest import TINY
 from matplotlib.colors import to_hex
@@ -14,7 +15,7 @@ from seq2seq.commands.train import train
 from seq2seq.errors import UserError
 from seq2seq.handoff.study import Run, markdown, picture, read_run
 from seq2seq.reporting.plots import BLUE, ORANGE
-from seq2seq.resuming.directory import lock_run_dir
+from seq2seq.resuming.continuing import Start
 from seq2seq.runs.sweep import format_interval, interval
 
 SKIP = [*TINY, "resume=auto"]
@@ -84,10 +85,11 @@ def test_what_does_not_change_the_result_may_differ(compose, tmp_path):
 def test_a_directory_in_use_is_refused(compose, tmp_path):
     train(compose("train", *SKIP), tmp_path / "run")
     (tmp_path / "run" / "metrics.json").unlink()
-    settings = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    settings = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text()) | {"resume": "auto"}
+    trainer = pl.Trainer(accelerator="cpu", logger=False)
 
     with (
-        lock_run_dir(tmp_path / "run", settings, [], resume=None, anew=True),
+        Start(tmp_path / "run", settings).entered(trainer, []),
         pytest.raises(UserError, match=r"hydra\.run\.dir=.*run is in use by another run; choose another directory"),
     ):
         train(compose("train", *SKIP), tmp_path / "run")

@@ -22,7 +22,10 @@ TRAIN = ROOT / "configs" / "train.yaml"
         ("experiment=null", "experiment=null must name an option of the group experiment: "),
         ("search=beam,1", "search=beam,1 must name an option of the group search: beam, sample"),
         ("search=range(1,3)", r"search=range\(1,3\) must name an option of the group search: beam, sample"),
-        ("+optimiser.lr=1e-3", "optimiser is unknown; the keys are callbacks, checkpoint, data, "),
+        (
+            "+optimiser.lr=1e-3",
+            "optimiser is unknown; the keys are callbacks, checkpoint, data, dataset, debug, experiment, ",
+        ),
         ("++seeds=1,2", "seeds is unknown; the keys are .*, seed, "),
     ],
 )

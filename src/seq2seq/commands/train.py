@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from pydantic import Field, model_validator
 
 from seq2seq.data import PreparedData, build_source, prepare
@@ -114,14 +114,13 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
         Stopped: When a signal has ended the run.
     """
     silence_expected_warnings()
-    settings = resolve_config(config)
+    settings: dict[str, Any] = resolve_config(config)
     read_settings(TrainSettings, settings)
     start = find_start(output_dir, settings)
     if start.results is not None:
         log.info("%s is finished already", output_dir)
         return start.results
-    config = OmegaConf.merge(config, {"resume": start.checkpoint})  # pyright: ignore[reportAssignmentType]
-    settings = resolve_config(config)
+    settings = settings | {"resume": start.checkpoint}
 
     pl.seed_everything(settings["seed"], workers=True, verbose=False)
     prepared = prepare(build_source(settings["data"]), ("train", "val", "test"))

@@ -1,6 +1,7 @@
-"""Continuing a run: where it begins, whether a checkpoint fits, and which logged rows are kept."""
+"""Continuing a run: where it begins, its directory and lock, and which logged rows are kept."""
 
 import csv
+import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -8,17 +9,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
+import yaml
 from pytorch_lightning.loggers import CSVLogger, Logger
 
 from seq2seq.checkpoint import HYPERPARAMETERS, read_checkpoint
 from seq2seq.errors import UserError
-from seq2seq.resuming.directory import IRRELEVANT, finished, lock_run_dir
 from seq2seq.resuming.lightning import SECTIONS, check_version, position
-from seq2seq.runs.directory import CONFIG, flatten_keys, refuse_used
+from seq2seq.runs.directory import CONFIG, FAILURE, METRICS, OVERRIDES, RUN_FILES, locked, refuse_used
+from seq2seq.runs.files import write_yaml
 from seq2seq.training.module import Seq2SeqModule
 
 FIXED = ("model.", "optimizer.", "scheduler.", "handoff")
 """Prefixes of the keys that must not change when a run resumes."""
+
+IRRELEVANT = (
+    "resume", "checkpoint.", "logger.", "trainer.enable_", "trainer.log_every_n_steps", "optimized_metric",
+    "callbacks.best_checkpoint.resume", "callbacks.last_checkpoint.resume", "callbacks.last_checkpoint.every_",
+)  # fmt: skip
+"""Keys, or prefixes of keys, that do not change the results; of callbacks, only older runs have a key ``resume``."""
 
 log = logging.getLogger(__name__)
 
@@ -45,20 +53,49 @@ class Start(NamedTuple):
     results: dict[str, Any] | None = None
 
     def check(self, module: Seq2SeqModule) -> None:
-        """Raise if the checkpoint belongs to another run; see `check_resumable`."""
-        if self.checkpoint is not None:
-            check_resumable(module, self.saved, self.checkpoint, averaging=self.settings["weight_averaging"] > 0)
+        """Raise a `UserError` if the checkpoint belongs to another run, and log what else has changed since."""
+        if self.checkpoint is None:
+            return
+        resume, again = f"resume={self.checkpoint}", "give the overrides of that run again"
+        for side in ("source", "target"):
+            if module.hparams[f"{side}_tokenizer"] != self.saved[HYPERPARAMETERS][f"{side}_tokenizer"]:
+                data = "give the training data of that run again"
+                raise UserError(f"data: the {side} vocabulary differs from that of {resume}; {data}")
+        averaged = "averaging_state" in self.saved
+        if averaged is not (self.settings["weight_averaging"] > 0):
+            raise UserError(f"weight_averaging: {resume} was trained {'with' if averaged else 'without'} it; {again}")
+        then = dict(flatten_keys(self.saved["seq2seq_config"]))
+        for key, now in flatten_keys(module.config):
+            if now == then.get(key, now) or key.startswith(IRRELEVANT):
+                continue
+            if key.startswith(FIXED):
+                raise UserError(f"{key}={now} differs from the {then[key]} that {resume} was trained with; {again}")
+            log.warning("%s=%s from here on; it was %s", key, now, then[key])
 
     @contextmanager
     def entered(self, trainer: pl.Trainer, overrides: Sequence[str]) -> Iterator[None]:
-        """Lock the directory for the run, write its settings there, and restore its log; the first process does so."""
+        """Lock the directory, write the settings there, and restore the log; of several processes, the first does so.
+
+        Raises:
+            UserError: If another run, which may have started in the same second, uses the directory.
+        """
         check_version(trainer)
         if not trainer.is_global_zero:
             yield
             return
-        anew = self.settings["resume"] == "auto"
-        with lock_run_dir(self.output_dir, {**self.settings, "resume": self.checkpoint}, overrides,
-                          resume=self.checkpoint, anew=anew):  # fmt: skip
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        with locked(self.output_dir):
+            # Earlier results do not belong to the checkpoints that follow.
+            stale = [METRICS, "predictions.tsv", FAILURE, "learning_curves.png"]
+            if self.settings["resume"] == "auto" and self.checkpoint is None and (self.output_dir / CONFIG).exists():
+                log.warning("%s holds an unfinished run; it starts again from the beginning", self.output_dir)
+                stale += RUN_FILES
+            else:
+                refuse_used(self.output_dir, self.checkpoint)
+            for path in (*map(self.output_dir.joinpath, stale), *self.output_dir.glob("attention_*.png")):
+                path.unlink(missing_ok=True)
+            write_yaml(self.output_dir / CONFIG, {**self.settings, "resume": self.checkpoint})
+            write_yaml(self.output_dir / OVERRIDES, list(overrides))
             restore_log(trainer.loggers, self.saved)
             yield
 
@@ -69,82 +106,57 @@ def find_start(output_dir: Path, settings: Mapping[str, Any]) -> Start:
     Raises:
         UserError: If the directory holds another run, or the checkpoint to resume from is not valid.
     """
-    start = Start(output_dir, settings)
-    resume = settings["resume"]
-    if resume == "auto":
-        if results := finished(output_dir, settings):
-            return start._replace(results=results)
+    checkpoint, saved = settings["resume"], {}
+    if checkpoint != "auto":
+        saved = read_to_resume(checkpoint) if checkpoint else {}
+        refuse_used(output_dir, checkpoint)
+    elif (output_dir / CONFIG).exists():
+        check_same(output_dir, settings)
+        if (output_dir / METRICS).exists():
+            (output_dir / FAILURE).unlink(missing_ok=True)  # left by an attempt with other settings
+            return Start(output_dir, settings, results=json.loads((output_dir / METRICS).read_text(encoding="utf-8")))
         checkpoint, saved = newest_checkpoint(output_dir)
     else:
-        checkpoint, saved = resume, read_to_resume(resume) if resume else {}
-    refuse_used(output_dir, checkpoint, anew=resume == "auto")
+        checkpoint = None
+        refuse_used(output_dir)
     epoch, batch = position(saved) if checkpoint else (0, 0)
     epochs = settings["trainer"]["max_epochs"]
     if 0 < epochs < epoch:
         raise UserError(f"trainer.max_epochs={epochs} must be at least the {epoch} epochs that are already done")
-    return start._replace(checkpoint=checkpoint, saved=saved, epoch=epoch, batch=batch)
+    return Start(output_dir, settings, checkpoint, saved, epoch, batch)
+
+
+def check_same(output_dir: Path, settings: Mapping[str, Any]) -> None:
+    """Raise a `UserError` if the directory holds a run with other settings, finished or not."""
+    before = dict(flatten_keys(yaml.safe_load((output_dir / CONFIG).read_text(encoding="utf-8")) or settings))
+    now = dict(flatten_keys(settings))
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) != now.get(key) and not key.startswith(IRRELEVANT):
+            raise UserError(
+                f"{output_dir} holds a run with {key}={before.get(key)}, and this one has {now.get(key)}; "
+                "choose another directory, or remove it"
+            )
 
 
 def read_to_resume(path: str) -> dict[str, Any]:
-    """Read a checkpoint to resume from.
-
-    Raises:
-        UserError: If it is not valid, or holds less than training wrote.
-    """
+    """Read a checkpoint; raise a `UserError` if it is not valid, or holds less than training wrote."""
     saved = read_checkpoint(path, "resume")
     if missing := [section for section in SECTIONS if section not in saved]:
         raise UserError(f"resume={path} lacks {', '.join(missing)}: predict with it, or resume from another checkpoint")
     return saved
 
 
-def check_resumable(module: Seq2SeqModule, saved: Mapping[str, Any], resume: str, *, averaging: bool) -> None:
-    """Raise if a checkpoint belongs to another run, and log what else has changed since.
-
-    Args:
-        module: The module that resumes, with its config.
-        saved: Content of the checkpoint.
-        resume: Path of the checkpoint.
-        averaging: Whether this run averages weights.
-
-    Raises:
-        UserError: If its model, optimizer or vocabularies differ.
-    """
-    before = saved[HYPERPARAMETERS]
-    for side in ("source", "target"):
-        if module.hparams[f"{side}_tokenizer"] != before[f"{side}_tokenizer"]:
-            raise UserError(
-                f"data: the {side} vocabulary differs from that of resume={resume}; "
-                "give the training data of that run again"
-            )
-    if averaging is not ("averaging_state" in saved):
-        was = "with" if "averaging_state" in saved else "without"
-        raise UserError(f"weight_averaging: resume={resume} was trained {was} it; give the overrides of that run again")
-    then = dict(flatten_keys(saved["seq2seq_config"]))
-    for key, now in flatten_keys(module.config):
-        if key not in then or now == then[key] or key.startswith(IRRELEVANT):
-            continue
-        if key.startswith(FIXED):
-            raise UserError(
-                f"{key}={now} differs from the {then[key]} that resume={resume} was trained with; "
-                "give the overrides of that run again"
-            )
-        log.warning("%s=%s from here on; it was %s", key, now, then[key])
-
-
 def newest_checkpoint(output_dir: Path) -> tuple[str | None, Mapping[str, Any]]:
-    """Return the whole checkpoint of a run with the most steps, its path and its content; None if there is none.
-
-    Damaged ones are reported.
-    """
-    found: list[tuple[str, Mapping[str, Any]]] = []
-    for name in ("best.ckpt", "last.ckpt"):
-        if (output_dir / CONFIG).exists() and (output_dir / name).exists():
+    """Return the path of the whole checkpoint with the most steps, or None, and its content; log which are damaged."""
+    found = {}
+    for path in (output_dir / "last.ckpt", output_dir / "best.ckpt"):  # of two with as many steps, last.ckpt is later
+        if path.exists():
             try:
-                found.append((str(output_dir / name), read_to_resume(str(output_dir / name))))
+                found[str(path)] = read_to_resume(str(path))
             except UserError as error:
                 log.warning("%s; it is not used", error)
-    # Of two with as many steps, last.ckpt: it comes later.
-    return max(reversed(found), key=lambda one: one[1]["global_step"]) if found else (None, {})
+    newest = max(found, key=lambda path: found[path]["global_step"], default=None)
+    return newest, found.get(newest, {})
 
 
 def restore_log(loggers: Sequence[Logger], saved: Mapping[str, Any]) -> None:
@@ -157,3 +169,12 @@ def restore_log(loggers: Sequence[Logger], saved: Mapping[str, Any]) -> None:
                     numbers = {key: int(one) if one.isdecimal() else float(one) for key, one in row.items() if one}
                     logger.experiment.log_metrics(numbers, step)
             logger.save()
+
+
+def flatten_keys(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted keys of nested mappings, sorted, with their values."""
+    for key in sorted(tree):
+        if isinstance(tree[key], Mapping):
+            yield from flatten_keys(tree[key], f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", tree[key]

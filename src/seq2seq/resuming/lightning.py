@@ -1,6 +1,7 @@
 """What resuming needs of Lightning's internals: the loops, as a checkpoint holds them. Tried with Lightning 2.6.6."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
 
@@ -13,22 +14,16 @@ SECTIONS = ("callbacks", "epoch", "global_step", "loops", "lr_schedulers", "opti
 
 
 def check_version(trainer: pl.Trainer) -> None:
-    """Raise if this version of Lightning keeps its loops in another way.
-
-    Raises:
-        UserError: If it does.
-    """
-    try:
+    """Raise a `UserError` if this version of Lightning keeps its loops in another way."""
+    with suppress(AttributeError):
         loop = trainer.fit_loop.epoch_loop
         counts = loop.batch_progress.state_dict()
-        fits = hasattr(loop, "_batches_that_stepped") and {"total", "current", "is_last_batch"} <= counts.keys()
-    except AttributeError:
-        fits = False
-    if not fits:
-        raise UserError(
-            f"pytorch-lightning {version('pytorch-lightning')} keeps its loops in a way that resuming does not know; "
-            "install a version that constraints.txt names"
-        )
+        if hasattr(loop, "_batches_that_stepped") and {"total", "current", "is_last_batch"} <= counts.keys():
+            return
+    raise UserError(
+        f"pytorch-lightning {version('pytorch-lightning')} keeps its loops in a way that resuming does not know; "
+        "install a version that constraints.txt names"
+    )
 
 
 def position(saved: Mapping[str, Any]) -> tuple[int, int]:
@@ -52,14 +47,3 @@ def take_back_batch(trainer: pl.Trainer, checkpoint: dict[str, Any]) -> None:
     if trainer.enable_validation and validated and done % trainer.val_check_batch == 0:
         # Where a validation has just ended, Lightning counts the batch when it resumes.
         loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
-
-
-def is_between_batches(trainer: pl.Trainer) -> bool:
-    """Return whether the last batch is complete, and was not the last of its epoch."""
-    progress = trainer.fit_loop.epoch_loop.batch_progress
-    return progress.current.ready == progress.current.completed and not progress.is_last_batch
-
-
-def batches_done(trainer: pl.Trainer) -> int:
-    """Return how many batches of the epoch are complete."""
-    return trainer.fit_loop.epoch_loop.batch_progress.current.completed

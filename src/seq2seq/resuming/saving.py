@@ -46,16 +46,6 @@ class WholeCheckpoints(TorchCheckpointIO):
             os.fsync(file.fileno())
 
 
-def log_of(trainer: pl.Trainer) -> str:
-    """Return what has been logged, as in ``metrics.csv``; empty without that logger."""
-    for logger in trainer.loggers:
-        if isinstance(logger, CSVLogger):
-            logger.save()
-            file = Path(logger.experiment.metrics_file_path)
-            return file.read_text(encoding="utf-8") if file.exists() else ""
-    return ""
-
-
 class RunCheckpoint(ModelCheckpoint):
     """`ModelCheckpoint` that keeps one file, always under the same name, and survives a move of the run's directory.
 
@@ -67,39 +57,12 @@ class RunCheckpoint(ModelCheckpoint):
         filename: File name, without suffix.
         monitor: The metric that selects the best epoch; None keeps the last.
         mode: ``max`` or ``min``.
-        resume: The checkpoint from which the run resumes, if any.
     """
 
     def __init__(
-        self,
-        dirpath: str,
-        filename: str,
-        monitor: str | None = None,
-        mode: Literal["min", "max"] = "min",
-        resume: str | None = None,
+        self, dirpath: str, filename: str, monitor: str | None = None, mode: Literal["min", "max"] = "min"
     ) -> None:
-        super().__init__(
-            dirpath,
-            filename=filename,
-            monitor=monitor,
-            mode=mode,
-            auto_insert_metric_name=False,
-            enable_version_counter=False,
-        )
-        self.resume = resume
-        self.stage = ""
-        self.writes = True
-
-    @property
-    def path(self) -> Path:
-        """The file; of several processes, all use the directory of the first."""
-        return Path(str(self.dirpath)) / f"{self.filename}{self.FILE_EXTENSION}"
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Prepare for a stage."""
-        super().setup(trainer, pl_module, stage)
-        self.stage = stage
-        self.writes = trainer.is_global_zero
+        super().__init__(dirpath, filename=filename, monitor=monitor, mode=mode, enable_version_counter=False)
 
     def check_monitor_top_k(self, trainer: pl.Trainer, current: torch.Tensor | None = None) -> bool:
         """Return whether this epoch is the best; of equal epochs, the later is."""
@@ -107,23 +70,24 @@ class RunCheckpoint(ModelCheckpoint):
         equal = current is not None and best is not None and bool(current == best)
         return equal or super().check_monitor_top_k(trainer, current)
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the state, even if the run's directory has moved."""
-        if self.stage != "fit":  # a checkpoint that is tested
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Take the file along, and let the state that is restored next name it where it is now."""
+        state = checkpoint["callbacks"].pop(self.state_key, None)
+        if trainer.state.fn != "fit" or not state or not state["best_model_path"]:  # is tested; or none was written yet
             return
-        if not state_dict["best_model_path"]:  # none was written yet
-            return
-        kept = Path(self.resume).expanduser().with_name(self.path.name) if self.resume else self.path
+        path = Path(self.format_checkpoint_name({}))
+        kept = Path(str(trainer.ckpt_path)).expanduser().with_name(path.name)
         if not kept.is_file() or not is_whole(kept):
             log.warning("%s is missing or damaged; the next epochs will replace it", kept)
             return
-        if self.writes and kept.resolve() != self.path.resolve():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(self.path, "resume") as temporary:
+        if trainer.is_global_zero and kept.resolve() != path.resolve():
+            with atomic_write(path, "resume") as temporary:
                 shutil.copyfile(kept, temporary)
-        here = {"dirpath": self.dirpath, "best_model_path": str(self.path), "kth_best_model_path": str(self.path)}
-        scores = {str(self.path): score for score in state_dict["best_k_models"].values()}
-        super().load_state_dict(state_dict | here | {"best_k_models": scores})
+        here = {"dirpath": self.dirpath, "best_model_path": str(path), "kth_best_model_path": str(path)}
+        scores = {str(path): score for score in state["best_k_models"].values()}
+        checkpoint["callbacks"][self.state_key] = state | here | {"best_k_models": scores}
 
 
 class LastCheckpoint(RunCheckpoint):
@@ -136,7 +100,6 @@ class LastCheckpoint(RunCheckpoint):
         filename: File name, without suffix.
         every_n_steps: Save after so many batches of an epoch; None for no such limit.
         every_minutes: Save after so many minutes; None for no such limit.
-        resume: The checkpoint from which the run resumes, if any.
     """
 
     def __init__(
@@ -145,9 +108,8 @@ class LastCheckpoint(RunCheckpoint):
         filename: str,
         every_n_steps: Count | None = None,
         every_minutes: Annotated[float, Field(ge=0)] | None = None,
-        resume: str | None = None,
     ) -> None:
-        super().__init__(dirpath, filename, resume=resume)
+        super().__init__(dirpath, filename)
         self.every_n_steps = every_n_steps
         self.every_seconds = math.inf if every_minutes is None else 60 * every_minutes
         self._saved_at = time.monotonic()
@@ -161,35 +123,33 @@ class LastCheckpoint(RunCheckpoint):
         Lightning's callback saves at the end of a batch, before the batch is counted and its results are logged.
         """
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        by_steps = self.every_n_steps is not None and batch_idx % self.every_n_steps == 0
-        by_time = time.monotonic() - self._saved_at >= self.every_seconds
         requests: Any = pl_module.requests
-        if by_time:
+        if time.monotonic() - self._saved_at >= self.every_seconds:
             requests.ask(SAVE)
-        if by_steps or requests.granted(SAVE):
+        if requests.granted(SAVE) or (self.every_n_steps is not None and batch_idx % self.every_n_steps == 0):
             requests.withdraw(SAVE)
-            self.save_between_batches(trainer, batch_idx)
+            self.save_between_batches(trainer)
 
-    def save_between_batches(self, trainer: pl.Trainer, batch: int) -> None:
-        """Save the state before a batch, unless it is the first of its epoch or gradients wait for their step.
-
-        Args:
-            trainer: The trainer.
-            batch: Number of the batch in its epoch.
-        """
+    def save_between_batches(self, trainer: pl.Trainer) -> None:
+        """Save the state, unless no batch of the epoch is complete or gradients wait for their step."""
+        batch = trainer.fit_loop.epoch_loop.batch_progress.current.completed
         if batch == 0 or batch % trainer.accumulate_grad_batches or trainer.overfit_batches or trainer.fast_dev_run:  # pyright: ignore[reportAttributeAccessIssue]
             return
         self._between_batches = True
-        trainer.save_checkpoint(self.path)
+        trainer.save_checkpoint(self.format_checkpoint_name({}))
         self._between_batches = False
         self._saved_at = time.monotonic()
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the log so far, and take back the start of a batch that has not run yet."""
+        """Add ``metrics.csv`` so far, and take back the start of a batch that has not run yet."""
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
-        checkpoint["seq2seq_log"] = log_of(trainer) if trainer.is_global_zero else ""
+        for logger in trainer.loggers:
+            if trainer.is_global_zero and isinstance(logger, CSVLogger):
+                logger.save()
+                file = Path(logger.experiment.metrics_file_path)
+                checkpoint["seq2seq_log"] = file.read_text(encoding="utf-8") if file.exists() else ""
         if self._between_batches:
             take_back_batch(trainer, checkpoint)
 

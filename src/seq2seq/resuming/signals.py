@@ -9,7 +9,6 @@ from typing import Any, Self
 import pytorch_lightning as pl
 
 from seq2seq.errors import STOP_SIGNALS, Stopped
-from seq2seq.resuming.lightning import batches_done, is_between_batches
 from seq2seq.resuming.saving import LastCheckpoint
 
 log = logging.getLogger(__name__)
@@ -47,13 +46,11 @@ class StopSignals(pl.Callback):
         if self.received is not None and isinstance(error, Exception):  # such as that a worker has died of the signal
             error = Stopped(self.received)
         if isinstance(error, Stopped):
-            self._say_what_is_kept(error)
+            kept = [str(path) for name in ("best", "last") if (path := self.output_dir / f"{name}.ckpt").exists()]
+            go_on = f"; continue with the same command, hydra.run.dir={self.output_dir} and resume=auto" if kept else ""
+            files = ", ".join(kept) or "no checkpoint, as none was written yet"
+            log.error("stopped by %s; kept: %s%s", error.signal, files, go_on)
             raise error from None
-
-    def _say_what_is_kept(self, stop: Stopped) -> None:
-        kept = [str(path) for name in ("best", "last") if (path := self.output_dir / f"{name}.ckpt").exists()]
-        go_on = f"{', '.join(kept)}; continue with the same command, hydra.run.dir={self.output_dir} and resume=auto"
-        log.error("stopped by %s; kept: %s", stop.signal, go_on if kept else "no checkpoint, as none was written yet")
 
     def _handle(self, number: int, frame: object) -> None:
         if self._ending:  # and saves; it takes a moment
@@ -62,22 +59,16 @@ class StopSignals(pl.Callback):
         if not self._training or not first:
             raise Stopped(number)
 
-    def _take_over(self) -> None:
+    def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take SIGTERM from Lightning, which would end training as if it were complete, or wait for other processes."""
         if self._handlers:
             signal.signal(signal.SIGTERM, self._handle)
 
-    def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Handle signals before the first step, too."""
-        self._take_over()
-
-    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Handle signals in the final test, too."""
-        self._take_over()
+    on_test_start = on_sanity_check_start
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """From here on, there is a step to wait for."""
-        self._take_over()
+        self.on_sanity_check_start(trainer, pl_module)
         self._training = True
 
     def on_train_batch_start(
@@ -89,24 +80,26 @@ class StopSignals(pl.Callback):
             requests.ask(signal.Signals(self.received).name)
         for number in STOP_SIGNALS:
             if requests.granted(signal.Signals(number).name):
-                self._save(trainer, batch_idx)
+                self._save(trainer)
                 raise Stopped(number)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Save the state if a worker has died of the signal, so that no further batch comes."""
         died = self._training and self.received is not None and isinstance(exception, Exception)
-        if died and trainer.world_size == 1 and is_between_batches(trainer):  # several can only save together
-            self._save(trainer, batches_done(trainer))
+        progress = trainer.fit_loop.epoch_loop.batch_progress
+        between_batches = progress.current.ready == progress.current.completed and not progress.is_last_batch
+        if died and between_batches and trainer.world_size == 1:  # several can only save together
+            self._save(trainer)
 
-    def _save(self, trainer: pl.Trainer, batch: int) -> None:
+    def _save(self, trainer: pl.Trainer) -> None:
         self._training, self._ending = False, True
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, LastCheckpoint):
-                callback.save_between_batches(trainer, batch)
+                callback.save_between_batches(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Validation does not wait for its end, unless other processes do."""
-        self._take_over()
+        self.on_sanity_check_start(trainer, pl_module)
         if trainer.world_size > 1:
             return
         self._training = False

@@ -11,11 +11,11 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import yaml
+from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, QuotedString
@@ -54,12 +54,6 @@ def end_with_parent(parent: int) -> None:
     os._exit(1)
 
 
-def is_later_process() -> bool:
-    """Return whether this process is one of several of the same run, and not the first."""
-    variables = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # as torchrun, Lightning and Slurm set them
-    return next((os.environ[name] for name in variables if name in os.environ), "0") != "0"
-
-
 class VisibleFormatter(logging.Formatter):
     """Formats log messages for a terminal, on which names and values from files must have no effect."""
 
@@ -68,61 +62,38 @@ class VisibleFormatter(logging.Formatter):
         return visible(super().format(record))
 
 
-@contextmanager
-def writable_output() -> Iterator[None]:
-    """End with one line if the disk is full, and with none if the reader of our output closed it, as `head` does."""
-    try:
-        yield
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EIO, errno.EPIPE):
-            raise
-        sys.stdout = None  # Python would try to write the rest of it at the end
-        if error.errno != errno.EPIPE:
-            print(f"error: output cannot be written: {error.strerror}", file=sys.stderr)
-        raise SystemExit(1) from None
+def print_error(error: Exception, line: str) -> None:
+    """Print an error as a line on stderr; below its traceback if it is a bug or HYDRA_FULL_ERROR=1 asks for all."""
+    if not isinstance(error, UserError) or os.environ.get("HYDRA_FULL_ERROR") == "1":
+        traceback.print_exc()
+    print(visible(f"error: {line}"), file=sys.stderr)
 
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn a `UserError` into one line on stderr and exit code 1; HYDRA_FULL_ERROR=1 shows where it was raised, too."""
+    """End with one line and exit code 1 at a `UserError` and on a full disk; if stdout's reader has left, with none."""
     try:
-        with writable_output():
-            yield
+        yield
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except UserError as error:
-        if shows_traceback(error):
-            traceback.print_exc()
-        print(visible(f"error: {error}"), file=sys.stderr)
+        print_error(error, str(error))
+        raise SystemExit(1) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO, errno.EPIPE):
+            raise
+        sys.stdout = None  # Python would try to write the rest of it at the end
+        if error.errno != errno.EPIPE:  # which is how `head` closes our output
+            print(f"error: output cannot be written: {error.strerror}", file=sys.stderr)
         raise SystemExit(1) from None
 
 
-def shows_traceback(error: Exception) -> bool:
-    """Return whether the traceback of an error is shown: of every bug, and if HYDRA_FULL_ERROR asks for all."""
-    return not isinstance(error, UserError) or os.environ.get("HYDRA_FULL_ERROR") == "1"
-
-
-def known_keys(config: Path) -> set[str]:
-    """Return the top-level keys and the groups of a command's config, a YAML file."""
-    content = yaml.safe_load(config.read_text(encoding="utf-8"))
-    keys = content.keys() - {"defaults"} | {"hydra"}
-    for entry in content.get("defaults", []):
-        if isinstance(entry, Mapping):
-            keys |= {group for group in entry if not group.startswith("override ")}
-        elif entry != "_self_":
-            keys |= known_keys(config.with_name(f"{entry}.yaml"))
-    return keys
-
-
 def check_overrides(config: Path, arguments: Sequence[str]) -> None:
-    """Raise for what Hydra answers with a traceback, or not at all: a group that gets no name, and a new section.
+    """Raise a `UserError` for what Hydra answers with a traceback or not at all: no name for a group, a new section.
 
     Args:
         config: The command's config, a YAML file beside the folders of the groups.
         arguments: Of the command line.
-
-    Raises:
-        UserError: If an override is one of these.
     """
     own_configs = any(one.startswith(("-c", "--config")) or "hydra.searchpath" in one for one in arguments)
     for argument in arguments:
@@ -132,13 +103,17 @@ def check_overrides(config: Path, arguments: Sequence[str]) -> None:
             continue
         group, value = override.key_or_group, override.value()
         values = value.list if isinstance(value, ChoiceSweep) else [value]
-        options = sorted(path.stem for path in (config.parent / group).glob("*.yaml"))
-        named = all(isinstance(one, str | list | dict | Glob | QuotedString) for one in values)
-        if options and not named and not (override.is_delete() and value is None):
-            raise UserError(f"{argument} must name an option of the group {group}: {', '.join(options)}")
-        key, keys = re.split("[./@]", group)[0], known_keys(config)
-        if (override.is_add() or override.is_force_add()) and not (options or own_configs or key in keys):
-            raise UserError(f"{key} is unknown; the keys are {', '.join(sorted(keys))}")
+        if options := sorted(path.stem for path in (config.parent / group).glob("*.yaml")):
+            named = all(isinstance(one, str | list | dict | Glob | QuotedString) for one in values)
+            if not named and not (override.is_delete() and value is None):
+                raise UserError(f"{argument} must name an option of the group {group}: {', '.join(options)}")
+        elif (override.is_add() or override.is_force_add()) and not own_configs:
+            with initialize_config_dir(str(config.parent), version_base="1.3"):
+                known = compose(config.stem, return_hydra_config=True)
+            keys = sorted({str(one).partition("/")[0] for one in (*known, *known.hydra.runtime.choices)})
+            key = re.split("[./@]", group)[0]
+            if key not in keys:
+                raise UserError(f"{key} is unknown; the keys are {', '.join(keys)}")
 
 
 def run_main(main: Callable[[], object]) -> None:
@@ -157,10 +132,10 @@ def run_main(main: Callable[[], object]) -> None:
 def run_job(
     job: Callable[..., object], config: DictConfig, *, in_sweeps: bool = False, several: bool = False
 ) -> object:
-    """Run a job in the directory that Hydra made for it.
+    """Call a job with the config, the directory that Hydra made for it, and the overrides.
 
     Args:
-        job: Called with the config, the directory and the overrides.
+        job: A command's function.
         config: The composed config.
         in_sweeps: Whether a sweep continues after a failure, which is printed and kept in the run's directory for the
             summary. Otherwise a failure ends the sweep.
@@ -170,23 +145,20 @@ def run_job(
     output_dir = Path(hydra.runtime.output_dir)
     overrides = list(hydra.overrides.task)
     log_file = output_dir / f"{hydra.job.name}.log"
-    if several and is_later_process():
+    ranks = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # as torchrun, Lightning and Slurm set them
+    if several and next((os.environ[name] for name in ranks if name in os.environ), "0") != "0":
         leave_log_to_first(output_dir, log_file)
-    if hydra.mode != RunMode.MULTIRUN or not in_sweeps:
-        with one_line_errors():
-            try:
-                return job(config, output_dir, overrides)
-            except UserError:
+    with one_line_errors():
+        try:
+            return job(config, output_dir, overrides)
+        except Exception as error:
+            if hydra.mode == RunMode.MULTIRUN and in_sweeps:
+                reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+                print_error(error, f"{' '.join(overrides)}: {reason}")
+                write_file(output_dir / FAILURE, lambda file: file.write(reason + "\n"))
+                if not (output_dir / CONFIG).exists():  # otherwise the overrides are those of an earlier run
+                    write_yaml(output_dir / OVERRIDES, overrides)
+                return None
+            if isinstance(error, UserError):
                 remove_if_empty(output_dir, log_file)
-                raise
-    try:
-        return job(config, output_dir, overrides)
-    except Exception as error:
-        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        if shows_traceback(error):
-            traceback.print_exc()
-        print(visible(f"error: {' '.join(overrides)}: {reason}"), file=sys.stderr)
-        write_file(output_dir / FAILURE, lambda file: file.write(reason + "\n"))
-        if not (output_dir / CONFIG).exists():  # otherwise the overrides are those of an earlier run
-            write_yaml(output_dir / OVERRIDES, overrides)
-        return None
+            raise

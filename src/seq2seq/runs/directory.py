@@ -1,10 +1,9 @@
 """The directory of a run: what it holds, whether it is free, and its lock."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from seq2seq.errors import UserError
 
@@ -24,24 +23,16 @@ RUN_FILES = ("best.ckpt", "last.ckpt", METRICS, "predictions.tsv")
 """Files that show that a directory holds a run from which something would be lost."""
 
 
-def refuse_used(output_dir: Path, resume: str | None = None, *, anew: bool = False) -> None:
-    """Raise if a directory holds a run, unless that run is the one to resume, or the directory's own starts anew.
-
-    Raises:
-        UserError: If it does.
-    """
-    if anew and (output_dir / CONFIG).exists():
-        return
+def refuse_used(output_dir: Path, resume: str | None = None) -> None:
+    """Raise a `UserError` if a directory holds a run, unless that run is the one to resume."""
     resumed_here = resume is not None and Path(resume).expanduser().resolve().parent == output_dir.resolve()
     if resumed_here or not any((output_dir / name).exists() for name in RUN_FILES):
         return
-    last = output_dir / "last.ckpt"
-    go_on = f", or continue with resume={last}" if last.exists() else ""
+    go_on = f", or continue with resume={output_dir / 'last.ckpt'}" if (output_dir / "last.ckpt").exists() else ""
     raise UserError(f"hydra.run.dir={output_dir} already holds a run; choose another directory{go_on}")
 
 
-HANDLES: list[int] = []
-"""Of locked directories."""
+HANDLES: set[int] = set()  # of locked directories
 
 
 def close_handles() -> None:
@@ -58,12 +49,7 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
     """Lock a directory or a file; the lock ends with the process, however it ends. On Windows, nothing is locked.
 
-    Args:
-        path: The directory or the file.
-        wait: Whether to wait until another process has unlocked it.
-
-    Raises:
-        UserError: If another process has locked it.
+    If another process has locked it, wait until that has unlocked it, or raise a `UserError`.
     """
     if os.name == "nt":
         yield
@@ -71,7 +57,7 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
     import fcntl  # not on Windows
 
     handle = os.open(path, os.O_RDONLY)
-    HANDLES.append(handle)
+    HANDLES.add(handle)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -81,13 +67,3 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
     finally:
         HANDLES.remove(handle)
         os.close(handle)
-
-
-def flatten_keys(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the dotted keys of nested mappings, sorted, with their values."""
-    for key in sorted(tree):
-        value = tree[key]
-        if isinstance(value, Mapping):
-            yield from flatten_keys(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

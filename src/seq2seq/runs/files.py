@@ -2,7 +2,6 @@
 
 import io
 import json
-import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,14 +16,10 @@ from seq2seq.errors import UserError, visible
 
 @contextmanager
 def atomic_write(path: Path, key: str) -> Iterator[Path]:
-    """Provide a temporary path beside ``path``, and rename it to ``path`` on success.
-
-    Args:
-        path: The file to write; an existing one is kept until the new one is complete.
-        key: The setting that named it, for the error.
+    """Provide a temporary path beside ``path``, which replaces ``path`` on success.
 
     Raises:
-        UserError: If the file cannot be written.
+        UserError: If it cannot be written; ``key`` is the setting that named it.
     """
     target = Path(os.path.realpath(path))  # a link is kept, and its target replaced
     special = target.exists() and not target.is_file()  # a pipe or a device cannot be renamed onto
@@ -55,24 +50,14 @@ def write_file(path: Path, write: Callable[[IO[str]], object]) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write numbers, strings, lists and dicts as JSON."""
-    text = json.dumps(finite_or_none(content), indent=2, ensure_ascii=False, allow_nan=False)
-    write_file(path, lambda file: file.write(text + "\n"))
-
-
-def finite_or_none(value: Any) -> Any:  # noqa: ANN401 - any JSON
-    """Return the value with None for infinity and NaN, which JSON lacks, such as the perplexity of a diverged model."""
-    if isinstance(value, Mapping):
-        return {key: finite_or_none(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [finite_or_none(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    """Write numbers, strings, lists and dicts as JSON, which lacks infinity and NaN: these become null."""
+    finite = json.loads(json.dumps(content), parse_constant=lambda _: None)
+    write_file(path, lambda file: file.write(json.dumps(finite, indent=2, ensure_ascii=False) + "\n"))
 
 
 def write_yaml(path: Path, content: object) -> None:
     """Write numbers, strings, lists and dicts as YAML."""
-    text = yaml.safe_dump(content, allow_unicode=True, sort_keys=False)
-    write_file(path, lambda file: file.write(text))
+    write_file(path, lambda file: yaml.safe_dump(content, file, allow_unicode=True, sort_keys=False))
 
 
 def utf8_stdout() -> IO[str]:
@@ -91,27 +76,19 @@ def write_lines(output: IO[str], lines: Iterable[str]) -> None:
 
 
 def user_path(key: str, value: object) -> Path:
-    """Return the path that a setting names.
-
-    Raises:
-        UserError: If no file could have it.
-    """
+    """Return the path that a setting names; raise a `UserError` if no file could have it."""
+    if not str(value):
+        raise UserError(f"{key}= must name a file or a folder")
     try:
         path = Path(str(value)).expanduser()
         path.resolve().exists()  # which a loop of links, a name that is too long, or NUL ends
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(f"{key}={value} is no path: {getattr(error, 'strerror', None) or error}") from error
-    if not str(value):
-        raise UserError(f"{key}= must name a file or a folder")
     return path
 
 
 def check_regular(key: str, value: object) -> Path:
-    """Return the path that a setting names, unless it is a pipe or a device, on which reading may wait forever.
-
-    Raises:
-        UserError: If it is one, or no file could have that path.
-    """
+    """Return the path of a setting; raise a `UserError` at a pipe or a device, on which reading may wait forever."""
     path = user_path(key, value)
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise UserError(f"{key}={value} must be a file, and not a pipe or a device")
@@ -119,26 +96,14 @@ def check_regular(key: str, value: object) -> Path:
 
 
 def check_free(key: str, path: object, *, overwrite: bool) -> None:
-    """Raise if a file exists that a command is to write; None, a folder, a pipe and a device may exist.
-
-    Raises:
-        UserError: If it does, and may not be replaced.
-    """
+    """Raise a `UserError` if a file that a command is to write exists; None, a folder, a pipe and a device may."""
     if path is not None and user_path(key, path).is_file() and not overwrite:
         raise UserError(f"{key}={path} exists; give overwrite=true to replace it, or another file")
 
 
 def check_different(**paths: object) -> None:
-    """Raise if two files of a command are the same. Names are config keys; None stands for no file.
-
-    Raises:
-        UserError: If one file would overwrite the other.
-    """
+    """Raise a `UserError` if two files of a command, by config key, are the same; None stands for no file."""
     seen: dict[Path, str] = {}
     for key, path in paths.items():
-        if path is None:
-            continue
-        resolved = user_path(key, path).resolve()
-        if resolved in seen:
-            raise UserError(f"{key}={path} is the {seen[resolved]}, which would be lost; give another file")
-        seen[resolved] = key
+        if path is not None and (same := seen.setdefault(user_path(key, path).resolve(), key)) != key:
+            raise UserError(f"{key}={path} is the {same}, which would be lost; give another file")

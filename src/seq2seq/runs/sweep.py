@@ -1,13 +1,12 @@
 """The summary of a sweep (``-m``): a row for each run, including failed ones."""
 
 import csv
-import errno
 import json
 import math
-import os
 import statistics
-import sys
+import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +17,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from seq2seq.errors import visible
+from seq2seq.errors import UserError
+from seq2seq.runs.console import one_line_errors
 from seq2seq.runs.directory import FAILURE, METRICS, OVERRIDES
 from seq2seq.runs.files import write_file
 
@@ -30,29 +30,19 @@ def runs(sweep_dir: Path) -> list[Path]:
 
 
 class Row(NamedTuple):
-    """A run in the summary.
-
-    Attributes:
-        name: Name of its directory.
-        overrides: Overrides of its command line.
-        numbers: Its results by column; empty if it failed.
-        failure: Why it failed; empty if it did not.
-        failed_at: When it failed, in seconds since 1970; 0 if it did not, or if that is unknown.
-    """
+    """A run in the summary: a directory, overrides, results by column, and why there are none."""
 
     name: str
     overrides: list[str]
-    numbers: dict[str, str]
+    numbers: Mapping[str, str]
     failure: str
-    failed_at: float = 0.0
 
 
 def summary_row(run: Path) -> Row:
     """Read what a run left in its directory."""
     overrides = [str(override) for override in OmegaConf.load(run / OVERRIDES)]
-    failure = run / FAILURE  # of the last attempt, even if an earlier one with other settings finished
-    if failure.exists():
-        return Row(run.name, overrides, {}, failure.read_text(encoding="utf-8").strip(), failure.stat().st_mtime)
+    if (run / FAILURE).exists():  # of the last attempt, even if an earlier one with other settings finished
+        return Row(run.name, overrides, {}, (run / FAILURE).read_text(encoding="utf-8").strip())
     if not (run / METRICS).exists():
         return Row(run.name, overrides, {}, "did not finish")
     return Row(run.name, overrides, numbers_of(json.loads((run / METRICS).read_text(encoding="utf-8"))), "")
@@ -65,8 +55,8 @@ def numbers_of(content: Mapping[str, Any]) -> dict[str, str]:
     for name in dict.fromkeys([monitored, *test]):
         if name == monitored or (isinstance(test[name], float) and not name.endswith("_teacher_forced")):
             columns[f"test {name}"] = test.get(name)
-    numbers = {name: "" if value is None else f"{value:.4f}" for name, value in columns.items()}
-    return {name.replace("_", " "): text for name, text in numbers.items()} | {"seconds": f"{content['seconds']:.0f}"}
+    numbers = {name.replace("_", " "): "" if value is None else f"{value:.4f}" for name, value in columns.items()}
+    return numbers | {"seconds": f"{content['seconds']:.0f}"}
 
 
 def columns_of(rows: Sequence[Row]) -> list[str]:
@@ -78,14 +68,14 @@ def columns_of(rows: Sequence[Row]) -> list[str]:
 def show_summary(console: Console, rows: Sequence[Row]) -> None:
     """Print a row for each run with the overrides that not all runs share, and below it why runs failed."""
     shared = set.intersection(*(set(row.overrides) for row in rows)) if len(rows) > 1 else set()
-    table = Table(title="Summary", caption=Text(" ".join(sorted(shared))))
     columns = columns_of(rows) or ["result"]
-    for column in ("run", "overrides", *columns):
-        table.add_column(column, overflow="fold")
+    table = Table("run", "overrides", *columns, title="Summary", caption=Text(" ".join(sorted(shared))))
+    for column in table.columns:
+        column.overflow = "fold"
     for row in rows:
         own = " ".join(override for override in row.overrides if override not in shared)
         numbers = [row.numbers.get(column, "") for column in columns] if row.numbers else ["failed"]
-        table.add_row(*(Text(cell, style="red" if row.failure else "") for cell in (row.name, own, *numbers)))
+        table.add_row(*map(Text, (row.name, own, *numbers)), style="red" if row.failure else "")
     console.print(table)
     for row in rows:
         if row.failure:
@@ -95,9 +85,10 @@ def show_summary(console: Console, rows: Sequence[Row]) -> None:
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
     """Write the summary as CSV, a line for each run."""
     columns = columns_of(rows)
-    cells = [[row.numbers.get(column, "") for column in columns] for row in rows]
     lines = [["run", "overrides", *columns, "failure"]]
-    lines += [[row.name, " ".join(row.overrides), *own, row.failure] for row, own in zip(rows, cells, strict=True)]
+    for row in rows:
+        numbers = [row.numbers.get(column, "") for column in columns]
+        lines.append([row.name, " ".join(row.overrides), *numbers, row.failure])
     write_file(path, lambda file: csv.writer(file, lineterminator="\n").writerows(lines))
 
 
@@ -116,10 +107,8 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
         >>> mean, round(half, 2)
         (2.0, 2.48)
     """
-    mean = statistics.fmean(values)
-    if len(values) == 1:
-        return mean, math.nan
-    return mean, T_95[min(len(values) - 1, len(T_95)) - 1] * statistics.stdev(values) / math.sqrt(len(values))
+    deviation = statistics.stdev(values) if len(values) > 1 else math.nan
+    return statistics.fmean(values), T_95[min(len(values) - 1, len(T_95)) - 1] * deviation / math.sqrt(len(values))
 
 
 def format_interval(values: Sequence[float], digits: int) -> str:
@@ -141,27 +130,26 @@ def write_markdown(path: Path, rows: Sequence[Row]) -> None:
     With several lines, the last one has the means of the others, such as over files.
     """
     finished = [row for row in rows if row.numbers]
-    groups: dict[tuple[str, ...], list[Row]] = {}
+    groups: dict[tuple[str, ...], list[Row]] = defaultdict(list)
     for row in finished:
-        groups.setdefault(tuple(one for one in row.overrides if not one.startswith("seed=")), []).append(row)
+        groups[tuple(one for one in row.overrides if not one.startswith("seed="))].append(row)
     shared = set.intersection(*map(set, groups)) if len(groups) > 1 else set()
     columns = columns_of(finished)
     lines = [["overrides", "runs", *columns], ["---", *["---:"] * (len(columns) + 1)]]
-    values: dict[str, list[float]] = {column: [] for column in columns}
+    means: dict[str, list[float]] = defaultdict(list)
     for overrides, own in groups.items():
-        cells = []
+        lines.append([f"`{' '.join(one for one in overrides if one not in shared)}`", str(len(own))])
         for column in columns:
-            found = [float(row.numbers[column]) for row in own if row.numbers.get(column)]
-            cells.append(format_interval(found, digits=4))
-            values[column] += [statistics.fmean(found)] if found else []
-        lines.append([f"`{' '.join(one for one in overrides if one not in shared)}`", str(len(own)), *cells])
+            values = [float(row.numbers[column]) for row in own if row.numbers.get(column)]
+            lines[-1].append(format_interval(values, digits=4))
+            means[column] += [statistics.fmean(values)] if values else []
     if len(groups) > 1:
-        means = [f"{statistics.fmean(values[column]):.4f}" if values[column] else "" for column in columns]
-        lines.append(["mean of the lines above", str(len(finished)), *means])
+        overall = [f"{statistics.fmean(means[column]):.4f}" if means[column] else "" for column in columns]
+        lines.append(["mean of the lines above", str(len(finished)), *overall])
     text = [f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines]
-    note = ["", f"All runs: `{' '.join(sorted(shared))}`"] if shared else []
-    failed = ["", f"{len(rows) - len(finished)} of {len(rows)} runs failed"] if len(finished) < len(rows) else []
-    write_file(path, lambda file: file.writelines(line + "\n" for line in [*text, *note, *failed]))
+    text += ["", f"All runs: `{' '.join(sorted(shared))}`"] if shared else []
+    text += ["", f"{len(rows) - len(finished)} of {len(rows)} runs failed"] if len(finished) < len(rows) else []
+    write_file(path, lambda file: file.write("\n".join(text) + "\n"))
 
 
 class WritableDirectory(Callback):
@@ -174,40 +162,29 @@ class WritableDirectory(Callback):
 
 def make_directory(key: str, path: Path) -> None:
     """Make a directory, or end the program with the key that names it."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        if not os.access(path, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    except OSError as error:
-        print(visible(f"error: {key}={path} cannot be written: {error.strerror}"), file=sys.stderr)
-        raise SystemExit(1) from None
+    with one_line_errors():  # Hydra only logs what a callback raises, unless it ends the program
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=path).close()
+        except OSError as error:
+            raise UserError(f"{key}={path} cannot be written: {error.strerror}") from error
 
 
 class SweepSummary(WritableDirectory):
-    """Prints the summary table at the end of a sweep, and exits with 1 if a run failed.
-
-    It is kept as ``summary.csv``, a line for each run, and ``summary.md``, with means over seeds and their intervals.
+    """Prints the summary of a sweep, writes ``summary.csv`` and ``summary.md``, and exits with 1 if a run failed.
 
     It reads the runs' directories, so it does not matter which launcher ran them, or where.
     """
-
-    def __init__(self) -> None:
-        self.start = 0.0
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse a directory that already holds a sweep, unless this one continues it."""
         sweep_dir = Path(config.hydra.sweep.dir)
         make_directory("hydra.sweep.dir", sweep_dir)
         self.start = time.time() - 1  # file systems round times
-        if runs(sweep_dir) and config.get("resume") != "auto":
-            print(
-                visible(
-                    f"error: hydra.sweep.dir={sweep_dir} already holds runs; choose another directory, or "
-                    "resume=auto to continue them"
-                ),
-                file=sys.stderr,
-            )
-            raise SystemExit(1)
+        with one_line_errors():
+            if runs(sweep_dir) and config.get("resume") != "auto":
+                instead = "choose another directory, or resume=auto to continue them"
+                raise UserError(f"hydra.sweep.dir={sweep_dir} already holds runs; {instead}")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Show the runs."""
@@ -216,5 +193,6 @@ class SweepSummary(WritableDirectory):
         show_summary(Console(), rows)
         write_csv(sweep_dir / "summary.csv", rows)
         write_markdown(sweep_dir / "summary.md", rows)
-        if any(row.failed_at >= self.start for row in rows):  # failures of earlier sweeps are shown, but do not count
+        failures = [path for run in runs(sweep_dir) if (path := run / FAILURE).exists()]
+        if any(path.stat().st_mtime >= self.start for path in failures):  # earlier ones are shown, but do not count
             raise SystemExit(1)
