@@ -209,8 +209,8 @@ def reach(encoded: EncoderOutput, handed: RNNState) -> tuple[dict[tuple[str, str
     for to, initial in parts(handed):
         of_output |= bool(gradient(initial, encoded.outputs).any())
         for of, leaf in parts(encoded.state):
-            rows = [gradient(one, leaf).mean(-1) for one in initial.flatten(0, 2)]  # of each layer and sequence
-            sizes = torch.stack(rows).unflatten(0, (len(initial), -1))  # (L', B, L, D, B)
+            rows = [gradient(one, leaf).mean(-1) for layer in initial for one in layer[0]]  # of each sequence
+            sizes = torch.stack(rows).view(len(initial), -1, *leaf.shape[:3])  # (L', B, L, D, B)
             found[to, of] = sizes.diagonal(dim1=1, dim2=4).mean(-1)
             crossing |= bool(sizes.sum((0, 2, 3)).fill_diagonal_(0).any())
     return found, crossing, of_output
