@@ -264,7 +264,7 @@ MUTANTS = [
     Mutant("verification: sequences alone not compared", "handoff/verification.py",
            "*check_padding_leak(model, encoded, source, lengths)]", "]"),
     Mutant("verification: PyTorch's own state not compared", "handoff/verification.py",
-           "faults += check_against_pytorch(model.encoder, encoded, source, lengths)", "pass"),
+           "faults += check_against_pytorch(inner, encoded, source, lengths)", "pass"),
     Mutant("verification: other sequences not looked at", "handoff/verification.py",
            "fill_diagonal_(0).any())", "fill_diagonal_(0).gt(9).any())"),
     # Data

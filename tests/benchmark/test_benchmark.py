@@ -11,10 +11,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from seq2seq.benchmark import roofline
-from seq2seq.benchmark.cases import BenchmarkSettings, contents, load_batches, training_cases
+from seq2seq.benchmark.cases import BenchmarkSettings, load_batches, training_cases
 from seq2seq.benchmark.loops import bare_loop
-from seq2seq.benchmark.roofline import matmuls, roofline_seconds
-from seq2seq.benchmark.timing import Case, report, timed
+from seq2seq.benchmark.roofline import roofline_seconds
+from seq2seq.benchmark.timing import Case, measure
 from seq2seq.commands.benchmark import benchmark
 from seq2seq.data import Batch
 from seq2seq.errors import UserError
@@ -22,6 +22,7 @@ from seq2seq.nn import build_model
 from seq2seq.settings import read_settings, resolve_config
 
 B, S, T, H, E, V, LAYERS, DECODER_SIZE = 4, 5, 6, 7, 8, 9, 2, 10
+CPU = torch.device("cpu")
 SMALL = ["data=reverse", *(override for override in TINY if override.startswith(("data.", "model")))]
 
 
@@ -43,8 +44,12 @@ def small_model(*, cell="gru", kind="luong", attention="general", fast=True):
     )  # fmt: skip
 
 
-def flops(model, batch):
-    return sum(n * flops_of(*shapes) for shapes, n in matmuls(model, batch).items())
+def flops(model, batch, precision="32-true", seen=None):
+    """The limit of a step on a machine that takes a second for each operation."""
+    with pytest.MonkeyPatch.context() as patch:
+        seen = [] if seen is None else seen
+        patch.setattr(roofline, "matmul_seconds", lambda left, right, *key: seen.append(key) or flops_of(left, right))
+        return roofline_seconds(model, batch, precision, CPU)
 
 
 def flops_of(left, right):
@@ -121,61 +126,30 @@ def test_a_model_whose_multiplications_are_not_known_has_no_limit():
     model.encoder.register_forward_hook(convolve)
 
     with pytest.raises(NotImplementedError, match=r"the limit of a step with aten\.convolution is not known"):
-        matmuls(model, make_batch([S] * B, [T] * B))
+        roofline_seconds(model, make_batch([S] * B, [T] * B), "32-true", CPU)
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)])
-def test_the_limit_is_the_time_of_all_multiplications_in_their_precision(monkeypatch, precision, dtype):
+def test_the_limit_is_the_best_time_of_all_multiplications_in_their_precision(monkeypatch, precision, dtype):
     model, batch = small_model(), make_batch([S] * B, [T] * B)
-    seen = []
-    monkeypatch.setattr(
-        roofline, "matmul_seconds", lambda left, right, *key: seen.append(key) or 0.5 * flops_of(left, right)
-    )
+    keys, dtypes = [], set()
 
-    assert roofline_seconds(model, batch, precision) == 0.5 * flops(model, batch)
-    assert set(seen) == {(dtype, "highest")}
+    class Timer:
+        def __init__(self, code, globals, num_threads):  # noqa: A002
+            self.code, self.names, self.num_threads = code, globals, num_threads
 
+        def blocked_autorange(self, **_):
+            left, right = self.names["matrices"]
+            dtypes.update({left.dtype, right.dtype, eval(self.code, {"torch": torch} | self.names).dtype})
+            best = 0.5 * flops_of(left.shape, right.shape)
+            return type("Measurement", (), {"times": (2 * best, best, 3 * best)})
 
-def test_the_limit_of_a_gpu_is_the_time_of_the_recurrent_layers_alone(monkeypatch):
-    model, ran = small_model(fast=False), []
-    monkeypatch.setattr(
-        roofline,
-        "run_rnn",
-        lambda rnn, inputs, lengths: (
-            ran.append((type(rnn), tuple(inputs.shape), None if lengths is None else lengths.tolist()))
-            or (inputs, None)
-        ),
-    )
+    monkeypatch.setattr(roofline, "Timer", Timer)
+    monkeypatch.setattr(roofline, "matmul_seconds", roofline.matmul_seconds.__wrapped__)  # without its cache
 
-    seconds = roofline.recurrent_seconds(model, make_batch([5, 3, 1, 1], [T] * B), "32-true", torch.device("cpu"))
-
-    assert seconds > 0
-    assert ran[:3] == ran[-3:] == [
-        (nn.GRU, (B, S, E), [5, 3, 1, 1]), (nn.GRU, (B, T, E), None), (nn.GRU, (B, T, DECODER_SIZE), None)
-    ]  # fmt: skip
-
-
-def test_matrices_of_the_given_shapes_and_type_are_multiplied(monkeypatch):
-    monkeypatch.setattr(roofline, "fastest", lambda run, _: (run().shape, run().dtype))
-    timed_alone = roofline.matmul_seconds.__wrapped__  # without its cache
-
-    assert timed_alone((B, S, H), (B, H, V), torch.bfloat16, "highest") == ((B, S, V), torch.bfloat16)
-    assert timed_alone((S, H), (H, V), torch.float32, "highest") == ((S, V), torch.float32)
-
-
-def test_the_fastest_of_many_runs_counts(monkeypatch):
-    class Measurement:
-        times = (3.0, 2.0, 4.0)
-
-    monkeypatch.setattr(roofline.Timer, "blocked_autorange", lambda *_, **__: Measurement())
-
-    assert roofline.fastest(lambda: None, 1.0) == 2.0
-
-
-def test_the_contents_of_a_pass_are_counted():
-    batches = [make_batch([5, 3, 1, 1], [6, 3, 2, 1]), make_batch([S] * B, [T] * B)]
-
-    assert contents(batches) == {"sequences": 8, "tokens": 36, "padding": 1 - (10 + 12 + 20 + 24) / 88}
+    assert roofline_seconds(model, batch, precision, CPU) == 0.5 * flops(model, batch, precision, keys)
+    assert set(keys) == {(precision, CPU, "highest")}
+    assert dtypes == {dtype}
 
 
 @pytest.mark.parametrize("fast", [True, False])
@@ -184,40 +158,67 @@ def test_a_pass_updates_every_parameter(fast, precision):
     model = small_model(fast=fast)
     before = [parameter.clone() for parameter in model.parameters()]
 
-    bare_loop(model, [make_batch([5, 3, 1, 4], [6, 3, 2, 1])], precision)()
+    seconds = bare_loop(model, [[make_batch([5, 3, 1, 4], [6, 3, 2, 1])]], precision, CPU)()
+
+    assert seconds > 0
 
     assert all(not torch.equal(*pair) for pair in zip(before, model.parameters(), strict=True))
 
 
+def case_of(name, *seconds, variant="", batches=None, **numbers):
+    """A case whose passes take these seconds, after one of warm-up."""
+    passes = iter((1e9, *seconds))
+    return Case(name, variant, lambda: next(passes), batches or [make_batch([S] * B, [T] * B)], **numbers)
+
+
 def test_rounds_are_interleaved_and_the_first_does_not_count():
     seen = []
-    cases = [Case(name, lambda name=name: seen.append(name), 1, 1, 0.0) for name in "ab"]
+    times = {"a": iter([9.0, 1.0, 3.0]), "b": iter([9.0, 2.0, 6.0])}
+    batches = [make_batch([S] * B, [T] * B)]
+    cases = [Case(name, "", lambda name=name: seen.append(name) or next(times[name]), batches) for name in "ab"]
 
-    seconds = timed(cases, rounds=2)
+    rows = measure(cases, 2, CPU)
 
     assert seen == ["a", "b"] * 3
-    assert [len(passes) for passes in seconds] == [2, 2]
+    assert [row["spread"] for row in rows] == [1.0, 1.0]
+    assert [row["sequences_per_second"] for row in rows] == [B / 2.0, B / 4.0]
 
 
-def test_a_case_may_measure_its_own_time():
-    assert timed([Case("a", lambda: 7.0, 1, 1, 0.0)], rounds=2) == [[7.0, 7.0]]
+def test_a_pass_that_does_not_measure_its_time_is_timed(monkeypatch):
+    clock = itertools.count()
+    monkeypatch.setattr("seq2seq.benchmark.timing.timer", lambda: next(clock))
+
+    (row,) = measure([Case("a", "", lambda: next(clock) and None, [make_batch([S] * B, [T] * B)])], 2, CPU)
+
+    assert row["sequences_per_second"] == B / 2
 
 
-def test_the_report_has_medians_their_spread_and_the_comparison_with_the_textbook_model():
-    x = Case("x", lambda: None, 10, 50, 0.2, limit=0.5)
-    cases = [x, x._replace(variant="trainer"), x._replace(variant="textbook"), Case("y", lambda: None, 10, 50, 0.2)]
+def test_the_rows_have_medians_their_spread_and_the_comparison_with_the_textbook_model():
+    batches = [make_batch([5, 3, 1, 1], [6, 3, 2, 1]), make_batch([S] * B, [T] * B)]
+    cases = [
+        case_of("x", 1.0, 2.0, 4.0, batches=batches, limit=0.5),
+        case_of("x", 2.0, 2.0, 2.0, batches=batches, limit=0.5, variant="trainer"),
+        case_of("x", 6.0, 5.0, 1.0, batches=batches, limit=0.5, variant="textbook"),
+        case_of("y", 2.0, 2.0, 2.0, batches=batches),
+    ]
 
-    seconds = [[1.0, 2.0, 4.0], [2.0, 2.0, 2.0], [6.0, 5.0, 1.0], [2.0, 2.0, 2.0]]
-
-    rows = report(cases, seconds, [3_000_000, None, None, None])
+    rows = measure(cases, 3, CPU)
 
     assert rows[0] == {
-        "case": "x", "sequences_per_second": 5, "tokens_per_second": 25, "spread": 1.5, "times_textbook": 2.5,
-        "share_of_limit": 0.25, "waiting_for_data": None, "padding": 0.2, "megabytes": 3.0,
+        "case": "x", "sequences_per_second": 4, "tokens_per_second": 18, "spread": 1.5, "times_textbook": 2.5,
+        "share_of_limit": 0.25, "waiting_for_data": None, "padding": 1 - (10 + 12 + 20 + 24) / 88, "megabytes": None,
     }  # fmt: skip
     assert [row["case"] for row in rows[1:]] == ["x, trainer", "x, textbook", "y"]
     assert [row["times_textbook"] for row in rows[1:]] == [None, None, None]
     assert [row["share_of_limit"] for row in rows[1:]] == [0.25, 0.1, None]
+
+
+def test_the_memory_of_a_pass_is_what_it_needs_beside_what_it_keeps(monkeypatch):
+    memory = {"reset_peak_memory_stats": None, "memory_allocated": 2_000_000, "max_memory_allocated": 5_000_000}
+    for name, value in memory.items():
+        monkeypatch.setattr(torch.accelerator, name, lambda _, value=value: value)
+
+    assert measure([case_of("x", 1.0)], 1, torch.device("cuda"))[0]["megabytes"] == 3.0
 
 
 def test_the_table_and_the_file_hold_every_case(compose, tiny_checkpoint, tmp_path, capsys):
@@ -244,20 +245,22 @@ def test_the_table_and_the_file_hold_every_case(compose, tiny_checkpoint, tmp_pa
     assert "Speed of search" in printed
 
 
-def test_two_processes_are_timed_on_their_shares_of_the_same_batches(compose, tmp_path):
+def test_two_processes_are_timed_on_their_shares_of_the_same_batches(compose):
     small = [*SMALL, "batch_sizes=[8]", "kinds=[luong]", "textbook=false", "batches=2"]
     config = compose("benchmark", *small, "processes=[2]")
     settings = read_settings(BenchmarkSettings, resolve_config(config))
-    bare, _, case = training_cases(settings, torch.device("cpu"), tmp_path)
+    bare, _, case = training_cases(settings, CPU)
 
     assert (case.name, case.variant) == ("luong, gru, batch 8, 32-true", "2 processes")
-    assert (case.sequences, case.tokens) == (bare.sequences, bare.tokens)
+    assert case.batches is bare.batches
     assert (case.run() or 0) > 0
 
 
 def test_the_textbook_case_trains_with_the_layers_of_pytorch(compose, tmp_path, monkeypatch):
     models = []
-    monkeypatch.setattr("seq2seq.benchmark.cases.bare_loop", lambda model, *_: models.append(model) or (lambda: 1.0))
+    monkeypatch.setattr(
+        "seq2seq.benchmark.cases.bare_loop", lambda model, *_, **__: models.append(model) or (lambda: 1.0)
+    )
     small = [*SMALL, "batch_sizes=[8]", "kinds=[luong]", "rounds=1", "batches=1", "trainer_overhead=false"]
 
     benchmark(compose("benchmark", *small, f"output={tmp_path}/b.json"))
@@ -322,5 +325,4 @@ def test_what_training_waits_for_is_timed_without_the_first_batch(monkeypatch):
     assert waiting == 5 * (4 + 1) / 4  # four batches, and the clock itself, for five
     assert load_batches(loader(), 1)[1] is None
 
-    case = Case("case", lambda: None, sequences=1, tokens=1, padding=0.0, waiting=1.0)
-    assert report([case], [[3.0]], [None])[0]["waiting_for_data"] == 0.25
+    assert measure([case_of("case", 3.0, waiting=1.0)], 1, CPU)[0]["waiting_for_data"] == 0.25

@@ -132,9 +132,16 @@ def test_a_refusal_leaves_no_folder(compose, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["null", "''", "7"])
-def test_the_picture_must_have_a_name(compose, name):
-    with pytest.raises(UserError, match=r"output=.* must be a file name"):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("null", "output=None must be a string"),
+        ("''", "output= must name a file"),
+        ("7", "output=7 must be a string"),
+    ],
+)
+def test_the_picture_must_have_a_name(compose, name, message):
+    with pytest.raises(UserError, match=message):
         explain(compose("explain_handoff", f"output={name}"))
 
 

@@ -1,9 +1,8 @@
 """The timed cases: training in several ways, and search."""
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -11,14 +10,14 @@ from pydantic import Field
 from torch.utils.benchmark import timer
 
 from seq2seq.api import load_models, make_ensemble
-from seq2seq.benchmark.loops import bare_loop, computing, processes_loop, trainer_loop
-from seq2seq.benchmark.roofline import recurrent_seconds, roofline_seconds
-from seq2seq.benchmark.timing import TEXTBOOK, Case
-from seq2seq.data import Batch, build_source, prepare
+from seq2seq.benchmark.loops import bare_loop, train_with_trainer
+from seq2seq.benchmark.roofline import roofline_seconds
+from seq2seq.benchmark.timing import Case
+from seq2seq.data import Batch, PreparedData, build_source, prepare
 from seq2seq.data.dataset import Shares
 from seq2seq.decoding import Ensemble, Greedy, Search, build_search, infer
 from seq2seq.errors import UserError
-from seq2seq.model import ModelSettings, TrainedModel
+from seq2seq.model import ModelSettings
 from seq2seq.settings import Count, Settings, choose
 from seq2seq.training.build import MatmulPrecision
 from seq2seq.training.datamodule import PairsDataModule
@@ -50,14 +49,6 @@ class BenchmarkSettings(Settings):
     output: str
 
 
-def load_data(settings: BenchmarkSettings, size: int, model: TrainedModel | None = None) -> PairsDataModule:
-    """Return the data in batches of a size: for training, or the test pairs as a trained model reads them."""
-    source = build_source(settings.data | {"batch_size": size})
-    if model is None:
-        return PairsDataModule(prepare(source, ["train"]))
-    return PairsDataModule(prepare(source, ["test"], (model.source_tokenizer, model.target_tokenizer)))
-
-
 def load_batches(loader: Iterable[Batch], count: int) -> tuple[list[Batch], float | None]:
     """Return the first ``count`` batches, and how many seconds a trainer waits for so many; None for a single one.
 
@@ -71,66 +62,51 @@ def load_batches(loader: Iterable[Batch], count: int) -> tuple[list[Batch], floa
     return batches, seconds * len(batches) / (len(batches) - 1) if len(batches) > 1 else None
 
 
-def contents(batches: Sequence[Batch]) -> dict[str, Any]:
-    """Return the number of sequences and target tokens in batches, and the share of padding, as a `Case` has them."""
-    tokens = sum(int(batch.target_lengths.sum()) for batch in batches)
-    real = tokens + sum(int(batch.source_lengths.sum()) for batch in batches)
-    padded = sum(batch.source.numel() + batch.inputs.numel() for batch in batches)
-    return {"sequences": sum(len(batch.indices) for batch in batches), "tokens": tokens, "padding": 1 - real / padded}
+def make_module(
+    settings: BenchmarkSettings, prepared: PreparedData, kind: str, cell: str, fast: str | bool = "auto"
+) -> Seq2SeqModule:
+    """Build the configured model with another decoder and cell, as training does."""
+    torch.manual_seed(0)
+    model = settings.model.model_dump()
+    model["encoder"] |= {"cell": cell}
+    model["decoder"] |= {"cell": cell, "kind": kind}
+    tokenizers = {side: getattr(prepared, side).to_dict() for side in ("source_tokenizer", "target_tokenizer")}
+    rest: dict[str, Any] = {"label_smoothing": 0.0, "scheduled_sampling": 0.0, "max_length": 1, "data": {}}
+    return Seq2SeqModule(model=model, handoff="right", fast=fast, **tokenizers, **rest)
 
 
-def training_cases(settings: BenchmarkSettings, device: torch.device, scratch: Path) -> list[Case]:
+def training_cases(settings: BenchmarkSettings, device: torch.device) -> list[Case]:
     """Return the cases of every combination of batch size, decoder, cell and precision.
 
     Raises:
         UserError: If a setting is not allowed.
     """
-    on_cpu = device.type == "cpu"
-    if on_cpu and "tf32" in settings.precisions:
+    if device.type == "cpu" and "tf32" in settings.precisions:
         raise UserError("precisions=tf32 needs a GPU; give 32-true or bf16-mixed")
-    if not on_cpu and settings.processes:
+    if device.type != "cpu" and settings.processes:
         raise UserError(f"processes={settings.processes} are timed with device=cpu only")
     cases = []
     for size in settings.batch_sizes:
-        data = load_data(settings, size)
-        loader, dataset = data.train_dataloader(), data.prepared.datasets["train"]
-        batches, waiting = load_batches(loader, settings.batches)
+        prepared = prepare(build_source(settings.data | {"batch_size": size}), ["train"])
+        batches, waiting = load_batches(PairsDataModule(prepared).train_dataloader(), settings.batches)
         for kind, cell, precision in itertools.product(settings.kinds, settings.cells, settings.precisions):
-            make = partial(make_module, settings.model, data, cell, kind)
+            make = partial(make_module, settings, prepared, kind, cell)
+            loop = partial(bare_loop, precision=precision, device=device)
             model = make().model
-            limits = [
-                roofline_seconds(model, batch, precision) if on_cpu
-                else recurrent_seconds(model, batch, precision, device) for batch in batches
-            ]  # fmt: skip
-            runs: dict[str, Callable[[], float | None]] = {"": bare_loop(model, batches, precision, device)}
+            runs = {"": loop(model, [batches])}
             if settings.trainer_overhead:
-                runs["trainer"] = trainer_loop(make(), batches, precision, scratch, device)
+                runs["trainer"] = partial(train_with_trainer, make(), batches, precision, device)
             if settings.textbook:
-                runs[TEXTBOOK] = bare_loop(make(fast=False).model, batches, precision, device)
+                runs["textbook"] = loop(make(fast=False).model, [batches])
             for processes in settings.processes or ():
                 whole = [one.indices.tolist() for one in batches if len(one.indices) >= processes]
-                shares = [list(map(Shares(dataset, rank, processes).__getitem__, whole)) for rank in range(processes)]
-                variant = f"{processes} process{'es' * (processes > 1)}"
-                runs[variant] = processes_loop(make().model, shares, precision)
+                datasets = [Shares(prepared.datasets["train"], rank, processes) for rank in range(processes)]
+                shares = [[dataset[indices] for indices in whole] for dataset in datasets]
+                runs[f"{processes} process{'es' * (processes > 1)}"] = loop(make().model, shares)
+            limit = sum(roofline_seconds(model, batch, precision, device) for batch in batches)
             name = f"{kind}, {cell}, batch {size}, {precision}"
-            numbers = contents(batches) | {"limit": sum(limits), "waiting": waiting}
-            cases += [Case(name, run, **numbers, variant=variant) for variant, run in runs.items()]
+            cases += [Case(name, key, run, batches, precision, limit, waiting) for key, run in runs.items()]
     return cases
-
-
-def make_module(
-    model: ModelSettings, data: PairsDataModule, cell: str, kind: str, fast: str | bool = "auto"
-) -> Seq2SeqModule:
-    """Build the module of a case from the section ``model``, with another cell and decoder."""
-    values = model.model_dump()
-    values["encoder"]["cell"] = values["decoder"]["cell"] = cell
-    values["decoder"]["kind"] = kind
-    torch.manual_seed(0)
-    return Seq2SeqModule(
-        model=values, handoff="right", label_smoothing=0.0, scheduled_sampling=0.0, max_length=1, data={}, fast=fast,
-        source_tokenizer=data.prepared.source_tokenizer.to_dict(),
-        target_tokenizer=data.prepared.target_tokenizer.to_dict(),
-    )  # fmt: skip
 
 
 def search_cases(settings: BenchmarkSettings, device: torch.device) -> list[Case]:
@@ -152,17 +128,17 @@ def search_cases(settings: BenchmarkSettings, device: torch.device) -> list[Case
         from seq2seq.export.backend import load_exports  # only here, so that it can be deleted
 
         ensembles["onnx"] = make_ensemble(load_exports(settings.checkpoint), device)
+    tokenizers = models[0].source_tokenizer, models[0].target_tokenizer
     cases = []
     for size in settings.search_batch_sizes:
-        batches = list(itertools.islice(load_data(settings, size, models[0]).test_dataloader(), settings.batches))
+        prepared = prepare(build_source(settings.data | {"batch_size": size}), ["test"], tokenizers)
+        batches = list(itertools.islice(PairsDataModule(prepared).test_dataloader(), settings.batches))
         for (name, search), backend in itertools.product(searches.items(), settings.backends):
             run = partial(search_all, ensembles[backend], search, batches, device)
-            cases.append(Case(f"{name}, batch {size}, {backend}", run, **contents(batches)))
+            cases.append(Case(f"{name}, batch {size}, {backend}", "", run, batches))
     return cases
 
 
-def search_all(ensemble: Ensemble, search: Search, batches: Sequence[Batch], device: torch.device) -> None:
+def search_all(ensemble: Ensemble, search: Search, batches: list[Batch], device: torch.device) -> None:
     """Run a pass of a search."""
-    with computing("32-true", device):
-        for _ in infer(ensemble, batches, device, lambda _, encoded: search(ensemble, encoded)):
-            pass
+    list(infer(ensemble, batches, device, lambda _, encoded: search(ensemble, encoded)))

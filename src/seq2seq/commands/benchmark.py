@@ -1,19 +1,17 @@
 """Time training and search, compared with the textbook model and with the limit of the machine."""
 
 import sys
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from seq2seq.api import find_device
 from seq2seq.benchmark.cases import BenchmarkSettings, search_cases, training_cases
-from seq2seq.benchmark.timing import peak_memory, report, timed
+from seq2seq.benchmark.timing import measure
 from seq2seq.errors import UserError
 from seq2seq.runs.files import user_path, write_json
 from seq2seq.settings import read_settings, resolve_config
@@ -23,7 +21,7 @@ COLUMNS = {
     "case": "{}", "sequences / s": "{:,.0f}", "target tokens / s": "{:,.0f}", "spread": "{:.0%}",
     "x textbook": "{:.2f}", "share of limit": "{:.0%}", "data": "{:.1%}", "padding": "{:.0%}", "MB": "{:,.0f}",
 }  # fmt: skip
-"""The columns of a table, and how their numbers are written."""
+"""The columns of a table, in the order of a row's values, and how these are written."""
 
 
 def benchmark(config: DictConfig) -> dict[str, Any]:
@@ -41,31 +39,28 @@ def benchmark(config: DictConfig) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"output={output} cannot be written: {error.strerror}") from error
     device = find_device(settings.device)
-    cases = {"search": search_cases(settings, device) if settings.checkpoint is not None else []}
+    search = search_cases(settings, device) if settings.checkpoint is not None else []
     content: dict[str, Any] = {
         "threads": torch.get_num_threads(), "torch": torch.__version__, "rounds": settings.rounds,
         "device": str(device) if device.type == "cpu" else torch.cuda.get_device_name(device),
         "matmul_precision": settings.matmul_precision,
     }  # fmt: skip
     console = Console() if sys.stdout.isatty() else Console(width=120)
-    with matmul_precision(settings.matmul_precision), tempfile.TemporaryDirectory() as scratch:
-        cases = {"training": training_cases(settings, device, Path(scratch))} | cases
-        for title, some in cases.items():
-            if some:
-                seconds = timed(some, settings.rounds)
-                content[title] = report(some, seconds, [peak_memory(case, device) for case in some])
-                show(console, title, content[title])
+    with matmul_precision(settings.matmul_precision):
+        for part, cases in {"training": training_cases(settings, device), "search": search}.items():
+            if cases:
+                content[part] = measure(cases, settings.rounds, device)
+                console.print(table(part, content[part]))
     write_json(output, content)
     console.print(f"written to {output}", markup=False, soft_wrap=True)
     return content
 
 
-def show(console: Console, title: str, rows: Sequence[dict[str, Any]]) -> None:
-    """Print the results."""
-    table = Table(title=f"Speed of {title}, median of rounds; data: share of time spent waiting for it")
-    for column in COLUMNS:
-        table.add_column(column, justify="left" if column == "case" else "right")
+def table(part: str, rows: Sequence[dict[str, Any]]) -> Table:
+    """Return the results as a table."""
+    columns = [Column(name, justify="left" if name == "case" else "right") for name in COLUMNS]
+    table = Table(*columns, title=f"Speed of {part}, median of rounds; data: share of time spent waiting for it")
     for row in rows:
         cells = zip(COLUMNS.values(), row.values(), strict=True)
         table.add_row(*("" if value is None else form.format(value) for form, value in cells))
-    console.print(table)
+    return table

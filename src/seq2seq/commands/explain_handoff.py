@@ -1,5 +1,6 @@
 """Show and verify the handoff of a model."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,11 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 from torch import Tensor
 
+from seq2seq.api import as_list
 from seq2seq.checkpoint import load_model
 from seq2seq.data import SPECIALS, UNK, Tokenizer
 from seq2seq.errors import UserError
@@ -21,11 +23,11 @@ from seq2seq.handoff.verification import DIRECTIONS, EXACT, Verification, verify
 from seq2seq.model import model_from_config
 from seq2seq.nn.state import h_n_rows
 from seq2seq.reporting.plots import save
+from seq2seq.runs.files import user_path
 from seq2seq.settings import Settings, read_settings, resolve_config
 
-TINY_VOCABULARY = 9
-
-NAMES = {"h": "h_n", "c": "c_n"}
+SIZE = 9
+"""Of the vocabularies of an untrained model."""
 
 
 class ExplainSettings(Settings):
@@ -35,7 +37,7 @@ class ExplainSettings(Settings):
     checkpoint: str | None
     text: Any
     handoff: str
-    output: Any
+    output: str
 
 
 def explain(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
@@ -48,15 +50,11 @@ def explain(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     Raises:
         UserError: If a setting is not allowed, or the handoff is wrong and not on purpose.
     """
-    settings = resolve_config(config)
-    read_settings(ExplainSettings, settings)
-    if not isinstance(settings["output"], str) or not settings["output"]:
-        raise UserError(f"output={settings['output']} must be a file name")
-    output = Path(settings["output"]).expanduser()
-    example = trained(settings, overrides) if settings["checkpoint"] is not None else untrained(settings)
+    settings = read_settings(ExplainSettings, resolve_config(config))
+    output = user_path("output", settings.output)
+    example = untrained(settings) if settings.checkpoint is None else trained(settings, settings.checkpoint, overrides)
     measured = verify(example.model, example.source, example.lengths)
-    console = Console()
-    show(console, example, measured)
+    show(Console(), example, measured)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -67,28 +65,25 @@ def explain(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     return output
 
 
-def untrained(settings: dict[str, Any]) -> Example:
+def untrained(settings: ExplainSettings) -> Example:
     """Build a model of the configured shape, and a small padded batch of made-up ids."""
-    if settings["text"] is not None:
-        raise UserError(f"text={settings['text']} needs a trained model: give checkpoint=FILE as well")
+    if settings.text is not None:
+        raise UserError(f"text={settings.text} needs a trained model: give checkpoint=FILE as well")
     torch.manual_seed(0)
-    model = model_from_config(
-        settings["model"], source_size=TINY_VOCABULARY, target_size=TINY_VOCABULARY, handoff=settings["handoff"]
-    )
+    model = model_from_config(settings.model, source_size=SIZE, target_size=SIZE, handoff=settings.handoff)
     lengths = torch.tensor([3, 5, 1])
-    source = torch.randint(0, TINY_VOCABULARY, (3, 5))
+    source = torch.randint(0, SIZE, (3, 5))
     sequences = [[f"t={step}" for step in range(length)] for length in lengths.tolist()]
-    return Example(model, settings["model"], settings["handoff"], sequences, source, lengths, [])
+    return Example(model, settings.model, settings.handoff, sequences, source, lengths, [])
 
 
-def trained(settings: dict[str, Any], overrides: Sequence[str]) -> Example:
+def trained(settings: ExplainSettings, checkpoint: str, overrides: Sequence[str]) -> Example:
     """Load a checkpoint and encode the given texts."""
     for override in overrides:
-        key = override.lstrip("+~").partition("=")[0]
-        if key == "handoff" or key.split(".")[0] == "model":
+        if re.match(r"[+~]*(handoff|model)\b", override):
             raise UserError(f"{override} cannot be given with checkpoint, which defines the model")
-    module = load_model(settings["checkpoint"])
-    return example_of(module, given_texts(settings["text"], module.source_tokenizer))
+    module = load_model(checkpoint)
+    return example_of(module, given_texts(settings.text, module.source_tokenizer))
 
 
 def given_texts(given: object, tokenizer: Tokenizer) -> list[str]:
@@ -96,13 +91,12 @@ def given_texts(given: object, tokenizer: Tokenizer) -> list[str]:
     if given is None:
         symbols = range(len(SPECIALS), len(tokenizer.vocabulary))
         return [tokenizer.decode(symbols[:size]) for size in (5, 3)]
-    texts = []
-    for text in given if isinstance(given, list) else [given]:
-        if not isinstance(text, str):  # Hydra has parsed it as a number or a flag
-            raise UserError(f"text={text} is not a string; quote it twice, as in text=\"'{text}'\"")
-        texts.append(text)
+    texts = as_list(given)
     if not texts:
         raise UserError("text=[] must contain at least one text")
+    for text in texts:
+        if not isinstance(text, str):  # Hydra has parsed it as a number or a flag
+            raise UserError(f"text={text} is not a string; quote it twice, as in text=\"'{text}'\"")
     return texts
 
 
@@ -113,34 +107,29 @@ def show(console: Console, example: Example, measured: Verification) -> None:
     if example.handoff != RIGHT:
         title += f"; handoff={example.handoff}, wrong on purpose"
     console.print(Text(title, style="bold"), soft_wrap=True)
-    show_batch(console, example)
-    for name, places in measured.places.items():
-        show_places(console, NAMES[name], measured, places.steps, places.gaps)
-    for (to, of), sizes in measured.reach.items():
-        show_reach(console, f"What is handed over: {NAMES[of]} to the decoder's initial {to}", NAMES[of], sizes)
-    show_verdict(console, measured)
-
-
-def show_batch(console: Console, example: Example) -> None:
-    """Print the tokens of each sequence."""
-    table = Table(title=f"The batch, padded to S = {example.source.size(1)}")
-    for column in ("sequence", "length", "tokens"):
-        table.add_column(column, overflow="fold")
+    columns = [Column(name, overflow="fold") for name in ("sequence", "length", "tokens")]
+    table = Table(*columns, title=f"The batch, padded to S = {example.source.size(1)}")
     for number, sequence in enumerate(example.sequences):
         tokens = Text(" ").join(Text(token, style="red" if token == SPECIALS[UNK] else "") for token in sequence)
         table.add_row(str(number), str(len(sequence)), tokens)
     console.print(table)
     for note in example.notes:
         console.print(Text(note), soft_wrap=True)
+    for part in measured.places:
+        console.print(places_table(part, measured))
+    for (to, of), sizes in measured.reach.items():
+        title = f"What is handed over: {of}_n to the decoder's initial {to}"
+        console.print(reach_table(title, of, sizes) if sizes.any() else f"{title}: none.")
+    console.print(Text("\n  ".join(verdict(measured)), style="red" if measured.faults else ""), soft_wrap=True)
 
 
-def show_places(console: Console, name: str, measured: Verification, steps: Tensor, gaps: Tensor) -> None:
-    """Print the layer and direction of each row of ``h_n`` or ``c_n``, and where it is in ``output``, if anywhere."""
+def places_table(part: str, measured: Verification) -> Table:
+    """Return the layer and direction of each row of ``h_n`` or ``c_n``, and where it is in ``output``, if anywhere."""
+    steps, gaps = measured.places[part]
     layers, directions, batch = steps.shape
     shape = (layers * directions, batch, measured.hidden_size)
-    table = Table(title=f"What PyTorch returns, before the handoff: {name}, (L * D, B, H) = {shape}")
-    for column in (name, "layer", "direction", "state", "is in output at", "difference"):
-        table.add_column(column)
+    columns = (f"{part}_n", "layer", "direction", "state", "is in output at", "difference")
+    table = Table(*columns, title=f"What PyTorch returns, before the handoff: {part}_n, (L * D, B, H) = {shape}")
     for layer, rows in enumerate(h_n_rows(layers, directions).tolist()):
         for direction, row in enumerate(rows):
             here, found = gaps[layer, direction], gaps[layer, direction] <= EXACT
@@ -150,39 +139,30 @@ def show_places(console: Console, name: str, measured: Verification, steps: Tens
             elif found.any():  # an encoder that is wrong for some sequences
                 missing = ", ".join(map(str, (~found).nonzero().flatten().tolist()))
                 place, difference = f"sequence {missing}: nowhere", f"up to {here.max():.1g}"
-            state = f"{name[0]}[{layer}, {direction}]"
-            cells = (f"{name}[{row}]", str(layer), DIRECTIONS[direction], state, place, difference)
+            state = f"{part}[{layer}, {direction}]"
+            cells = (f"{part}_n[{row}]", str(layer), DIRECTIONS[direction], state, place, difference)
             table.add_row(*map(Text, cells))  # as text, or the brackets would be markup
-    console.print(table)
+    return table
 
 
 def where(steps: Tensor, measured: Verification, direction: int) -> str:
     """Return at which step and in which slice of ``output`` the final states of the sequences are."""
-    size = measured.hidden_size
-    units = f"{size}:" if direction else f":{size}"
-    if torch.equal(steps, measured.lengths - 1) and not torch.equal(steps, torch.zeros_like(steps)):
-        return f"output[b, length - 1, {units}], steps {', '.join(map(str, steps.tolist()))}"
+    units = f"{measured.hidden_size}:" if direction else f":{measured.hidden_size}"
+    listed = ", ".join(map(str, steps.tolist()))
     if not steps.any():
         return f"output[b, 0, {units}]"
-    return f"output[b, t, {units}], t = {', '.join(map(str, steps.tolist()))}"
+    if torch.equal(steps, measured.lengths - 1):
+        return f"output[b, length - 1, {units}], steps {listed}"
+    return f"output[b, t, {units}], t = {listed}"
 
 
-def show_reach(console: Console, title: str, name: str, sizes: Tensor) -> None:
-    """Print the mean absolute gradient of each decoder layer with respect to each row of ``h_n``; a dot for none."""
-    if not sizes.any():
-        console.print(f"{title}: none.")
-        return
-    table = Table(title=f"{title}: mean absolute gradient")
-    table.add_column("")
+def reach_table(title: str, part: str, sizes: Tensor) -> Table:
+    """Return the mean absolute gradient of each decoder layer with respect to each row of ``h_n``; a dot for none."""
+    table = Table("", title=f"{title}: mean absolute gradient")
     for layer, rows in enumerate(h_n_rows(*sizes.shape[1:]).tolist()):
         for direction, row in enumerate(rows):
-            table.add_column(f"{name}[{row}]\nlayer {layer}\n{DIRECTIONS[direction]}", justify="right")
+            table.add_column(f"{part}_n[{row}]\nlayer {layer}\n{DIRECTIONS[direction]}", justify="right")
     for layer in reversed(range(len(sizes))):
-        cells = (f"{size:.1e}" if size else "·" for row in sizes[layer].tolist() for size in row)
+        cells = (f"{size:.1e}" if size else "·" for size in sizes[layer].flatten().tolist())
         table.add_row(f"decoder\nlayer {layer}", *cells)
-    console.print(table)
-
-
-def show_verdict(console: Console, measured: Verification) -> None:
-    """Print what was verified, or what is wrong."""
-    console.print(Text("\n  ".join(verdict(measured)), style="red" if measured.faults else ""), soft_wrap=True)
+    return table

@@ -13,12 +13,7 @@ STATES = (KEPT, "zeroed", "shuffled")
 
 
 class AlteredBridge(nn.Module):
-    """A bridge whose result is zeroed or shuffled.
-
-    Args:
-        bridge: The model's bridge.
-        state: ``zeroed``, or ``shuffled``: every sequence gets the state of another one of its batch, at random.
-    """
+    """A bridge whose result is ``zeroed`` or ``shuffled``: each sequence gets the state of another one of its batch."""
 
     def __init__(self, bridge: nn.Module, state: str) -> None:
         super().__init__()

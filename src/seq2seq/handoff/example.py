@@ -21,8 +21,7 @@ class Example(NamedTuple):
     """A model and a batch on which its handoff is shown.
 
     Attributes:
-        model: The model.
-        settings: The section ``model`` of its config.
+        settings: The section ``model`` of the model's config.
         handoff: ``right``, or the mistake that it makes on purpose.
         sequences: The tokens of each sequence of the batch; the first is drawn.
         source: Their ids, ``(B, S)``.
@@ -45,29 +44,21 @@ def example_of(module: TrainedModel, texts: Sequence[str]) -> Example:
     Raises:
         UserError: If a text is empty or too long to be drawn.
     """
-    tokenizer = module.source_tokenizer
+    tokenizer, settings = module.source_tokenizer, module.settings
     ids = [tokenizer.encode(text) for text in texts]
-    for text, sequence in zip(texts, ids, strict=True):
+    notes = [f"Sequence {len(texts)} was added to be longer than the others, so that they are padded."]
+    for number, (text, sequence) in enumerate(zip(texts, ids, strict=True)):
         if not sequence or not text.strip() or len(sequence) > MAX_STEPS:
             raise UserError(f"text={text} has {len(sequence)} tokens; it must have 1 to {MAX_STEPS}")
-    longest = max(ids, key=len)
-    ids.append(longest + (2 * longest)[:2])
-    notes = [f"Sequence {len(texts)} was added to be longer than the others, so that they are padded."]
-    for number, text in enumerate(texts):
-        tokens = tokenizer.tokens(text)
-        unknown = [token for token, id_ in zip(tokens, ids[number], strict=True) if id_ == UNK]
+        unknown = [token for token, id_ in zip(tokenizer.tokens(text), sequence, strict=True) if id_ == UNK]
         if unknown:
             notes.append(f"Sequence {number}: not in the vocabulary, read as {SPECIALS[UNK]}: {' '.join(unknown)}")
+    longest = max(ids, key=len)
+    ids.append(longest + (2 * longest)[:2])
+    tokens = [tokenizer.vocabulary.tokens(sequence) for sequence in ids]
     sequences = FlatSequences(ids)
-    return Example(
-        module.model,
-        module.settings["model"],
-        module.settings["handoff"],
-        [tokenizer.vocabulary.tokens(sequence) for sequence in ids],
-        sequences.padded(torch.arange(len(ids))),
-        sequences.lengths,
-        notes,
-    )
+    source = sequences.padded(torch.arange(len(ids)))
+    return Example(module.model, settings["model"], settings["handoff"], tokens, source, sequences.lengths, notes)
 
 
 def layers_of(part: Mapping[str, Any]) -> str:
@@ -79,13 +70,9 @@ def layers_of(part: Mapping[str, Any]) -> str:
 def verdict(measured: Verification) -> list[str]:
     """Return what was verified, or what is wrong: a heading and what belongs to it."""
     if measured.faults:
-        more = len(measured.faults) - SHOWN_FAULTS
-        rest = [f"and {more} more"] if more > 0 else []
-        return [
-            f"What is handed over is wrong in {len(measured.faults)} places:",
-            *measured.faults[:SHOWN_FAULTS],
-            *rest,
-        ]
+        shown, more = measured.faults[:SHOWN_FAULTS], measured.faults[SHOWN_FAULTS:]
+        rest = [f"and {len(more)} more"] if more else []
+        return [f"What is handed over is wrong in {len(measured.faults)} places:", *shown, *rest]
     return [
         "Verified on this batch, in float64:",
         "the top layer's final states are in output, at the ends of each sequence;",

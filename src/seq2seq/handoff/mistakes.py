@@ -23,8 +23,8 @@ RIGHT = "right"
 Encode = Callable[[Tensor, Tensor], EncoderOutput]
 """An encoder's call: source ``(B, S)`` and lengths ``(B,)`` to its output."""
 
-Shape = tuple[int, int, int, int]
-"""L, D, B, H."""
+Apply = Callable[[Encode, Tensor, Tensor], EncoderOutput]
+"""Encodes a batch with a mistake."""
 
 
 class Mistake(NamedTuple):
@@ -36,44 +36,43 @@ class Mistake(NamedTuple):
         effect: What is handed over instead, and to which layer.
         apply: Encodes a batch with the mistake.
         needs: Settings of the encoder without which there is nothing to get wrong.
-        fits: Whether an `Encoder` has these settings.
+        fits: Whether an `Encoder` has them.
     """
 
     code: str
     seen: str
     effect: str
-    apply: Callable[[Encode, Tensor, Tensor], EncoderOutput]
+    apply: Apply
     needs: str = ""
     fits: Callable[[Any], bool] = lambda encoder: True  # noqa: ARG005
 
 
-def _first_rows(h_n: Tensor, shape: Shape) -> Tensor:
+def _first_rows(h_n: Tensor, shape: torch.Size) -> Tensor:
     return h_n[: shape[0]].unsqueeze(1).expand(shape)  # one row per layer, in place of both directions
 
 
-def _joined_view(h_n: Tensor, shape: Shape) -> Tensor:
+def _joined_view(h_n: Tensor, shape: torch.Size) -> Tensor:
     layers, directions, batch, size = shape
     return h_n.view(layers, batch, directions * size).unflatten(-1, (directions, size)).transpose(1, 2)
 
 
-def _halves(h_n: Tensor, shape: Shape) -> Tensor:
+def _halves(h_n: Tensor, shape: torch.Size) -> Tensor:
     return torch.stack(h_n.chunk(shape[1]), dim=1)
 
 
-def _across_layers(h_n: Tensor, shape: Shape) -> Tensor:
+def _across_layers(h_n: Tensor, shape: torch.Size) -> Tensor:
     layers, directions, batch, size = shape
     return h_n.view(batch, layers, directions, size).permute(1, 2, 0, 3)
 
 
-def _of_the_state(rearrange: Callable[[Tensor, Shape], Tensor]) -> Callable[[Encode, Tensor, Tensor], EncoderOutput]:
-    """Return the mistake that rearranges ``h_n`` and, with an LSTM, ``c_n`` in the same way."""
+def _of_the_state(rearrange: Callable[[Tensor, torch.Size], Tensor]) -> Apply:
+    """Return the mistake that rearranges ``h_n`` and, with an LSTM, ``c_n`` in the same way, given L, D, B and H."""
 
     def apply(right: Encode, source: Tensor, lengths: Tensor) -> EncoderOutput:
         encoded = right(source, lengths)
         final = encoded.state.to_torch()
-        layers, directions, batch, size = encoded.state.h.shape
         parts = (final,) if isinstance(final, Tensor) else final
-        return encoded._replace(state=RNNState(*(rearrange(part, (layers, directions, batch, size)) for part in parts)))
+        return encoded._replace(state=RNNState(*(rearrange(part, encoded.state.h.shape) for part in parts)))
 
     return apply
 
@@ -172,11 +171,7 @@ MISTAKES = {
 
 
 def check_effect(name: str, model: Mapping[str, Any]) -> None:
-    """Raise if a mistake concerns something that the rest of the model, of settings ``model``, does not read.
-
-    Raises:
-        UserError: If it does.
-    """
+    """Raise a `UserError` if a mistake concerns what the rest of the model, of settings ``model``, does not read."""
     if name == "wrong_cell" and model["decoder"]["cell"] != "lstm":
         raise UserError(f"handoff={name} needs model.decoder.cell=lstm: otherwise nothing reads the cell")
     if name not in ("wrong_unmasked", "wrong_unpacked") and BRIDGES[model["bridge"]].reads == "nothing":
@@ -187,10 +182,6 @@ class WrongEncoder(nn.Module):
     """An encoder that makes a mistake of the gallery.
 
     Its parameters are named ``inner.*``, so that a correct model refuses to load them.
-
-    Args:
-        encoder: An `Encoder`.
-        name: A key of `MISTAKES`.
 
     Raises:
         UserError: If there is no such mistake, or the encoder's shape leaves nothing to get wrong.

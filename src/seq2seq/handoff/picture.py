@@ -44,17 +44,18 @@ class _Drawing:
         self.axes = axes
         self.tokens = [shortened(printable(token)) for token in tokens]
         self.steps = measured.steps
-        self.layers, self.directions = measured.places["h"].steps.shape[:2]
-        self.rows = self.layers * self.directions
-        self.h_n_rows = h_n_rows(self.layers, self.directions).tolist()
+        steps, gaps = measured.places["h"]
+        layers, self.directions = steps.shape[:2]
+        self.rows = layers * self.directions
+        self.h_n_rows = h_n_rows(layers, self.directions).tolist()
         letters = all(len(token) <= 2 for token in self.tokens)
         self.cell = 0.62 if letters and self.steps > 6 else 1.0  # width of a step
         self.state_x = self.steps * self.cell + 2.2
         self.decoder_x = self.state_x + STATE_WIDTH + 2.9
         # Which states of the encoder reach which decoder layers, h and c together.
         self.reach = torch.stack(list(measured.reach.values())).any(0)  # (L', L, D)
-        places = measured.places["h"]
-        self.ends = torch.where(places.gaps[-1, :, 0] <= EXACT, places.steps[-1, :, 0], -1).tolist()
+        # Lower layers end where the top one does, but are not in output.
+        self.ends = torch.where(gaps[-1, :, 0] <= EXACT, steps[-1, :, 0], -1).tolist()
 
     def encoder(self, cell: str) -> None:
         """Draw the steps of every layer and direction, and the rows of ``h_n`` that they end in."""
@@ -72,19 +73,17 @@ class _Drawing:
 
     def row_of_steps(self, row: int, layer: int, direction: int, colour: str) -> None:
         """Draw the steps of one layer and direction; that of its final state is filled."""
-        end = self.ends[direction]  # lower layers end where the top one does, but are not in output
+        end = self.ends[direction]
         arrow = "← backward" if direction else "forward →"
         self.text(-0.15, row + HEIGHT / 2, f"layer {layer} {arrow}", ha="right", size=9)
         for step in range(self.steps):
             real = step < len(self.tokens)
             face = colour if step == end else "white" if real else PALE
-            self.box(
-                step * self.cell, row, 0.92 * self.cell, HEIGHT, face, colour if real else PALE,
-                hatch=None if real or step == end else "///", linewidth=1.4,
-            )  # fmt: skip
-            label = self.tokens[step] if real else "pad"
+            hatch = None if real or step == end else "///"
+            x, edge = step * self.cell, colour if real else PALE
+            self.box(x, row, 0.92 * self.cell, HEIGHT, face, edge, hatch=hatch, linewidth=1.4)
+            label, height = (self.tokens[step], HEIGHT / 2) if real else ("pad", 0.18)
             ink = "white" if step == end else INK if real else "#999999"
-            height = HEIGHT / 2 if real else 0.18
             self.text((step + 0.46) * self.cell, row + height, label, size=8 if self.cell == 1 else 6.5, color=ink)
         if end >= 0:
             start = ((end + 0.92) * self.cell, row + HEIGHT / 2 + (0.3 if direction else 0))
@@ -109,21 +108,17 @@ class _Drawing:
 
     def box(self, x: float, y: float, width: float, height: float, face: str, edge: str, **style: Any) -> None:  # noqa: ANN401
         """Draw a rectangle."""
-        options: dict[str, Any] = {"facecolor": face, "edgecolor": edge, "linewidth": 1.6} | style
-        self.axes.add_patch(Rectangle((x, y), width, height, **options))
+        style = {"facecolor": face, "edgecolor": edge, "linewidth": 1.6} | style
+        self.axes.add_patch(Rectangle((x, y), width, height, **style))
 
     def text(self, x: float, y: float, text: str, size: float, ha: str = "center", **style: Any) -> None:  # noqa: ANN401
         """Write text around a point."""
-        options: dict[str, Any] = {"fontsize": size, "ha": ha, "va": "center", "color": INK} | style
-        self.axes.text(x, y, text, **options)
+        self.axes.text(x, y, text, **{"fontsize": size, "ha": ha, "va": "center", "color": INK} | style)
 
     def arrow(self, start: tuple[float, float], end: tuple[float, float], colour: str, bend: float = 0.0) -> None:
         """Draw an arrow."""
-        arrow = FancyArrowPatch(
-            start, end, arrowstyle="-|>", mutation_scale=11, color=colour, linewidth=1.5, shrinkA=1, shrinkB=1,
-            connectionstyle=f"arc3,rad={bend}",
-        )  # fmt: skip
-        self.axes.add_patch(arrow)
+        curve, shape = f"arc3,rad={bend}", {"arrowstyle": "-|>", "mutation_scale": 11, "shrinkA": 1, "shrinkB": 1}
+        self.axes.add_patch(FancyArrowPatch(start, end, connectionstyle=curve, color=colour, linewidth=1.5, **shape))
 
 
 def handoff_picture(measured: Verification, settings: Mapping[str, Any], handoff: str, tokens: Sequence[str]) -> Figure:
@@ -131,7 +126,7 @@ def handoff_picture(measured: Verification, settings: Mapping[str, Any], handoff
 
     Args:
         measured: What positions and arrows are drawn from.
-        settings: The section ``model`` of its config.
+        settings: The section ``model`` of the config.
         handoff: ``right``, or the mistake that is made on purpose.
         tokens: The tokens of the sequence.
     """
@@ -142,10 +137,10 @@ def handoff_picture(measured: Verification, settings: Mapping[str, Any], handoff
     drawing = _Drawing(axes, measured, tokens)
     drawing.encoder(cells[0])
     drawing.decoder()
-    bottom = min(0.0, drawing.decoder_y(0)) - 0.9
     label, colour = _label(measured, cells, settings["bridge"]), INK
     if handoff != RIGHT:
         label, colour = f"{handoff}, on purpose; {label}", RED
+    bottom, top = min(0.0, drawing.decoder_y(0)) - 0.9, drawing.rows + 0.8
     middle = (drawing.state_x + STATE_WIDTH + drawing.decoder_x) / 2
     drawing.text(middle, bottom + 0.4, label, size=10.5, style="italic", color=colour)
     for x, title in (
@@ -153,11 +148,10 @@ def handoff_picture(measured: Verification, settings: Mapping[str, Any], handoff
         (drawing.state_x + STATE_WIDTH / 2, "h_n and c_n" if cells[0] == "lstm" else "h_n"),
         (drawing.decoder_x + DECODER_WIDTH / 2, f"decoder ({cells[1].upper()}) starts from"),
     ):
-        drawing.text(x, drawing.rows + 0.4, title, size=11, fontweight="bold")
+        drawing.text(x, top - 0.4, title, size=11, fontweight="bold")
     width = drawing.decoder_x + DECODER_WIDTH + 2.9
-    axes.set_xlim(-2.1, width - 2.1)
-    axes.set_ylim(bottom, drawing.rows + 0.8)
-    figure.set_size_inches(0.62 * width, 0.62 * (drawing.rows + 0.8 - bottom))
+    axes.set(xlim=(-2.1, width - 2.1), ylim=(bottom, top))
+    figure.set_size_inches(0.62 * width, 0.62 * (top - bottom))
     return figure
 
 

@@ -46,64 +46,37 @@ class Run(NamedTuple):
 
 
 def read_run(directory: Path, epoch: int = 1) -> Run | None:
-    """Read what a run left in its directory; None if it did not finish.
-
-    Args:
-        directory: The run's directory.
-        epoch: The epoch of `Run.early`, counted from 1.
-    """
+    """Read what a run left in its directory; None if it did not finish. `Run.early` is of ``epoch``, counted from 1."""
     if not (directory / METRICS).exists():
         return None
     settings = yaml.safe_load((directory / CONFIG).read_text(encoding="utf-8"))
     results = json.loads((directory / METRICS).read_text(encoding="utf-8"))
-    model, data = settings["model"], settings["data"]
+    model, variant, monitor = settings["model"], settings["model"]["bridge"], settings["monitor"]
     cells = dict.fromkeys((model["encoder"]["cell"], model["decoder"]["cell"]))
-    task = settings["dataset"] or data["task"]
-    variant = model["bridge"]
+    group = f"{settings['dataset'] or settings['data']['task']}, {' to '.join(cells).upper()}"
     if settings["handoff"] != RIGHT:
         variant = settings["handoff"] + ("" if variant == "linear" else f" through {variant}")
-    return Run(
-        f"{task}, {' to '.join(cells).upper()}",
-        variant,
-        model["attention"],
-        settings["seed"],
-        100 * results["test"][settings["monitor"].removeprefix("val/")],
-        100 * value_of_epoch(directory / "metrics.csv", settings["monitor"], epoch),
-    )
+    score, early = results["test"][monitor.removeprefix("val/")], math.nan
+    if (directory / "metrics.csv").exists():
+        with (directory / "metrics.csv").open(encoding="utf-8", newline="") as file:
+            values = (float(row[monitor]) for row in csv.DictReader(file) if row.get(monitor))
+            early = next(islice(values, epoch - 1, None), math.nan)
+    return Run(group, variant, model["attention"], settings["seed"], 100 * score, 100 * early)
 
 
-def value_of_epoch(metrics_file: Path, name: str, epoch: int) -> float:
-    """Return a metric of validation after an epoch, counted from 1; NaN if it was not logged."""
-    if not metrics_file.exists():
-        return math.nan
-    with metrics_file.open(encoding="utf-8", newline="") as file:
-        values = (float(row[name]) for row in csv.DictReader(file) if row.get(name))
-        return next(islice(values, epoch - 1, None), math.nan)
-
-
-def columns(group: Sequence[Run], epoch: int = 1) -> list[tuple[str, str, str]]:
-    """Return the columns of a group: a title, an attention and a field of `Run`; ``epoch`` is that of `Run.early`."""
-    attentions = sorted({run.attention for run in group}, key=lambda word: (word == "none", word))
-    titles = {word: "no attention" if word == "none" else f"{word} attention" for word in attentions}
-    return [(titles[word], word, "score") for word in attentions] + [
-        (f"{titles[word]}, epoch {epoch}", word, "early") for word in attentions
-    ]
-
-
-def values_of(group: Sequence[Run], variant: str, attention: str, field: str) -> list[float]:
-    """Return a field of the runs of a variant."""
-    return [getattr(run, field) for run in group if (run.variant, run.attention) == (variant, attention)]
-
-
-def group_runs(found: Sequence[Run]) -> dict[str, list[Run]]:
-    """Return the runs by group, in the order of the groups' names."""
-    return {name: [run for run in found if run.group == name] for name in sorted({run.group for run in found})}
-
-
-def variants_of(group: Sequence[Run]) -> list[str]:
-    """Return the variants of a group, in the order of the table."""
-    found = {run.variant for run in group}
-    return [variant for variant in VARIANTS if variant in found] + sorted(found - set(VARIANTS))
+def panels_of(found: Sequence[Run]) -> dict[str, dict[str, dict[str, list[Run]]]]:
+    """Return the runs by group, attention (as a title, none comes last) and variant (in the order of the table)."""
+    panels: dict[str, dict[str, dict[str, list[Run]]]] = {}
+    for name in sorted({run.group for run in found}):
+        group = [run for run in found if run.group == name]
+        own = {run.variant for run in group}
+        variants = [variant for variant in VARIANTS if variant in own] + sorted(own - set(VARIANTS))
+        panels[name] = {}
+        for attention in sorted({run.attention for run in group}, key=lambda word: (word == "none", word)):
+            title = "no attention" if attention == "none" else f"{attention} attention"
+            runs_of = {variant: [run for run in group if run[1:3] == (variant, attention)] for variant in variants}
+            panels[name][title] = runs_of
+    return panels
 
 
 def markdown(found: Sequence[Run], epoch: int = 1) -> str:
@@ -114,38 +87,39 @@ def markdown(found: Sequence[Run], epoch: int = 1) -> str:
         epoch: The epoch of `Run.early`.
     """
     lines = []
-    for name, group in group_runs(found).items():
-        fields = columns(group, epoch)
-        lines += [f"**{name}**", "", "| handed over | seeds |" + "".join(f" {title} |" for title, *_ in fields)]
-        lines.append("|---|---|" + "---|" * len(fields))
-        for variant in variants_of(group):
-            cells = [values_of(group, variant, attention, field) for _, attention, field in fields]
-            seeds = {run.seed for run in group if run.variant == variant}
-            lines.append(
-                f"| {variant} | {len(seeds)} | {' | '.join(format_interval(values, digits=1) for values in cells)} |"
-            )
+    for name, panels in panels_of(found).items():
+        titles = [*panels, *(f"{title}, epoch {epoch}" for title in panels)]
+        lines += [
+            f"**{name}**",
+            "",
+            f"| handed over | seeds | {' | '.join(titles)} |",
+            "|---|---|" + "---|" * len(titles),
+        ]
+        for variant in next(iter(panels.values())):
+            runs_of = [panel[variant] for panel in panels.values()]
+            values = [[getattr(run, field) for run in some] for field in ("score", "early") for some in runs_of]
+            seeds = {run.seed for some in runs_of for run in some}
+            cells = [variant, str(len(seeds)), *(format_interval(one, digits=1) for one in values)]
+            lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
     return "\n".join(lines)
 
 
 def picture(found: Sequence[Run]) -> Figure:
     """Draw each run as a dot and each mean with its interval, in a panel for each group and attention."""
-    groups = group_runs(found)
-    fields = {name: [field for field in columns(group) if field[2] == "score"] for name, group in groups.items()}
-    heights = [len(variants_of(group)) + 1.5 for group in groups.values()]
+    groups = panels_of(found)
+    heights = [len(next(iter(panels.values()))) + 1.5 for panels in groups.values()]
     figure = new_figure(9, 0.3 * sum(heights))
-    panels = figure.subplots(
-        len(groups), max(map(len, fields.values())), squeeze=False, gridspec_kw={"height_ratios": heights}
-    )
-    for row, (name, group) in zip(panels, groups.items(), strict=True):
-        variants = variants_of(group)
-        for axes in row[len(fields[name]) :]:
+    columns = max(map(len, groups.values()))
+    grid = figure.subplots(len(groups), columns, squeeze=False, gridspec_kw={"height_ratios": heights})
+    for row, (name, panels) in zip(grid, groups.items(), strict=True):
+        for axes in row[len(panels) :]:
             axes.axis("off")
-        for axes, (title, attention, field) in zip(row, fields[name], strict=False):
-            for place, variant in enumerate(variants):
-                values = values_of(group, variant, attention, field)
-                if not values:
+        for axes, (title, variants) in zip(row, panels.items(), strict=False):
+            for place, (variant, some) in enumerate(variants.items()):
+                if not some:
                     continue
+                values = [run.score for run in some]
                 mean, half = interval(values)
                 colour = ORANGE if variant.split()[0] in MISTAKES else BLUE
                 axes.plot(values, [place] * len(values), ".", color=GREY, alpha=0.6, markersize=5)

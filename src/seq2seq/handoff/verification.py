@@ -69,28 +69,30 @@ def verify(model: Seq2Seq, source: Tensor, lengths: Tensor) -> Verification:
         lengths: On the CPU, ``(B,)``.
     """
     model = copy.deepcopy(model).cpu().double().eval()
+    inner: Any = model.encoder.inner if isinstance(model.encoder, WrongEncoder) else model.encoder
+    compared = isinstance(getattr(inner, "rnn", None), nn.RNNBase) and hasattr(inner, "embedding")
     with torch.no_grad():
         encoded: EncoderOutput = model.encoder(source, lengths)
         faults = [*check_final_positions(encoded, lengths), *check_padding_leak(model, encoded, source, lengths)]
-        faults += check_against_pytorch(model.encoder, encoded, source, lengths)
+        if compared:
+            faults += check_against_pytorch(inner, encoded, source, lengths)
     faults += check_training(model, source, lengths)
     if encoded.state.c is not None and bool((find(encoded.state.c, encoded.outputs).gaps <= EXACT).any()):
         faults.append("c_n occurs in output, as h_n does: it is not the cell")
-    before, started = encode_with_gradients(model.encoder, source, lengths)
+    before, started = encode_with_gradients(model.encoder, inner, source, lengths)
     gradients, crossing, of_output = reach(before, model.bridge(started.state))
     if crossing:
         faults.append("a sequence's initial decoder state depends on other sequences of the batch")
-    faults += check_routing(model.bridge, gradients)
+    if isinstance(model.bridge, Bridge):
+        faults += check_routing(model.bridge, gradients)
     places = {name: find(part.detach(), before.outputs.detach()) for name, part in parts(before.state)}
-    size, compared = before.state.h.size(-1), comparable(model.encoder)
+    size = before.state.h.size(-1)
     return Verification(lengths, source.size(1), size, places, gradients, of_output, compared, faults)
 
 
 def parts(state: RNNState) -> Iterator[tuple[str, Tensor]]:
     """Yield name and tensor of each part of a state, ``h`` and, with an LSTM, ``c``."""
-    yield "h", state.h
-    if state.c is not None:
-        yield "c", state.c
+    yield from ((name, part) for name, part in state._asdict().items() if part is not None)
 
 
 def find(final: Tensor, outputs: Tensor) -> Places:
@@ -100,37 +102,45 @@ def find(final: Tensor, outputs: Tensor) -> Places:
     return Places(steps, gaps)
 
 
-def ends(lengths: Tensor, directions: int) -> Tensor:
-    """Return the step at which each direction ends: the last real token, and the first, ``(D, B)``."""
-    return torch.stack([lengths - 1, torch.zeros_like(lengths)][:directions])
-
-
 def check_final_positions(encoded: EncoderOutput, lengths: Tensor) -> Iterator[str]:
     """Yield what is wrong with the top layer's final states, which must be in ``output`` at each sequence's ends."""
-    _, directions, batch, size = encoded.state.h.shape
+    layers, directions, batch, size = encoded.state.h.shape
     halves = encoded.outputs.unflatten(-1, (directions, size))  # (B, S, D, H)
-    top = len(encoded.state.h) - 1
-    for direction, steps in enumerate(ends(lengths, directions)):
+    for direction, steps in enumerate((lengths - 1, torch.zeros_like(lengths))[:directions]):
         gaps = (encoded.state.h[-1, direction] - halves[torch.arange(batch), steps, direction]).abs().amax(-1)
         for b in (gaps > EXACT).nonzero().flatten().tolist():
-            place = f"output[{b}, {steps[b]}]"
-            yield f"layer {top} {DIRECTIONS[direction]}, sequence {b}: h_n differs from {place} by {gaps[b]:.1g}"
+            place = f"layer {layers - 1} {DIRECTIONS[direction]}, sequence {b}"
+            yield f"{place}: h_n differs from output[{b}, {steps[b]}] by {gaps[b]:.1g}"
+
+
+def differences(state: RNNState, b: int, alone: RNNState) -> Iterator[tuple[str, str]]:
+    """Yield which states of sequence ``b`` differ from those that it has ``alone``, and by how much."""
+    for (name, part), (_, own) in zip(parts(state), parts(alone), strict=True):
+        gaps = (part[:, :, b] - own[:, :, 0]).abs().amax(-1)  # (L, D)
+        for layer, direction in (gaps > EXACT).nonzero().tolist():
+            place = f"layer {layer} {DIRECTIONS[direction]}, sequence {b}: {name}_n"
+            yield place, f"{gaps[layer, direction]:.1g}"
 
 
 def check_padding_leak(model: Seq2Seq, encoded: EncoderOutput, source: Tensor, lengths: Tensor) -> Iterator[str]:
     """Yield what changes when a sequence is encoded alone, without padding, and where the mask is wrong."""
     for b, length in enumerate(lengths.tolist()):
         alone: EncoderOutput = model.encoder(source[b : b + 1, :length], lengths[b : b + 1])
-        for (name, together), (_, single) in zip(parts(encoded.state), parts(alone.state), strict=True):
-            gaps = (together[:, :, b] - single[:, :, 0]).abs().amax(-1)  # (L, D)
-            for layer, direction in (gaps > EXACT).nonzero().tolist():
-                place = f"layer {layer} {DIRECTIONS[direction]}, sequence {b}"
-                yield f"{place}: {name}_n alone and in the batch differ by {gaps[layer, direction]:.1g}"
+        for place, gap in differences(encoded.state, b, alone.state):
+            yield f"{place} alone and in the batch differ by {gap}"
         gap = (encoded.outputs[b, :length] - alone.outputs[0]).abs().max()
         if gap > EXACT:
             yield f"layer {len(encoded.state.h) - 1}, sequence {b}: output alone and in the batch differs by {gap:.1g}"
         if not torch.equal(encoded.mask[b].cpu(), torch.arange(source.size(1)) < length):
             yield f"sequence {b}: the mask is not True at its {length} real tokens and False at padding"
+
+
+def check_against_pytorch(encoder: Any, encoded: EncoderOutput, source: Tensor, lengths: Tensor) -> Iterator[str]:  # noqa: ANN401
+    """Yield which states differ from those that an encoder's ``nn.GRU`` or ``nn.LSTM`` returns for a sequence alone."""
+    for b, length in enumerate(lengths.tolist()):
+        _, final = encoder.rnn(encoder.embedding(source[b : b + 1, :length]))
+        for place, gap in differences(encoded.state, b, RNNState.from_torch(final, encoded.state.h.size(1))):
+            yield f"{place} is not what PyTorch returns for it; they differ by {gap}"
 
 
 def check_training(model: Seq2Seq, source: Tensor, lengths: Tensor) -> Iterator[str]:
@@ -141,54 +151,25 @@ def check_training(model: Seq2Seq, source: Tensor, lengths: Tensor) -> Iterator[
             module.p = 0.0
         if isinstance(module, nn.RNNBase):
             module.dropout = 0.0
-    targets = torch.zeros(len(source), 2, dtype=torch.long)
-    with torch.enable_grad():
-        train: EncoderOutput = training.encoder(source, lengths)
-        train_logits = training(source, lengths, targets).logits
+
+    def results(model: Seq2Seq) -> dict[str, Tensor]:
+        encoded: EncoderOutput = model.encoder(source, lengths)
+        logits = model(source, lengths, torch.zeros(len(source), 2, dtype=torch.long)).logits
+        final = {f"{name}_n": part for name, part in parts(encoded.state)}
+        return final | {"output": encoded.outputs, "the decoder's prediction": logits}
+
+    trained = results(training)
     with torch.no_grad():
-        right: EncoderOutput = model.encoder(source, lengths)
-        logits = model(source, lengths, targets).logits
-    pairs = [(f"{name}_n", part, dict(parts(train.state))[name]) for name, part in parts(right.state)]
-    pairs += [("output", right.outputs, train.outputs), ("the decoder's prediction", logits, train_logits)]
-    for name, expected, part in pairs:
-        gap = (part - expected).abs().max()
+        expected = results(model)
+    for name, part in trained.items():
+        gap = (part - expected[name]).abs().max()
         if not gap <= EXACT:
             yield f"in training, {name} differs by {gap:.1g} from what it is in prediction"
 
 
-def without_mistake(encoder: nn.Module) -> nn.Module:
-    """Return the encoder inside a `WrongEncoder`, or the encoder itself."""
-    return encoder.inner if isinstance(encoder, WrongEncoder) else encoder
-
-
-def comparable(encoder: nn.Module) -> bool:
-    """Return whether an encoder has an ``embedding`` and an ``nn.GRU`` or ``nn.LSTM`` named ``rnn``."""
-    encoder = without_mistake(encoder)
-    return isinstance(getattr(encoder, "rnn", None), nn.RNNBase) and hasattr(encoder, "embedding")
-
-
-def check_against_pytorch(encoder: nn.Module, encoded: EncoderOutput, source: Tensor, lengths: Tensor) -> Iterator[str]:
-    """Yield which states differ from those that ``nn.GRU`` or ``nn.LSTM`` returns for a sequence alone.
-
-    An encoder that is not `comparable` is skipped.
-    """
-    if not comparable(encoder):
-        return
-    inner: Any = without_mistake(encoder)
-    layers, directions = encoded.state.h.shape[:2]
-    for b, length in enumerate(lengths.tolist()):
-        _, final = inner.rnn(inner.embedding(source[b : b + 1, :length]))
-        alone = RNNState.from_torch(final, directions)
-        for (name, part), (_, own) in zip(parts(encoded.state), parts(alone), strict=True):
-            for layer in range(layers):
-                for direction in range(directions):
-                    gap = (part[layer, direction, b] - own[layer, direction, 0]).abs().max()
-                    if gap > EXACT:
-                        place = f"layer {layer} {DIRECTIONS[direction]}, sequence {b}"
-                        yield f"{place}: {name}_n is not what PyTorch returns for it; they differ by {gap:.1g}"
-
-
-def encode_with_gradients(encoder: nn.Module, source: Tensor, lengths: Tensor) -> tuple[EncoderOutput, EncoderOutput]:
+def encode_with_gradients(
+    encoder: nn.Module, inner: nn.Module, source: Tensor, lengths: Tensor
+) -> tuple[EncoderOutput, EncoderOutput]:
     """Encode a batch with and without the deliberate mistake, if there is one.
 
     Returns:
@@ -196,17 +177,21 @@ def encode_with_gradients(encoder: nn.Module, source: Tensor, lengths: Tensor) -
     """
     kept = []
 
-    def inner(source: Tensor, lengths: Tensor) -> EncoderOutput:
+    def encode(source: Tensor, lengths: Tensor) -> EncoderOutput:
         with torch.no_grad():
-            encoded: EncoderOutput = without_mistake(encoder)(source, lengths)
+            encoded: EncoderOutput = inner(source, lengths)
         state = RNNState(*(part.clone().requires_grad_() for _, part in parts(encoded.state)))
         kept.append(encoded._replace(outputs=encoded.outputs.clone().requires_grad_(), state=state))
         return kept[-1]
 
-    started = (
-        encoder.mistake.apply(inner, source, lengths) if isinstance(encoder, WrongEncoder) else inner(source, lengths)
-    )
+    wrong = isinstance(encoder, WrongEncoder)
+    started = encoder.mistake.apply(encode, source, lengths) if wrong else encode(source, lengths)
     return kept[-1], started
+
+
+def gradient(value: Tensor, leaf: Tensor) -> Tensor:
+    """Return the absolute gradient of the sum of a tensor; zero where it does not depend on the leaf."""
+    return torch.autograd.grad(value.sum() + 0 * leaf.sum(), leaf, retain_graph=True)[0].abs()
 
 
 def reach(encoded: EncoderOutput, handed: RNNState) -> tuple[dict[tuple[str, str], Tensor], bool, bool]:
@@ -222,41 +207,27 @@ def reach(encoded: EncoderOutput, handed: RNNState) -> tuple[dict[tuple[str, str
     """
     found, crossing, of_output = {}, False, False
     for to, initial in parts(handed):
+        of_output |= bool(gradient(initial, encoded.outputs).any())
         for of, leaf in parts(encoded.state):
-            sizes = torch.stack([_gradient_sizes(layer[0], leaf) for layer in initial])  # (L', B, L, D, B)
+            rows = [gradient(one, leaf).mean(-1) for layer in initial for one in layer[0]]  # of each sequence
+            sizes = torch.stack(rows).view(len(initial), -1, *leaf.shape[:3])  # (L', B, L, D, B)
             found[to, of] = sizes.diagonal(dim1=1, dim2=4).mean(-1)
             crossing |= bool(sizes.sum((0, 2, 3)).fill_diagonal_(0).any())
-        if initial.requires_grad:
-            (gradient,) = torch.autograd.grad(initial.sum(), encoded.outputs, retain_graph=True, allow_unused=True)
-            of_output |= gradient is not None and bool(gradient.any())
     return found, crossing, of_output
 
 
-def check_routing(bridge: nn.Module, gradients: Mapping[tuple[str, str], Tensor]) -> Iterator[str]:
+def check_routing(bridge: Bridge, gradients: Mapping[tuple[str, str], Tensor]) -> Iterator[str]:
     """Yield which states of the encoder reach the wrong decoder layer, or do not reach the right one.
 
     A map starts from the encoder layers that it declares to read; h reaches h, and c reaches c.
-    A bridge that is not a `Bridge` is not checked.
     """
-    if not isinstance(bridge, Bridge):
-        return
-    cell_from_h = ("c", "c") not in gradients  # the encoder has no cell
+    cell_from_h = ("c", "c") not in gradients and bridge.cell is not None  # the encoder has no cell
     for (to, of), sizes in gradients.items():
-        for layer, reached_by in enumerate((sizes.sum(-1) > 0).tolist()):
-            layers = len(reached_by)
-            source = layers - 1 if bridge.hidden.reads == "top" else max(0, layer + layers - len(sizes))
-            same_part = to == of or (to == "c" and cell_from_h and bridge.cell is not None)
-            read = same_part and bridge.hidden.reads != "nothing"
-            expected = [read and layer_of == source for layer_of in range(layers)]
-            for layer_of, (reached, right) in enumerate(zip(reached_by, expected, strict=True)):
-                if reached is not right:
-                    verb = "reaches" if reached else "does not reach"
-                    yield f"{of}_n of encoder layer {layer_of} {verb} the initial {to} of decoder layer {layer}"
-
-
-def _gradient_sizes(initial: Tensor, leaf: Tensor) -> Tensor:
-    """Return the mean absolute gradient of ``(B, H')`` with respect to ``(L, D, B, H)``, as ``(B, L, D, B)``."""
-    if not initial.requires_grad:  # a bridge that reads nothing
-        return leaf.new_zeros(len(initial), *leaf.shape[:3])
-    gradients = [torch.autograd.grad(one.sum(), leaf, retain_graph=True, allow_unused=True)[0] for one in initial]
-    return torch.stack([torch.zeros_like(leaf) if one is None else one for one in gradients]).abs().mean(-1)
+        reached = sizes.sum(-1) > 0  # (L', L)
+        expected, layers = torch.zeros_like(reached), reached.size(1)
+        if bridge.hidden.reads != "nothing" and (to == of or (to == "c" and cell_from_h)):
+            for layer in range(len(reached)):
+                expected[layer, -1 if bridge.hidden.reads == "top" else max(0, layer + layers - len(reached))] = True
+        for layer, source in (reached != expected).nonzero().tolist():
+            verb = "reaches" if reached[layer, source] else "does not reach"
+            yield f"{of}_n of encoder layer {source} {verb} the initial {to} of decoder layer {layer}"
