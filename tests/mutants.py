@@ -320,7 +320,7 @@ MUTANTS = [
            "json.dumps([VERSION, settings], sort_keys=True)", "json.dumps([VERSION])"),
     Mutant("half a cache", "data/cache.py",
            "shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed", "pass"),
-    Mutant("BLEU by sentence", "metrics/text.py", "while position < len(lengths):", "while position < 1:"),
+    Mutant("BLEU by sentence", "metrics/text.py", "content.splitlines())", "content.splitlines()[:1])"),
     Mutant("rare symbols first", "data/vocabulary.py", "(-count, symbol) for", "(count, symbol) for"),
     Mutant("rare symbols kept", "data/vocabulary.py", "if count >= min_count", "if count >= 0"),
     Mutant("unknown symbols are padding", "data/vocabulary.py",
