@@ -22,11 +22,7 @@ class Greedy:
     """
 
     max_length: int
-
-    @property
-    def n_best(self) -> int:
-        """There is one hypothesis for each source."""
-        return 1
+    n_best = 1  # a hypothesis for each source
 
     @torch.inference_mode()
     def __call__(self, ensemble: Ensemble, encoded: EnsembleEncoded) -> SearchOutput:

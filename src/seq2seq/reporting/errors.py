@@ -117,7 +117,6 @@ def error_picture(cases: Sequence[Case]) -> Figure:
 def draw_bins(axes: Axes, bins: Sequence[Bin], by: str, unit: str) -> None:
     """Draw the exact match of some groups, with the number of pairs above each bar."""
     bars = axes.bar(range(len(bins)), [one.exact_match for one in bins], color=BLUE)
-    axes.set_xticks(range(len(bins)), [one.label for one in bins])
+    axes.set_xticks(range(len(bins)), [one.label for one in bins], rotation=90, fontsize=7)
     axes.bar_label(bars, [str(one.pairs) for one in bins], fontsize=7, rotation=90, padding=2)
     axes.set(title=f"Exact match by {by}", xlabel=unit, ylabel="exact match, number of pairs", ylim=(0, 1.15))
-    axes.tick_params(axis="x", labelrotation=90, labelsize=7)

@@ -56,9 +56,8 @@ def learning_curves(metrics_file: Path) -> Figure:
     rate.set(title="Learning rate")
     rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     for axes in (loss, decoding, rate):
-        axes.set_xlabel("step")
+        axes.set(xlabel="step", xlim=(0, None))
         axes.grid(alpha=0.3)
-        axes.set_xlim(left=0)
     loss.legend(frameon=False)
     decoding.legend(frameon=False, loc="center right")
     return figure
@@ -71,10 +70,8 @@ def attention_heatmap(alignment: Alignment) -> Figure:
     axes = figure.subplots()
     image = axes.imshow(alignment.weights.numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
     source = [printable(token) for token in alignment.source]
-    axes.set_xticks(range(columns), source)
+    axes.set_xticks(range(columns), source, rotation=90 if any(len(label) > 2 for label in source) else 0)
     axes.set_yticks(range(rows), [printable(token) for token in alignment.target])
-    if any(len(label) > 2 for label in source):
-        axes.tick_params(axis="x", labelrotation=90)
     axes.set(xlabel="source", ylabel="prediction")
     axes.xaxis.set_label_position("top")
     axes.xaxis.tick_top()
