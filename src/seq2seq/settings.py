@@ -13,10 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from seq2seq.errors import UserError
 
-Count = Annotated[int, Field(ge=1, le=2**63 - 1)]
+HUGE = 2**63 - 1  # a bound that no error mentions
+
+Count = Annotated[int, Field(ge=1, le=HUGE)]
 """A whole number of at least 1."""
 
-Natural = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Natural = Annotated[int, Field(ge=0, le=HUGE)]
 """A whole number of at least 0."""
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -24,8 +26,6 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 """A number of at least 0 and at most 1."""
-
-HUGE = 2**63 - 1
 
 
 class Settings(BaseModel):
@@ -39,12 +39,7 @@ Choice = TypeVar("Choice")
 
 
 def read_settings(kind: type[Section], values: object, section: str = "") -> Section:
-    """Return a section of a config as an object.
-
-    Args:
-        kind: The class of the section.
-        values: Its content.
-        section: Its dotted key, for errors; empty for the whole config.
+    """Return a section of a config as an object; errors begin with its dotted key, empty for the whole config.
 
     Raises:
         UserError: If a key is unknown or missing, or a value is not allowed.

@@ -51,12 +51,6 @@ def make_app(
     worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="answer")
     waiting = 0
 
-    async def show_page(_: Request) -> Response:
-        return HTMLResponse(page)
-
-    async def show_about(_: Request) -> Response:
-        return JSONResponse({"about": about, "max_characters": max_characters})
-
     async def predict(request: Request) -> Response:
         nonlocal waiting
         text = await read_text(request, max_characters, seconds)
@@ -77,9 +71,11 @@ def make_app(
     async def refuse(_: Request, error: Exception) -> Response:
         return JSONResponse({"error": getattr(error, "detail", "")}, getattr(error, "status_code", 500))
 
+    facts = JSONResponse({"about": about, "max_characters": max_characters})
+    constant = [Route("/", HTMLResponse(page), methods=["GET"]), Route("/about", facts, methods=["GET"])]
     headers = Middleware(BaseHTTPMiddleware, dispatch=with_headers)
     return Starlette(
-        routes=[Route("/", show_page), Route("/about", show_about), Route("/predict", predict, methods=["POST"])],
+        routes=[*constant, Route("/predict", predict, methods=["POST"])],
         middleware=[headers, Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))],
         exception_handlers={HTTPException: refuse},
     )

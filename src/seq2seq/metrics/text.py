@@ -20,10 +20,7 @@ class CorpusMetric(Metric):
     (issue 3480), and its BLEU chooses among equally close reference lengths differently (issue 3504).
 
     Args:
-        options: Passed on to sacrebleu's metric.
-
-    Attributes:
-        scorer_name: Name of sacrebleu's metric. A subclass provides it.
+        options: Passed on to sacrebleu's metric, which a subclass names.
     """
 
     higher_is_better = True

@@ -85,7 +85,7 @@ def trials_to_run(
     While a trial runs, a file is locked, so that no other process takes the trial for one that a dead process left.
 
     Args:
-        study: The study.
+        study: From `open_study`.
         space: What new trials choose from.
         trials: How many finished trials the study should have.
         seconds: How long new trials are begun.
@@ -114,10 +114,7 @@ def trials_to_run(
 def best_as_experiment(study: Study, overrides: list[str], groups: set[str]) -> str:
     """Return the best values of a study as an experiment file.
 
-    Args:
-        study: The study.
-        overrides: Of the study's command line, for the header.
-        groups: Keys that select an option of a config group.
+    The overrides of the command line go into its header; ``groups`` are the keys that select an option of a group.
     """
     chosen = [{f"override /{key}": value} for key, value in study.best_params.items() if key in groups]
     values = {key: value for key, value in study.best_params.items() if key not in groups}
