@@ -25,18 +25,22 @@ class SearchOutput(NamedTuple):
 
 
 class Search(Protocol):
-    """A search with its options."""
+    """A search with its options.
+
+    Attributes:
+        max_length: Maximum number of tokens in a hypothesis, without the end.
+        n_best: Number of hypotheses for each source, N.
+    """
 
     @property
-    def max_length(self) -> int:
-        """Maximum number of tokens in a hypothesis, without the end."""
+    def max_length(self) -> int: ...  # noqa: D102
 
     @property
-    def n_best(self) -> int:
-        """Number of hypotheses for each source, N."""
+    def n_best(self) -> int: ...  # noqa: D102
 
     def __call__(self, ensemble: Ensemble, encoded: EnsembleEncoded) -> SearchOutput:
         """Search for a batch; the ensemble must be in evaluation mode."""
+        ...
 
 
 class Alignment(NamedTuple):
