@@ -219,8 +219,7 @@ MUTANTS = [
     Mutant("kept units not scaled", "nn/fast/dropout.py", "kept.mul_(CHANCES / (CHANCES - dropped))", "kept"),
     # Ensembles and searches
     Mutant("log-probabilities averaged", "decoding/ensemble.py",
-           "torch.stack(list(log_probs)).logsumexp(0) - math.log(len(log_probs))",
-           "torch.stack(list(log_probs)).mean(0)"),
+           "torch.stack(log_probs).logsumexp(0) - math.log(len(log_probs))", "torch.stack(log_probs).mean(0)"),
     Mutant("attention weights of the first model only", "decoding/ensemble.py",
            "torch.stack(weights).mean(0)", "weights[0]"),
     Mutant("an ensemble forgets the state", "decoding/ensemble.py",
@@ -256,7 +255,7 @@ MUTANTS = [
     Mutant("beam: an ended hypothesis frees its place", "decoding/beam.py",
            "free = self.beam_size - beams", "free = self.beam_size - 0 * beams"),
     Mutant("beam: stops before it may", "decoding/beam.py",
-           "(live / self.divisor(self.max_length) > beams", "(live > beams"),
+           "live / self.divisor(self.max_length) > (beams", "live > (beams"),
     Mutant("beam: what is cut is dropped", "decoding/beam.py", "if step + 1 == self.max_length:", "if False:"),
     # What verifies a handoff
     Mutant("verification: ends not compared", "handoff/verification.py",

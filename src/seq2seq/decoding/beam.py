@@ -148,10 +148,8 @@ class Beam:
     def _active(self, beams: _Beams) -> Tensor:
         """Return which sequences are not done, ``(W,)``."""
         live = beams.totals.amax(1)
-        if not self.stop_early:
-            return live > -torch.inf
         # Both are negative; the best that can follow is certain tokens up to the maximum length.
-        return (live > -torch.inf) & (live / self.divisor(self.max_length) > beams.finished.scores[:, -1])
+        return live / self.divisor(self.max_length) > (beams.finished.scores[:, -1] if self.stop_early else -torch.inf)
 
 
 def take(tokens: Tensor, indices: Tensor) -> Tensor:

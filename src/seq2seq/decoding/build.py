@@ -45,12 +45,9 @@ SEARCHES: dict[str, type[SearchSettings]] = {"beam": BeamSettings, "sample": Sam
 
 
 def build_search(settings: Mapping[str, Any], max_length: int, vocabulary_size: int) -> Search:
-    """Build a search; a beam of 1 is `Greedy`.
+    """Build the search of the section ``search``, for V target symbols; a beam of 1 is `Greedy`.
 
-    Args:
-        settings: The section ``search``.
-        max_length: Used if ``search.max_length`` is null.
-        vocabulary_size: Number of target symbols, V.
+    ``max_length`` is used if ``search.max_length`` is null.
 
     Raises:
         UserError: If a value is not allowed.

@@ -41,8 +41,7 @@ class EnsembleEncoded(NamedTuple):
 class Ensemble(nn.Module):
     """Predicts by the mean of the models' probabilities; a single model is an ensemble of one.
 
-    Args:
-        models: With the same target vocabulary; cells, sizes and attentions may differ.
+    The models have the same target vocabulary; cells, sizes and attentions may differ.
     """
 
     def __init__(self, models: Sequence[Seq2Seq]) -> None:
@@ -66,23 +65,17 @@ class Ensemble(nn.Module):
         """
         outputs = [model.decoder(targets, *one) for model, one in zip(self.models, encoded.members, strict=True)]
         weights = [output.weights for output in outputs if output.weights is not None]
-        log_probs = mean_log_probs([log_softmax(output.logits) for output in outputs])
+        log_probs = mean_log_probs([output.logits for output in outputs])
         return log_probs, torch.stack(weights).mean(0) if weights else None
 
     def step(self, tokens: Tensor, encoded: EnsembleEncoded) -> tuple[Tensor, EnsembleEncoded]:
         """Read one token of each sequence, ``(B,)``: log-probabilities of the next, ``(B, V)``, and the new state."""
         steps = [model.step(tokens, one) for model, one in zip(self.models, encoded.members, strict=True)]
-        log_probs = mean_log_probs([log_softmax(logits) for logits, _ in steps])
+        log_probs = mean_log_probs([logits for logits, _ in steps])
         return log_probs, EnsembleEncoded(tuple(one for _, one in steps))
 
 
-def log_softmax(logits: Tensor) -> Tensor:
-    """Return log-probabilities in at least single precision; see `EnsembleEncoded.dtype`."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
-
-
-def mean_log_probs(log_probs: Sequence[Tensor]) -> Tensor:
-    """Return the logarithm of the models' mean probability."""
-    if len(log_probs) == 1:
-        return log_probs[0]
-    return torch.stack(list(log_probs)).logsumexp(0) - math.log(len(log_probs))
+def mean_log_probs(logits: Sequence[Tensor]) -> Tensor:
+    """Return the logarithm of the models' mean probability, in the precision of `EnsembleEncoded.dtype`."""
+    log_probs = [one.to(torch.promote_types(one.dtype, torch.float32)).log_softmax(-1) for one in logits]
+    return log_probs[0] if len(log_probs) == 1 else torch.stack(log_probs).logsumexp(0) - math.log(len(log_probs))

@@ -23,9 +23,6 @@ from seq2seq.errors import UserError
 from seq2seq.runs.directory import locked
 from seq2seq.tuning.space import overrides_of
 
-NAME = "study"
-"""Name of the study in its database."""
-
 STARTUP = 4
 """Number of trials that are not pruned, and whose values are drawn at random."""
 
@@ -33,11 +30,7 @@ STARTUP = 4
 def open_study(output_dir: Path, mode: str, defaults: Mapping[str, Any], seed: int) -> Study:
     """Create a study, or open the one that a directory holds; several processes may share it.
 
-    Args:
-        output_dir: Its directory.
-        mode: ``max`` or ``min``.
-        defaults: The values that the first trial takes.
-        seed: Seed of the values that are tried.
+    Its mode is ``max`` or ``min``, its first trial takes the default values, and the seed is that of further values.
 
     Raises:
         UserError: If its database is damaged.
@@ -49,7 +42,7 @@ def open_study(output_dir: Path, mode: str, defaults: Mapping[str, Any], seed: i
             check_database(file)
             study = optuna.create_study(
                 storage=f"sqlite:///{file}",
-                study_name=NAME,
+                study_name="study",
                 load_if_exists=True,
                 direction="maximize" if mode == "max" else "minimize",
                 sampler=TPESampler(n_startup_trials=STARTUP, seed=seed),
