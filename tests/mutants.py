@@ -219,8 +219,7 @@ MUTANTS = [
     Mutant("kept units not scaled", "nn/fast/dropout.py", "kept.mul_(CHANCES / (CHANCES - dropped))", "kept"),
     # Ensembles and searches
     Mutant("log-probabilities averaged", "decoding/ensemble.py",
-           "torch.stack(list(log_probs)).logsumexp(0) - math.log(len(log_probs))",
-           "torch.stack(list(log_probs)).mean(0)"),
+           "torch.stack(log_probs).logsumexp(0) - math.log(len(log_probs))", "torch.stack(log_probs).mean(0)"),
     Mutant("attention weights of the first model only", "decoding/ensemble.py",
            "torch.stack(weights).mean(0)", "weights[0]"),
     Mutant("an ensemble forgets the state", "decoding/ensemble.py",
@@ -256,7 +255,7 @@ MUTANTS = [
     Mutant("beam: an ended hypothesis frees its place", "decoding/beam.py",
            "free = self.beam_size - beams", "free = self.beam_size - 0 * beams"),
     Mutant("beam: stops before it may", "decoding/beam.py",
-           "(live / self.divisor(self.max_length) > beams", "(live > beams"),
+           "live / self.divisor(self.max_length) > (beams", "live > (beams"),
     Mutant("beam: what is cut is dropped", "decoding/beam.py", "if step + 1 == self.max_length:", "if False:"),
     # What verifies a handoff
     Mutant("verification: ends not compared", "handoff/verification.py",
@@ -320,7 +319,7 @@ MUTANTS = [
            "json.dumps([VERSION, settings], sort_keys=True)", "json.dumps([VERSION])"),
     Mutant("half a cache", "data/cache.py",
            "shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed", "pass"),
-    Mutant("BLEU by sentence", "metrics/text.py", "while position < len(lengths):", "while position < 1:"),
+    Mutant("BLEU by sentence", "metrics/text.py", "content.splitlines())", "content.splitlines()[:1])"),
     Mutant("rare symbols first", "data/vocabulary.py", "(-count, symbol) for", "(count, symbol) for"),
     Mutant("rare symbols kept", "data/vocabulary.py", "if count >= min_count", "if count >= 0"),
     Mutant("unknown symbols are padding", "data/vocabulary.py",

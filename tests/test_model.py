@@ -43,7 +43,7 @@ def build(settings, **options):
         ({"encoder": {"layers": 3}},
          r"model\.encoder\.layers is unknown; the keys of model\.encoder are bidirectional, cell, "
          r"embedding_size, hidden_size, num_layers"),
-        ({"encoder": None}, r"model\.encoder=None must hold the keys bidirectional, cell, .*"),
+        ({"encoder": None}, r"model\.encoder=None must be a mapping with the keys bidirectional, cell, .*"),
         ({"layers": 3}, r"model\.layers is unknown; the keys of model are attention, bridge, decoder, .*"),
         ({"attention": "dots"}, r"model\.attention=dots must be one of general, dot, additive, multihead, none"),
         ({"attention": "dot", "decoder": {"hidden_size": 6}},

@@ -86,7 +86,7 @@ def test_what_fits_is_accepted(change):
         ({"inner": {"size": 0}}, "part.inner.size=0 must be a whole number of at least 1"),
         ({"inner": {"size": 1, "more": 2}}, "part.inner.more is unknown; the keys of part.inner are size"),
         ({"inner": {}}, "part.inner.size is missing; the keys of part.inner are size"),
-        ({"inner": None}, "part.inner=None must hold the keys size"),
+        ({"inner": None}, "part.inner=None must be a mapping with the keys size"),
         ({"part": {"size": 0}}, "part.part.size=0 must be a whole number of at least 1"),
         ({"part": {"more": 0}}, "part.part.more is unknown; the keys of part.part are size"),
         ({"part": 5}, "part.part=5 must be a mapping with the keys size or null"),
@@ -116,7 +116,7 @@ def test_a_missing_key_is_named():
 
 @pytest.mark.parametrize("values", [None, 5, [1], "text"])
 def test_what_is_no_section_is_refused(values):
-    with pytest.raises(UserError, match=r"^inner=.* must hold the keys size$"):
+    with pytest.raises(UserError, match=r"^inner=.* must be a mapping with the keys size$"):
         read_settings(Inner, values, "inner")
 
 

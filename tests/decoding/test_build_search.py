@@ -36,13 +36,6 @@ def test_a_beam_is_at_most_as_wide_as_all_ordinary_tokens_and_the_end():
         build(BEAM, beam_size=8)
 
 
-def test_where_only_the_best_prediction_counts_more_are_refused():
-    assert build_search(BEAM | {"n_best": 1}, 12, 10, only_best=True).n_best == 1
-
-    with pytest.raises(UserError, match=r"search\.n_best=2 must be 1 here: only the best prediction is evaluated"):
-        build_search(BEAM, 12, 10, only_best=True)
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

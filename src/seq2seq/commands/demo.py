@@ -52,24 +52,17 @@ def demo(config: DictConfig) -> None:
 
     host, port = settings.host, settings.port
     module = load_model(settings.checkpoint)
-    search = build_search(settings.search, module.max_length, len(module.target_tokenizer.vocabulary))
-    app = make_app(
-        answerer(module, Predictor([module], search=search)),
-        about=describe(module),
-        hosts=names_of(host),
-        max_characters=settings.max_characters,
-        seconds=settings.seconds,
-        max_waiting=settings.max_waiting,
-    )
+    search = build_search(settings.search, module.max_length, module.target_size)
+    answer = answerer(module, Predictor([module], search=search))
+    limits = settings.model_dump(include={"max_characters", "seconds", "max_waiting"})
+    app = make_app(answer, about=describe(module), hosts=names_of(host), **limits)
     connections = 2 * settings.max_waiting + 32  # also those that have not sent their text yet
-    server = uvicorn.Server(
-        uvicorn.Config(app, log_level="warning", server_header=False, limit_concurrency=connections)
-    )
+    serving = uvicorn.Config(app, log_level="warning", server_header=False, limit_concurrency=connections)
     with listen(host, port) as listener:
         shown = f"[{host}]" if ":" in host else host
         message = f"http://{shown}:{port} shows {settings.checkpoint}; Ctrl-C ends"
         Console(stderr=True).print(message, markup=False, soft_wrap=True)
-        server.run(sockets=[listener])
+        uvicorn.Server(serving).run(sockets=[listener])
 
 
 def names_of(host: str) -> list[str]:
@@ -108,24 +101,16 @@ def describe(module: TrainedModel) -> str:
 
 
 def answerer(module: TrainedModel, predictor: Predictor) -> Callable[[str], dict[str, Any]]:
-    """Return the function that answers a text with what the page shows.
-
-    Args:
-        module: The model.
-        predictor: Of the same model.
-    """
+    """Return the function that answers a text with what the page shows, given a model and its predictor."""
 
     def answer(text: str) -> dict[str, Any]:
         if not predictor.encode(text):
             raise UserError("the text is empty")
         predictions = predictor.n_best([text])[0]
         alignment = predictor.align(text, predictions[0])
+        found = [one for one in predictions if one.log_prob > -math.inf]  # there may be fewer than N
         return {
-            "predictions": [
-                {"text": one.text, "probability": math.exp(one.log_prob)}
-                for one in predictions
-                if one.log_prob > -math.inf  # there may be fewer than N
-            ],
+            "predictions": [{"text": one.text, "probability": math.exp(one.log_prob)} for one in found],
             "attention": alignment and alignment._replace(weights=alignment.weights.tolist())._asdict(),
             "handoff": handoff(module, text),
         }
@@ -156,13 +141,9 @@ def rows_of(measured: Verification) -> list[dict[str, Any]]:
     """Return layer and direction of each row of ``h_n``, and the decoder layers that start from it."""
     reached = torch.stack([sizes for (_, of), sizes in measured.reach.items() if of == "h"]).any(0)  # (L', L, D)
     layers, directions = measured.places["h"].steps.shape[:2]
-    return [
-        {
-            "row": row,
-            "layer": layer,
-            "direction": DIRECTIONS[direction],
-            "starts": reached[:, layer, direction].nonzero().flatten().tolist(),
-        }
-        for layer, rows in enumerate(h_n_rows(layers, directions).tolist())
-        for direction, row in enumerate(rows)
-    ]
+    rows = []
+    for layer, in_layer in enumerate(h_n_rows(layers, directions).tolist()):
+        for direction, row in enumerate(in_layer):
+            starts = reached[:, layer, direction].nonzero().flatten().tolist()
+            rows.append({"row": row, "layer": layer, "direction": DIRECTIONS[direction], "starts": starts})
+    return rows

@@ -47,8 +47,6 @@ def export(config: DictConfig) -> None:
         table.add_row(name, f"{difference:.0e}")
     console = Console()
     console.print(table)
-    if module.settings["handoff"] != RIGHT:
-        console.print(
-            f"The model was trained with the mistake handoff={module.settings['handoff']}; the export says so."
-        )
+    if (handoff := module.settings["handoff"]) != RIGHT:
+        console.print(f"The model was trained with the mistake handoff={handoff}; the export says so.")
     console.print(f"written to {folder}", soft_wrap=True, markup=False)

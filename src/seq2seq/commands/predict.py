@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from seq2seq.api import Hypothesis, Predictor, as_list, load_models
 from seq2seq.data.lines import MAX_LINE, decode_lines, open_file
 from seq2seq.data.tokenizer import COLUMN
-from seq2seq.decoding import Alignment, search_for
+from seq2seq.decoding import Alignment, build_search
 from seq2seq.errors import UserError
 from seq2seq.model import TrainedModel
 from seq2seq.runs.files import check_different, check_free, output_file, utf8_stdout, write_lines
@@ -58,7 +58,8 @@ def predict(config: DictConfig) -> None:
     for key, path in files.items():
         check_free(key, path, overwrite=settings.overwrite)
     modules, device = load(settings, files)
-    predictor = Predictor(modules, device, search_for(modules[0], settings.search))
+    search = build_search(settings.search, modules[0].max_length, modules[0].target_size)
+    predictor = Predictor(modules, device, search)
     with open_input(settings.input) as source, attention_writer(settings.attention, predictor) as write_attention:
         name = "<stdin>" if settings.input is None else str(settings.input)
         if source is getattr(sys.stdin, "buffer", None) and source.isatty():

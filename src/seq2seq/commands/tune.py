@@ -69,10 +69,10 @@ def tune(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) ->
     groups = {key for key in space if "." not in key and isinstance(OmegaConf.select(base, key), DictConfig)}
     given = {key: OmegaConf.select(base, key) for key in space if key not in groups}
     defaults = {key: value for key, value in given.items() if contains(space[key], value)}
-    output_dir.mkdir(parents=True, exist_ok=True)
+    folder = output_dir / "trials"
+    folder.mkdir(parents=True, exist_ok=True)
     study = open_study(output_dir, base.monitor_mode, defaults, base.seed)
     seconds = math.inf if settings.minutes is None else 60 * settings.minutes
-    folder = output_dir / "trials"
     succeeded = failed = 0
     for number, pruning, params in trials_to_run(study, space, settings.trials, seconds, folder):
         chosen = [*common, *overrides_of(params), "resume=auto"]
@@ -105,8 +105,8 @@ def tune(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) ->
     experiment.parent.mkdir(exist_ok=True)
     experiment.write_text(best_as_experiment(study, common, groups), encoding="utf-8")
     save(history(study, base.monitor), output_dir / "study.png")
-    use = f"use them with --config-dir {output_dir} experiment=tuned"
-    Console().print(f"the best values are in {experiment}; {use}", markup=False, soft_wrap=True)
+    message = f"the best values are in {experiment}; use them with --config-dir {output_dir} experiment=tuned"
+    Console().print(message, markup=False, soft_wrap=True)
     return study.best_params
 
 
@@ -116,9 +116,8 @@ def show(study: Any, monitor: str) -> None:  # noqa: ANN401 - Optuna is optional
     trials.sort(key=lambda trial: (trial.value is None, -study.direction.value * (trial.value or 0)))
     table = Table("trial", "result", "state", "values", title=f"Trials, {study.direction.name.lower()} {monitor}")
     for trial in trials:
-        values = (
-            f"{key}={f'{value:.4g}' if isinstance(value, float) else value}" for key, value in trial.params.items()
-        )
+        short = {key: f"{one:.4g}" if isinstance(one, float) else one for key, one in trial.params.items()}
+        values = Text(" ".join(f"{key}={value}" for key, value in short.items()))
         result = "" if trial.value is None else f"{trial.value:.4f}"
-        table.add_row(str(trial.number), result, trial.state.name.lower(), Text(" ".join(values)))
+        table.add_row(str(trial.number), result, trial.state.name.lower(), values)
     Console().print(table)

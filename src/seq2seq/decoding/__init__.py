@@ -1,7 +1,7 @@
 """From an encoded batch to target ids: searches, ensembles and the inference loop."""
 
 from seq2seq.decoding.beam import Beam
-from seq2seq.decoding.build import build_search, search_for
+from seq2seq.decoding.build import build_search
 from seq2seq.decoding.ensemble import Ensemble, EnsembleEncoded
 from seq2seq.decoding.greedy import Greedy
 from seq2seq.decoding.inference import infer
@@ -10,5 +10,5 @@ from seq2seq.decoding.sampling import Sampling
 
 __all__ = [
     "Alignment", "Beam", "Ensemble", "EnsembleEncoded", "Greedy", "Sampling", "Search", "SearchOutput", "build_search",
-    "infer", "mask_special_tokens", "search_for", "to_lists",
+    "infer", "mask_special_tokens", "to_lists",
 ]  # fmt: skip

@@ -84,9 +84,8 @@ class Beam:
             encoded = encoded.select_states(parents.flatten())
         done.append(beams)
         order = torch.cat([one.indices for one in done]).argsort()
-        tokens, log_probs, scores = (
-            torch.cat(part)[order] for part in zip(*(one.finished for one in done), strict=True)
-        )
+        parts = zip(*(one.finished for one in done), strict=True)
+        tokens, log_probs, scores = (torch.cat(part)[order] for part in parts)
         length = int((tokens != PAD).any(0).any(0).sum())
         return SearchOutput(tokens[:, :, :length], log_probs, scores)
 
@@ -98,14 +97,13 @@ class Beam:
         """Start each sequence with one hypothesis, as K would all be the same."""
         batch, device = encoded.mask.size(0), encoded.mask.device
         nothing = torch.full((batch, self.n_best), -torch.inf, dtype=encoded.dtype, device=device)
+        no_tokens = torch.full((batch, self.n_best, self.max_length), PAD, device=device)
         return _Beams(
             indices=torch.arange(batch, device=device),
             tokens=torch.full((batch, 1), BOS, device=device),
             history=torch.full((batch, 1, self.max_length), PAD, device=device),
             totals=torch.zeros(batch, 1, dtype=encoded.dtype, device=device),
-            finished=SearchOutput(
-                torch.full((batch, self.n_best, self.max_length), PAD, device=device), nothing, nothing
-            ),
+            finished=SearchOutput(no_tokens, nothing, nothing),
             ended=torch.zeros(batch, dtype=torch.long, device=device),
         )
 
@@ -150,10 +148,8 @@ class Beam:
     def _active(self, beams: _Beams) -> Tensor:
         """Return which sequences are not done, ``(W,)``."""
         live = beams.totals.amax(1)
-        if not self.stop_early:
-            return live > -torch.inf
         # Both are negative; the best that can follow is certain tokens up to the maximum length.
-        return (live > -torch.inf) & (live / self.divisor(self.max_length) > beams.finished.scores[:, -1])
+        return live / self.divisor(self.max_length) > (beams.finished.scores[:, -1] if self.stop_early else -torch.inf)
 
 
 def take(tokens: Tensor, indices: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from seq2seq.decoding.greedy import Greedy
 from seq2seq.decoding.output import Search
 from seq2seq.decoding.sampling import Sampling
 from seq2seq.errors import UserError
-from seq2seq.model import Length, TrainedModel
+from seq2seq.model import Length
 from seq2seq.settings import Count, Natural, Settings, choose, read_settings
 
 
@@ -44,21 +44,10 @@ SEARCHES: dict[str, type[SearchSettings]] = {"beam": BeamSettings, "sample": Sam
 """The keys of each kind of search (``search.kind``)."""
 
 
-def search_for(trained: TrainedModel, settings: Mapping[str, Any], *, only_best: bool = False) -> Search:
-    """Build the search for a trained model; see `build_search`."""
-    return build_search(settings, trained.max_length, trained.target_size, only_best=only_best)
+def build_search(settings: Mapping[str, Any], max_length: int, vocabulary_size: int) -> Search:
+    """Build the search of the section ``search``, for V target symbols; a beam of 1 is `Greedy`.
 
-
-def build_search(
-    settings: Mapping[str, Any], max_length: int, vocabulary_size: int, *, only_best: bool = False
-) -> Search:
-    """Build a search; a beam of 1 is `Greedy`.
-
-    Args:
-        settings: The section ``search``.
-        max_length: Used if ``search.max_length`` is null.
-        vocabulary_size: Number of target symbols, V.
-        only_best: Whether ``search.n_best`` must be 1.
+    ``max_length`` is used if ``search.max_length`` is null.
 
     Raises:
         UserError: If a value is not allowed.
@@ -66,14 +55,11 @@ def build_search(
     values = read_settings(choose("search.kind", settings.get("kind"), SEARCHES), settings, "search")
     options = values.model_dump(exclude={"kind", "max_length"})
     max_length = values.max_length or max_length
-    if only_best and values.n_best > 1:
-        raise UserError(f"search.n_best={values.n_best} must be 1 here: only the best prediction is evaluated")
     if isinstance(values, BeamSettings):
         choices = vocabulary_size - len(SPECIALS) + 1  # all ordinary tokens, and the end
         if values.beam_size > choices:
-            raise UserError(
-                f"search.beam_size={values.beam_size} must be a whole number of at least 1 and at most {choices}"
-            )
+            allowed = f"a whole number of at least 1 and at most {choices}"
+            raise UserError(f"search.beam_size={values.beam_size} must be {allowed}")
         if values.n_best > values.beam_size:
             raise UserError(f"search.n_best={values.n_best} must be at most search.beam_size={values.beam_size}")
         return Greedy(max_length) if values.beam_size == 1 else Beam(max_length, **options)

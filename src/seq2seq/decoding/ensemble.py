@@ -11,11 +11,7 @@ from seq2seq.nn import Encoded, Seq2Seq
 
 
 class EnsembleEncoded(NamedTuple):
-    """A source batch, encoded by each model.
-
-    Attributes:
-        members: The batch as each model encodes it.
-    """
+    """A source batch, as each model encodes it."""
 
     members: tuple[Encoded, ...]
 
@@ -31,7 +27,7 @@ class EnsembleEncoded(NamedTuple):
 
     def select(self, indices: Tensor) -> Self:
         """Return the given sequences of the batch, ``(B')``."""
-        return self._replace(members=tuple(one.select(indices) for one in self.members))
+        return self.select_memory(indices).select_states(indices)
 
     def select_memory(self, indices: Tensor) -> Self:
         """Return the memory of the given sequences of the batch, ``(B')``, with the states as they are."""
@@ -45,13 +41,12 @@ class EnsembleEncoded(NamedTuple):
 class Ensemble(nn.Module):
     """Predicts by the mean of the models' probabilities; a single model is an ensemble of one.
 
-    Args:
-        models: With the same target vocabulary; cells, sizes and attentions may differ.
+    The models have the same target vocabulary; cells, sizes and attentions may differ.
     """
 
     def __init__(self, models: Sequence[Seq2Seq]) -> None:
         super().__init__()
-        self.models = nn.ModuleList(models)
+        self.models: Any = nn.ModuleList(models)  # each is called like a Seq2Seq
 
     def forward(self, source: Tensor, lengths: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | None]:
         """Predict under teacher forcing: see `Seq2Seq.forward` for the arguments, and `decode` for the result."""
@@ -59,7 +54,7 @@ class Ensemble(nn.Module):
 
     def encode(self, source: Tensor, lengths: Tensor) -> EnsembleEncoded:
         """Encode a padded batch: see `Seq2Seq.encode`."""
-        return EnsembleEncoded(tuple(model.encode(source, lengths) for model in self._models()))
+        return EnsembleEncoded(tuple(model.encode(source, lengths) for model in self.models))
 
     def decode(self, targets: Tensor, encoded: EnsembleEncoded) -> tuple[Tensor, Tensor | None]:
         """Read ``targets``, ``(B, T)``, and predict the token after each.
@@ -68,28 +63,19 @@ class Ensemble(nn.Module):
             The log-probabilities, ``(B, T, V)``, and the mean attention weights of the models that have attention,
             ``(B, T, S)``; None if none has.
         """
-        outputs = [model.decoder(targets, *one) for model, one in zip(self._models(), encoded.members, strict=True)]
+        outputs = [model.decoder(targets, *one) for model, one in zip(self.models, encoded.members, strict=True)]
         weights = [output.weights for output in outputs if output.weights is not None]
-        log_probs = mean_log_probs([log_softmax(output.logits) for output in outputs])
+        log_probs = mean_log_probs([output.logits for output in outputs])
         return log_probs, torch.stack(weights).mean(0) if weights else None
 
     def step(self, tokens: Tensor, encoded: EnsembleEncoded) -> tuple[Tensor, EnsembleEncoded]:
         """Read one token of each sequence, ``(B,)``: log-probabilities of the next, ``(B, V)``, and the new state."""
-        steps = [model.step(tokens, one) for model, one in zip(self._models(), encoded.members, strict=True)]
-        log_probs = mean_log_probs([log_softmax(logits) for logits, _ in steps])
+        steps = [model.step(tokens, one) for model, one in zip(self.models, encoded.members, strict=True)]
+        log_probs = mean_log_probs([logits for logits, _ in steps])
         return log_probs, EnsembleEncoded(tuple(one for _, one in steps))
 
-    def _models(self) -> Sequence[Any]:  # each a Seq2Seq
-        return list(self.models)
 
-
-def log_softmax(logits: Tensor) -> Tensor:
-    """Return log-probabilities in at least single precision; see `EnsembleEncoded.dtype`."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
-
-
-def mean_log_probs(log_probs: Sequence[Tensor]) -> Tensor:
-    """Return the logarithm of the models' mean probability."""
-    if len(log_probs) == 1:
-        return log_probs[0]
-    return torch.stack(list(log_probs)).logsumexp(0) - math.log(len(log_probs))
+def mean_log_probs(logits: Sequence[Tensor]) -> Tensor:
+    """Return the logarithm of the models' mean probability, in the precision of `EnsembleEncoded.dtype`."""
+    log_probs = [one.to(torch.promote_types(one.dtype, torch.float32)).log_softmax(-1) for one in logits]
+    return log_probs[0] if len(log_probs) == 1 else torch.stack(log_probs).logsumexp(0) - math.log(len(log_probs))

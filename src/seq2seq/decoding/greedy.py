@@ -16,17 +16,10 @@ class Greedy:
     """Choose the most probable token at every step.
 
     A sequence's result depends on that sequence alone: it ends at its own end or after ``max_length`` tokens.
-
-    Attributes:
-        max_length: At most so many tokens, without the end.
     """
 
     max_length: int
-
-    @property
-    def n_best(self) -> int:
-        """There is one hypothesis for each source."""
-        return 1
+    n_best = 1  # a hypothesis for each source
 
     @torch.inference_mode()
     def __call__(self, ensemble: Ensemble, encoded: EnsembleEncoded) -> SearchOutput:
@@ -38,13 +31,9 @@ class Greedy:
 def generate(
     ensemble: Ensemble, encoded: EnsembleEncoded, max_length: int, choose: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Generate token by token.
+    """Generate at most ``max_length`` tokens, without the end, by an ensemble in evaluation mode.
 
-    Args:
-        ensemble: In evaluation mode.
-        encoded: The source batch.
-        max_length: At most so many tokens, without the end.
-        choose: Takes the log-probabilities of the next token, ``(B', V)``, and returns the tokens, ``(B',)``.
+    ``choose`` takes the log-probabilities of the next token, ``(B', V)``, and returns the tokens, ``(B',)``.
 
     Returns:
         Ids without begin and end, padded with ``PAD``, ``(B, T)``, and the log-probability of each sequence, ``(B,)``.

@@ -18,16 +18,13 @@ def infer(
     device: torch.device,
     compute: Callable[[Batch, EnsembleEncoded], Result],
 ) -> Iterator[tuple[Batch, Result]]:
-    """Encode batches and compute something from each, without gradients.
+    """Encode batches on a device, compute something from each without gradients, and yield the batch and the result.
 
     Args:
         ensemble: In evaluation mode, on ``device``.
         batches: On any device.
         device: Where to compute.
         compute: Takes a batch, moved to the device, and the same encoded: a search, say, or `Ensemble.decode`.
-
-    Yields:
-        Each batch, moved, and what was computed.
     """
     for batch in batches:
         moved = batch.to(device)

@@ -8,13 +8,13 @@ from importlib.resources import files
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from seq2seq.errors import UserError
 
@@ -31,19 +31,6 @@ BYTES_PER_CHARACTER = 12
 """Of a text in JSON at most: a character beyond the first 65,536 may be written as two escapes of six bytes."""
 
 Answer = Callable[[str], dict[str, Any]]
-
-
-class RefusedError(Exception):
-    """A request that is refused.
-
-    Args:
-        status: HTTP status code.
-        reason: Shown on the page.
-    """
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
 
 
 def make_app(
@@ -64,61 +51,51 @@ def make_app(
     worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="answer")
     waiting = 0
 
-    async def show_page(_: Request) -> Response:
-        return HTMLResponse(page)
-
-    async def show_about(_: Request) -> Response:
-        return JSONResponse({"about": about, "max_characters": max_characters})
-
     async def predict(request: Request) -> Response:
         nonlocal waiting
         text = await read_text(request, max_characters, seconds)
         if waiting >= max_waiting:
-            raise RefusedError(503, f"{max_waiting} texts are waiting already; try again in a moment")
+            raise HTTPException(503, f"{max_waiting} texts are waiting already; try again in a moment")
         waiting += 1
         try:
             async with asyncio.timeout(seconds):
                 found = await asyncio.get_running_loop().run_in_executor(worker, answer, text)
         except TimeoutError:
-            raise RefusedError(504, f"no answer within {seconds:g} s; try again, or try a shorter text") from None
+            raise HTTPException(504, f"no answer within {seconds:g} s; try again, or try a shorter text") from None
         except UserError as error:
-            raise RefusedError(400, str(error)) from error
+            raise HTTPException(400, str(error)) from error
         finally:
             waiting -= 1
         return JSONResponse(found)
 
     async def refuse(_: Request, error: Exception) -> Response:
-        return JSONResponse({"error": str(error)}, getattr(error, "status", 500))
+        return JSONResponse({"error": getattr(error, "detail", "")}, getattr(error, "status_code", 500))
 
+    facts = JSONResponse({"about": about, "max_characters": max_characters})
+    constant = [Route("/", HTMLResponse(page), methods=["GET"]), Route("/about", facts, methods=["GET"])]
+    headers = Middleware(BaseHTTPMiddleware, dispatch=with_headers)
     return Starlette(
-        routes=[Route("/", show_page), Route("/about", show_about), Route("/predict", predict, methods=["POST"])],
-        middleware=[Middleware(with_headers), Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))],
-        exception_handlers={RefusedError: refuse},
+        routes=[*constant, Route("/predict", predict, methods=["POST"])],
+        middleware=[headers, Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))],
+        exception_handlers={HTTPException: refuse},
     )
 
 
-def with_headers(app: ASGIApp) -> ASGIApp:
-    """Return an application that sends `HEADERS` with every response of another."""
-
-    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_more(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(HEADERS)
-            await send(message)
-
-        await app(scope, receive, send_more)
-
-    return wrapped
+async def with_headers(request: Request, respond: RequestResponseEndpoint) -> Response:
+    """Send `HEADERS` with a response."""
+    response = await respond(request)
+    response.headers.update(HEADERS)
+    return response
 
 
 async def read_text(request: Request, max_characters: int, seconds: float) -> str:
     """Return the text of a request, JSON like ``{"text": ...}``; stop reading as soon as it is too long.
 
     Raises:
-        RefusedError: If it is too long or not of this form.
+        HTTPException: If it is too long or not of this form.
     """
     if request.headers.get("Content-Type") != "application/json":  # which a page of another site cannot send
-        raise RefusedError(415, "the request must be of the type application/json")
+        raise HTTPException(415, "the request must be of the type application/json")
     limit = BYTES_PER_CHARACTER * max_characters + 100
     body = b""
     try:
@@ -126,14 +103,14 @@ async def read_text(request: Request, max_characters: int, seconds: float) -> st
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > limit:
-                    raise RefusedError(413, f"a text has at most {max_characters} characters")
+                    raise HTTPException(413, f"a text has at most {max_characters} characters")
     except (TimeoutError, ClientDisconnect):
-        raise RefusedError(408, "the request was not complete in time") from None
+        raise HTTPException(408, "the request was not complete in time") from None
     try:
         text = json.loads(body)["text"]
         text.encode("utf-8")  # half of a surrogate pair is no text
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise RefusedError(400, 'the request must be {"text": "..."}') from None
+        raise HTTPException(400, 'the request must be {"text": "..."}') from None
     if len(text) > max_characters:
-        raise RefusedError(413, f"a text has at most {max_characters} characters")
+        raise HTTPException(413, f"a text has at most {max_characters} characters")
     return text

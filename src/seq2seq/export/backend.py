@@ -20,24 +20,17 @@ from seq2seq.runs.files import user_path
 
 
 class OnnxState(NamedTuple):
-    """A decoder's state.
+    """A decoder's state: the inputs of the step's graph by name, ``(N, ...)`` each."""
 
-    Attributes:
-        tensors: In the order of the graph's inputs, ``(N, ...)`` each.
-    """
-
-    tensors: list[Tensor]
+    tensors: dict[str, Tensor]
 
     def select(self, indices: Tensor) -> Self:
         """Return the state of the hypotheses at ``indices``, in that order."""
-        return self._replace(tensors=[part.index_select(0, indices) for part in self.tensors])
+        return self._replace(tensors={name: part.index_select(0, indices) for name, part in self.tensors.items()})
 
 
 class OnnxModel(nn.Module):
     """An exported model, called like a `Seq2Seq` in evaluation mode; it computes on the CPU.
-
-    Args:
-        export: The model.
 
     Raises:
         ValueError: If its graphs do not fit together.
@@ -61,12 +54,12 @@ class OnnxModel(nn.Module):
     def encode(self, source: Tensor, lengths: Tensor) -> Encoded:
         """Encode a padded batch; see `Seq2Seq.encode`."""
         outputs = self.run_encoder(source, lengths)
-        return Encoded(memory_from(outputs), OnnxState([outputs[name].squeeze(1) for name in self._state]))
+        return Encoded(memory_from(outputs), OnnxState({name: outputs[name].squeeze(1) for name in self._state}))
 
     def step(self, tokens: Tensor, encoded: Encoded) -> tuple[Tensor, Encoded]:
         """Read one token per sequence, ``(B,)``; see `Seq2Seq.step`."""
         output = self._run_step(tokens, *encoded)
-        return output.logits, Encoded(encoded.memory, output.state)
+        return output.logits, encoded._replace(state=output.state)
 
     def decoder(self, targets: Tensor, memory: Memory, state: OnnxState) -> DecoderOutput:
         """Read T tokens and predict the one after each; see `Decoder.forward`."""
@@ -80,20 +73,16 @@ class OnnxModel(nn.Module):
     def _run_step(self, tokens: Tensor, memory: Memory, state: OnnxState) -> DecoderOutput:
         """Read one token per hypothesis, ``(N,)``; return logits, ``(N, V)``, state, and weights, ``(N, S)``."""
         shape = (memory.mask.size(0), -1)  # B, K
-        inputs = {name: getattr(memory, name) for name in self._memory} | {"tokens": tokens.view(shape)}
-        for name, part in zip(self._state, state.tensors, strict=True):
-            inputs[name] = part.view(*shape, *part.shape[1:])
-        outputs = self._step(inputs)
-        after = OnnxState([outputs[NEXT + name].flatten(0, 1) for name in self._state])
-        weights = outputs["weights"].flatten(0, 1) if self.has_attention else None
-        return DecoderOutput(outputs["logits"].flatten(0, 1), after, weights)
+        own = {"tokens": tokens} | state.tensors
+        inputs = {name: part.view(*shape, *part.shape[1:]) for name, part in own.items()}
+        found = self._step(inputs | {name: getattr(memory, name) for name in self._memory})
+        outputs = {name: part.flatten(0, 1) for name, part in found.items()}
+        after = OnnxState({name: outputs[NEXT + name] for name in state.tensors})
+        return DecoderOutput(outputs["logits"], after, outputs.get("weights"))
 
 
 class Graph:
-    """A graph, loaded by ONNX Runtime for the CPU, with as many threads as PyTorch has.
-
-    Args:
-        content: Content of an ONNX file.
+    """The content of an ONNX file, loaded by ONNX Runtime for the CPU, with as many threads as PyTorch has.
 
     Raises:
         UserError: If ONNX Runtime is not installed.

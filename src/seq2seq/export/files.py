@@ -81,10 +81,7 @@ def write_export(export: Export, folder: Path) -> None:
 
 
 def read_export(folder: Path) -> Export:
-    """Read the export that ``checkpoint`` in a config names.
-
-    Args:
-        folder: Holds the three files.
+    """Read an export from the folder that ``checkpoint`` in a config names.
 
     Raises:
         UserError: If a file is missing or damaged, or belongs to another export.

@@ -8,8 +8,7 @@ the lengths of the sequences themselves.
 import copy
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -26,6 +25,9 @@ OPSET = 18
 GATES = {"GRU": (1, 0, 2), "LSTM": (0, 3, 1, 2)}
 """For each gate of an ONNX operator, its place in PyTorch's order: reset, update, new; input, forget, cell, output."""
 
+PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+"""Of each layer and direction of a recurrent network in PyTorch."""
+
 NEXT = "next_"
 """Prefix of the decoder's outputs that are its inputs at the next step."""
 
@@ -33,10 +35,7 @@ NEXT = "next_"
 class ExportRNN(nn.Module):
     """A recurrent network that computes what ``nn.GRU`` or ``nn.LSTM`` does, with the operator of the same name.
 
-    It is for the exporter: elsewhere, the operators return zeros of the right shape.
-
-    Args:
-        rnn: With ``batch_first``.
+    It is for the exporter: elsewhere, the operators return zeros of the right shape. It is ``batch_first``.
     """
 
     def __init__(self, rnn: nn.GRU | nn.LSTM) -> None:
@@ -44,11 +43,10 @@ class ExportRNN(nn.Module):
         self.operator = "LSTM" if isinstance(rnn, nn.LSTM) else "GRU"
         self.num_layers, self.bidirectional, self.hidden_size = rnn.num_layers, rnn.bidirectional, rnn.hidden_size
         for layer in range(rnn.num_layers):
-            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
-                rows = [
-                    getattr(rnn, f"{name}_l{layer}{suffix}") for suffix in ("", "_reverse")[: 1 + rnn.bidirectional]
-                ]
-                self.register_buffer(f"{name}{layer}", torch.stack([self._reordered(row.detach()) for row in rows]))
+            for name in PARAMETERS:
+                both = [f"{name}_l{layer}", f"{name}_l{layer}_reverse"][: 1 + rnn.bidirectional]
+                rows = [self._reordered(getattr(rnn, one).detach()) for one in both]
+                self.register_buffer(f"{name}{layer}", torch.stack(rows))
 
     def _reordered(self, parameter: Tensor) -> Tensor:
         """Return a parameter of PyTorch with its gates in ONNX's order."""
@@ -69,13 +67,9 @@ class ExportRNN(nn.Module):
 
     def _run(self, layer: int, inputs: Tensor, starts: list[Tensor | None], lengths: Tensor | None) -> list[Tensor]:
         """Run one layer; return its outputs, ``(T, B, D * H)``, and the final state, ``(D, B, H)`` each."""
-        weight_ih, weight_hh, bias_ih, bias_hh = (
-            getattr(self, f"{name}{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        )
-        attributes = {
-            "hidden_size": self.hidden_size,
-            "direction": "bidirectional" if self.bidirectional else "forward",
-        }
+        weight_ih, weight_hh, bias_ih, bias_hh = (getattr(self, f"{name}{layer}") for name in PARAMETERS)
+        direction = "bidirectional" if self.bidirectional else "forward"
+        attributes = {"hidden_size": self.hidden_size, "direction": direction}
         if self.operator == "GRU":
             attributes["linear_before_reset"] = 1  # as in PyTorch; the default of 0 is another network
         (steps, batch), (directions, size) = inputs.shape[:2], (1 + self.bidirectional, self.hidden_size)
@@ -123,7 +117,7 @@ def state_tensors(state: Any) -> dict[str, Tensor]:  # noqa: ANN401 - see `Decod
         parts = {"h": state.h, "c": state.c}
         return {name: part.squeeze(1).transpose(0, 1) for name, part in parts.items() if part is not None}
     tensors = {}
-    for name, part in zip(state._fields, state, strict=True):
+    for name, part in state._asdict().items():
         tensors |= {name: part} if isinstance(part, Tensor) else state_tensors(part)
     return tensors
 
@@ -132,19 +126,14 @@ def state_from(tensors: Mapping[str, Tensor], example: Any) -> Any:  # noqa: ANN
     """Return what `state_tensors` took apart; ``example`` is any state of the same decoder."""
     if isinstance(example, RNNState):
         return RNNState(*(tensors[name].transpose(0, 1).unsqueeze(1) for name in ("h", "c") if name in tensors))
-    parts = zip(example._fields, example, strict=True)
-    return type(example)(
-        *(tensors[name] if isinstance(part, Tensor) else state_from(tensors, part) for name, part in parts)
+    parts = example._asdict().items()
+    return example._replace(
+        **{name: tensors[name] if isinstance(part, Tensor) else state_from(tensors, part) for name, part in parts}
     )
 
 
-def memory_tensors(memory: Memory) -> dict[str, Tensor]:
-    """Return the tensors of a memory by name; without attention, the mask only."""
-    return {name: part for name, part in memory._asdict().items() if part.size(-1)}
-
-
 def memory_from(tensors: Mapping[str, Tensor]) -> Memory:
-    """Return what `memory_tensors` took apart."""
+    """Return a memory, given its tensors by name; without attention, there is the mask only."""
     nothing = torch.zeros(*tensors["mask"].shape, 0)
     return Memory(tensors.get("keys", nothing), tensors.get("values", nothing), tensors["mask"])
 
@@ -165,19 +154,14 @@ class EncoderGraph(nn.Module):
     def forward(self, source: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         """Return the final state, h_n and c_n, and all that the decoder reads, by name."""
         encoded = self.model.encoder(source, lengths)
-        final = final_state(encoded.state)
-        memory = self.model.decoder.init_memory(encoded)
+        memory = self.model.decoder.init_memory(encoded)._asdict()
         state = state_tensors(self.model.decoder.init_state(self.model.bridge(encoded.state)))
-        return final | memory_tensors(memory) | {name: part.unsqueeze(1) for name, part in state.items()}
+        outputs = final_state(encoded.state) | {name: part for name, part in memory.items() if part.size(-1)}
+        return outputs | {name: part.unsqueeze(1) for name, part in state.items()}
 
 
 class StepGraph(nn.Module):
-    """One step of the decoder, for K hypotheses of each of B sequences.
-
-    Args:
-        model: What `exportable` returns.
-        example: Any state of its decoder.
-    """
+    """One step of the decoder, for K hypotheses of each of B sequences; ``example`` is any state of the decoder."""
 
     def __init__(self, model: Any, example: Any) -> None:  # noqa: ANN401
         super().__init__()
@@ -204,26 +188,17 @@ class StepGraph(nn.Module):
 
 
 def make_graphs(model: Seq2Seq, metadata: Mapping[str, str]) -> tuple[bytes, bytes]:
-    """Return the contents of ``encoder.onnx`` and ``decoder_step.onnx``; see `EncoderGraph` and `StepGraph`.
-
-    Args:
-        model: The model to export.
-        metadata: Written into both.
-    """
+    """Return ``encoder.onnx`` and ``decoder_step.onnx``, with metadata in both; see `EncoderGraph`, `StepGraph`."""
     copied = exportable(model)
     source, lengths = torch.ones(2, 5, dtype=torch.long), torch.tensor([5, 4])  # no size is 0 or 1, nor frozen
     with torch.inference_mode():
         encoded = EncoderGraph(copied)(source, lengths)
         state = copied.encode(source, lengths).state
-    inputs = {
-        name: part if name in Memory._fields else part.repeat_interleave(3, dim=1)  # three hypotheses
-        for name, part in encoded.items()
-        if name not in ("h_n", "c_n")
-    }
-    return (
-        export_graph(EncoderGraph(copied), {"source": source, "lengths": lengths}, metadata),
-        export_graph(StepGraph(copied, state), {"tokens": source.new_ones(2, 3), "inputs": inputs}, metadata),
-    )
+    read = {name: part for name, part in encoded.items() if name not in ("h_n", "c_n")}
+    hypotheses = {name: part.repeat_interleave(3, dim=1) for name, part in read.items() if name not in Memory._fields}
+    arguments = {"tokens": source.new_ones(2, 3), "inputs": read | hypotheses}
+    encoder = export_graph(EncoderGraph(copied), {"source": source, "lengths": lengths}, metadata)
+    return encoder, export_graph(StepGraph(copied, state), arguments, metadata)
 
 
 def export_graph(graph: nn.Module, arguments: Mapping[str, Any], metadata: Mapping[str, str]) -> bytes:
@@ -232,10 +207,11 @@ def export_graph(graph: nn.Module, arguments: Mapping[str, Any], metadata: Mappi
     Args:
         graph: Returns a dict of tensors.
         arguments: Of the graph: tensors, or dicts of tensors, whose first two axes get any size.
-        metadata: Written into the file.
+        metadata: Keys and values that the file holds, too.
     """
     names = [name for key, value in arguments.items() for name in (value if isinstance(value, dict) else [key])]
-    with torch.inference_mode(), quiet_exporter():
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # the user can do nothing about what it warns of
+    with torch.inference_mode(), warnings.catch_warnings(action="ignore"):
         outputs = list(graph(**arguments))
         program = torch.onnx.export(
             graph.eval(),
@@ -257,17 +233,3 @@ def any_size(value: Any) -> Any:  # noqa: ANN401 - a tensor, or a dict of tensor
     if isinstance(value, dict):
         return {name: any_size(part) for name, part in value.items()}
     return dict.fromkeys(range(min(2, value.dim())), torch.export.Dim.DYNAMIC)
-
-
-@contextmanager
-def quiet_exporter() -> Iterator[None]:
-    """Keep remarks of the exporter from the user, who can do nothing about them."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

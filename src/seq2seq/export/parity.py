@@ -14,15 +14,11 @@ SHAPES = ((1, 1, 1), (3, 7, 4), (8, 30, 12))
 
 @torch.inference_mode()
 def differences(module: TrainedModel, exported: TrainedModel) -> dict[str, float]:
-    """Return the largest differences over random batches of several shapes and lengths.
-
-    Args:
-        module: In evaluation mode, on the CPU.
-        exported: What was made from it.
+    """Return the largest differences between a model and what was exported, over random batches of several shapes.
 
     Returns:
-        For ``logits``, ``attention``, ``h_n`` and ``c_n``, if there are such, the largest difference between the two,
-        relative to the largest value if that is above 1.
+        For ``logits``, ``attention``, ``h_n`` and ``c_n``, if there are such, the largest difference, relative to the
+        largest value if that is above 1.
     """
     ours, theirs = module.model, exported.model
     random = torch.Generator().manual_seed(0)

@@ -1,9 +1,9 @@
 """Metrics over texts by sacrebleu, of the whole corpus, also when several processes evaluate parts of it."""
 
-from abc import abstractmethod
+import json
 from collections.abc import Sequence
 from itertools import zip_longest
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -20,62 +20,36 @@ class CorpusMetric(Metric):
     (issue 3480), and its BLEU chooses among equally close reference lengths differently (issue 3504).
 
     Args:
-        options: Passed on to sacrebleu's metric.
+        options: Passed on to sacrebleu's metric, which a subclass names.
     """
 
     higher_is_better = True
     full_state_update = False
 
-    texts: list[Tensor]
-    lengths: list[Tensor]
+    scorer_name: ClassVar[str]
+    lines: list[Tensor]
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401 - whatever sacrebleu takes
         super().__init__()
-        # As tensors, which torchmetrics gathers from all processes: UTF-8 bytes, and the number of bytes of each text,
-        # after each prediction's number of references.
-        self.add_state("texts", default=[], dist_reduce_fx="cat")
-        self.add_state("lengths", default=[], dist_reduce_fx="cat")
-        self.scorer = self.make_scorer(import_extra("sacrebleu", "text"), options)
-
-    @abstractmethod
-    def make_scorer(self, sacrebleu: Any, options: dict[str, Any]) -> Any:  # noqa: ANN401 - the library's types
-        """Return sacrebleu's metric."""
+        # As tensors, which torchmetrics gathers from all processes: the UTF-8 bytes of a line of JSON for each text,
+        # [prediction, reference, ...].
+        self.add_state("lines", default=[], dist_reduce_fx="cat")
+        self.scorer = getattr(import_extra("sacrebleu", "text"), self.scorer_name)(**options)
 
     def update(self, preds: Sequence[str], references: Sequence[Sequence[str]]) -> None:
         """Add predictions, and the references of each."""
-        joined, lengths = bytearray(), []
-        for prediction, own in zip(preds, references, strict=True):
-            encoded = [text.encode() for text in (prediction, *own)]
-            joined += b"".join(encoded)
-            lengths += [len(own), *map(len, encoded)]
-        # Also if they are empty: all processes must have tensors of the same type.
-        self.texts.append(torch.tensor(joined, dtype=torch.uint8, device=self.device))
-        self.lengths.append(torch.tensor(lengths, dtype=torch.long, device=self.device))
+        rows = [json.dumps([text, *own], ensure_ascii=False) for text, own in zip(preds, references, strict=True)]
+        content = "".join(f"{row}\n" for row in rows).encode()
+        # Also if it is empty: all processes must have tensors of the same type.
+        self.lines.append(torch.tensor(bytearray(content), dtype=torch.uint8, device=self.device))
 
     def compute(self) -> Tensor:
         """Return the score of all texts, from 0 to 100."""
-        predictions, references = self._decode()
-        if not predictions:
+        content = bytes(dim_zero_cat(self.lines).tolist()) if len(self.lines) else b""
+        if not content:
             return torch.tensor(0.0, device=self.device)
-        streams = [list(stream) for stream in zip_longest(*references)]  # None where there are fewer references
+        predictions, *streams = zip_longest(*map(json.loads, content.splitlines()))  # None for a missing reference
         return torch.tensor(self.scorer.corpus_score(predictions, streams).score, device=self.device)
-
-    def _decode(self) -> tuple[list[str], list[list[str]]]:
-        """Return predictions, and the references of each."""
-        if not len(self.lengths):  # a list, or of several processes, one tensor
-            return [], []
-        text, lengths = bytes(dim_zero_cat(self.texts).tolist()), dim_zero_cat(self.lengths).tolist()
-        predictions, references, start, position = [], [], 0, 0
-        while position < len(lengths):
-            count = lengths[position]
-            own = []
-            for length in lengths[position + 1 : position + count + 2]:
-                own.append(text[start : start + length].decode())
-                start += length
-            predictions.append(own[0])
-            references.append(own[1:])
-            position += count + 2
-        return predictions, references
 
     @property
     def signature(self) -> str:
@@ -95,9 +69,7 @@ class BLEU(CorpusMetric):
         'nrefs:2|case:mixed|eff:no|tok:13a|smooth:exp|version:...'
     """
 
-    def make_scorer(self, sacrebleu: Any, options: dict[str, Any]) -> Any:  # noqa: ANN401 - the library's types
-        """Return sacrebleu's BLEU."""
-        return sacrebleu.BLEU(**options)
+    scorer_name = "BLEU"
 
 
 class ChrF(CorpusMetric):
@@ -110,6 +82,4 @@ class ChrF(CorpusMetric):
         tensor(100.)
     """
 
-    def make_scorer(self, sacrebleu: Any, options: dict[str, Any]) -> Any:  # noqa: ANN401 - the library's types
-        """Return sacrebleu's chrF."""
-        return sacrebleu.CHRF(**options)
+    scorer_name = "CHRF"

@@ -1,7 +1,9 @@
 """What a model gets wrong: the worst predictions, confused symbols, and accuracy by length and by rarest symbol."""
 
-from collections import Counter, defaultdict
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,8 +12,7 @@ from matplotlib.figure import Figure
 from rapidfuzz.distance import Levenshtein
 
 from seq2seq.reporting.plots import BLUE, ORANGE, new_figure, printable
-from seq2seq.reporting.tables import Prediction, texts_of
-from seq2seq.runs.files import write_file
+from seq2seq.reporting.tables import Prediction, exact_match_by, texts_of, write_rows
 
 NOTHING = "(nothing)"
 """Stands for a symbol that is missing or too many."""
@@ -24,14 +25,11 @@ SHOWN = 15
 
 
 class Case(NamedTuple):
-    """A prediction in tokens.
+    """A prediction, and its tokens and those of the reference with the fewest edits.
 
     Attributes:
-        prediction: As texts.
         length: Number of tokens of the source.
         rank: Of the source's rarest token, counted from 1 for the most frequent one; None for a token that is unknown.
-        predicted: Tokens of the prediction.
-        reference: Tokens of the reference with the fewest edits.
     """
 
     prediction: Prediction
@@ -78,37 +76,29 @@ def confusions(cases: Iterable[Case]) -> Counter[tuple[str, str]]:
 
 def by_length(cases: Iterable[Case]) -> list[Bin]:
     """Return the exact match by length of the source, in tokens."""
-    groups: dict[int, list[bool]] = defaultdict(list)
-    for case in cases:
-        groups[case.length].append(case.prediction.correct)
-    return [Bin(str(length), len(own), sum(own) / len(own)) for length, own in sorted(groups.items())]
+    groups = exact_match_by((case.length, case.prediction.correct) for case in cases)
+    return [Bin(str(length), pairs, rate) for length, pairs, rate in groups]
 
 
-def by_rarest(cases: Iterable[Case]) -> list[Bin]:
+def by_rarest(cases: Sequence[Case]) -> list[Bin]:
     """Return the exact match by the rank of the source's rarest symbol; what is not in the vocabulary comes last."""
-    ends = [*RANKS, 10**9]
-    groups: dict[int, list[bool]] = defaultdict(list)
-    for case in cases:
-        number = len(ends) if case.rank is None else next(n for n, end in enumerate(ends) if case.rank <= end)
-        groups[number].append(case.prediction.correct)
-    labels = [f"{start + 1}-{end}" for start, end in zip([0, *RANKS], RANKS, strict=False)]
-    labels += [f"above {RANKS[-1]}", "unknown"]
-    return [Bin(labels[number], len(own), sum(own) / len(own)) for number, own in sorted(groups.items())]
+    labels = [f"{start + 1}-{end}" for start, end in pairwise([0, *RANKS])] + [f"above {RANKS[-1]}", "unknown"]
+    numbers = [len(labels) - 1 if case.rank is None else bisect_left(RANKS, case.rank) for case in cases]
+    groups = exact_match_by(zip(numbers, (case.prediction.correct for case in cases), strict=True))
+    return [Bin(labels[number], pairs, rate) for number, pairs, rate in groups]
 
 
 def write_errors(path: Path, cases: Iterable[Case]) -> None:
     """Write the wrong predictions as tab-separated lines, those with the most edits first."""
     wrong = sorted((case for case in cases if not case.prediction.correct), key=lambda case: -case.edits)
-    rows = [("edits", "source", "prediction", "reference")]
-    rows += [(str(case.edits), *texts_of(case.prediction)) for case in wrong]
-    write_file(path, lambda file: file.writelines("\t".join(row) + "\n" for row in rows))
+    rows = ((case.edits, *texts_of(case.prediction)) for case in wrong)
+    write_rows(path, [("edits", "source", "prediction", "reference"), *rows])
 
 
 def write_confusions(path: Path, counts: Mapping[tuple[str, str], int]) -> None:
     """Write confusions as tab-separated lines, the most frequent first."""
-    rows = [("count", "reference", "prediction")]
-    rows += [(str(count), *pair) for pair, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
-    write_file(path, lambda file: file.writelines("\t".join(row) + "\n" for row in rows))
+    rows = sorted(((count, *pair) for pair, count in counts.items()), key=lambda row: (-row[0], row[1:]))
+    write_rows(path, [("count", "reference", "prediction"), *rows])
 
 
 def error_picture(cases: Sequence[Case]) -> Figure:
@@ -117,8 +107,7 @@ def error_picture(cases: Sequence[Case]) -> Figure:
     length, rarest, confused = figure.subplots(1, 3)
     draw_bins(length, by_length(cases), "length of the source", "tokens")
     draw_bins(rarest, by_rarest(cases), "rarest symbol of the source", "rank")
-    counts = confusions(cases)
-    most = sorted(counts.items(), key=lambda item: (item[1], item[0]))[-SHOWN:]
+    most = sorted(confusions(cases).items(), key=lambda item: (item[1], item[0]))[-SHOWN:]
     labels = [" → ".join(one if one == NOTHING else printable(one) for one in pair) for pair, _ in most]
     confused.barh(labels, [count for _, count in most], color=ORANGE)
     confused.set(title="Confused symbols: reference → prediction", xlabel="number")
@@ -128,7 +117,6 @@ def error_picture(cases: Sequence[Case]) -> Figure:
 def draw_bins(axes: Axes, bins: Sequence[Bin], by: str, unit: str) -> None:
     """Draw the exact match of some groups, with the number of pairs above each bar."""
     bars = axes.bar(range(len(bins)), [one.exact_match for one in bins], color=BLUE)
-    axes.set_xticks(range(len(bins)), [one.label for one in bins])
+    axes.set_xticks(range(len(bins)), [one.label for one in bins], rotation=90, fontsize=7)
     axes.bar_label(bars, [str(one.pairs) for one in bins], fontsize=7, rotation=90, padding=2)
     axes.set(title=f"Exact match by {by}", xlabel=unit, ylabel="exact match, number of pairs", ylim=(0, 1.15))
-    axes.tick_params(axis="x", labelrotation=90, labelsize=7)

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib import font_manager
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 
@@ -23,9 +22,7 @@ BLUE, ORANGE, GREY = "#1f5fa8", "#d9822b", "#666666"
 
 def new_figure(width: float, height: float) -> Figure:
     """Return an empty figure of a size in inches that needs neither a display nor pyplot's global state."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def save(figure: Figure, path: Path, key: str = "picture") -> None:
@@ -42,8 +39,7 @@ def curve(rows: Sequence[Mapping[str, str]], column: str) -> tuple[list[int], li
 
 def learning_curves(metrics_file: Path) -> Figure:
     """Draw the loss, the metrics of free-running decoding, and the learning rate, over optimizer steps."""
-    with metrics_file.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = list(csv.DictReader(metrics_file.read_text(encoding="utf-8").splitlines()))
     figure = new_figure(10, 3.2)
     loss, decoding, rate = figure.subplots(1, 3)
     loss.plot(*curve(rows, "train/loss"), color=GREY, linewidth=0.8, label="training")
@@ -52,17 +48,16 @@ def learning_curves(metrics_file: Path) -> Figure:
     for name in rows[0] if rows else ():
         if name.startswith("val/") and not name.endswith("_teacher_forced"):
             steps, values = curve(rows, name)
-            percent = bool(values) and values[-1] > PERCENT  # BLEU, say
-            label = name.removeprefix("val/").replace("_", " ") + (" / 100" if percent else "")
-            decoding.plot(steps, [value / 100 for value in values] if percent else values, "o-", label=label)
+            scale = 100 if values and values[-1] > PERCENT else 1  # BLEU, say
+            label = name.removeprefix("val/").replace("_", " ") + " / 100" * (scale == 100)
+            decoding.plot(steps, [value / scale for value in values], "o-", label=label)
     decoding.set(title="Validation, free-running decoding", ylim=(-0.02, None))
     rate.plot(*curve(rows, "train/lr"), color=BLUE)
     rate.set(title="Learning rate")
     rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     for axes in (loss, decoding, rate):
-        axes.set_xlabel("step")
+        axes.set(xlabel="step", xlim=(0, None))
         axes.grid(alpha=0.3)
-        axes.set_xlim(left=0)
     loss.legend(frameon=False)
     decoding.legend(frameon=False, loc="center right")
     return figure
@@ -75,10 +70,8 @@ def attention_heatmap(alignment: Alignment) -> Figure:
     axes = figure.subplots()
     image = axes.imshow(alignment.weights.numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
     source = [printable(token) for token in alignment.source]
-    axes.set_xticks(range(columns), source)
+    axes.set_xticks(range(columns), source, rotation=90 if any(len(label) > 2 for label in source) else 0)
     axes.set_yticks(range(rows), [printable(token) for token in alignment.target])
-    if any(len(label) > 2 for label in source):
-        axes.tick_params(axis="x", labelrotation=90)
     axes.set(xlabel="source", ylabel="prediction")
     axes.xaxis.set_label_position("top")
     axes.xaxis.tick_top()
@@ -98,8 +91,5 @@ def printable(token: str) -> str:
     """
     if token == " ":
         return "␣"
-    drawn = [
-        letter if FONT.get_char_index(ord(letter)) and letter.isprintable() else f"U+{ord(letter):04X}"
-        for letter in token
-    ]
+    drawn = (one if FONT.get_char_index(ord(one)) and one.isprintable() else f"U+{ord(one):04X}" for one in token)
     return "".join(drawn).replace("$", r"\$")  # a lone dollar would start a formula

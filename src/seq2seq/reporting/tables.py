@@ -1,12 +1,12 @@
 """Tables of metrics and predictions, on the console and in files."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from seq2seq.errors import visible
@@ -53,10 +53,8 @@ class Result(NamedTuple):
 
     def by_group(self) -> dict[str, float]:
         """Return the exact match of each group."""
-        groups: dict[str, list[bool]] = defaultdict(list)
-        for prediction in self.predictions:
-            groups[prediction.group].append(prediction.correct)
-        return {group: sum(correct) / len(correct) for group, correct in sorted(groups.items())}
+        groups = exact_match_by((prediction.group, prediction.correct) for prediction in self.predictions)
+        return {group: rate for group, _, rate in groups}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the metrics, their signatures, those by group under ``by_<group name>``, and ``part`` if not all."""
@@ -64,20 +62,23 @@ class Result(NamedTuple):
         signatures = {f"{name}_signature": signature for name, signature in self.signatures.items()}
         return self.metrics | signatures | by_group | ({"part": self.part} if self.part else {})
 
-    def misses_first(self) -> list[Prediction]:
-        """Return the predictions, wrong ones first."""
-        return sorted(self.predictions, key=lambda prediction: prediction.correct)
+
+def exact_match_by(pairs: Iterable[tuple[Any, bool]]) -> list[tuple[Any, int, float]]:
+    """Group pairs by what comes first; return that, the number of pairs, and the fraction that is right, in order."""
+    groups: dict[Any, list[bool]] = defaultdict(list)
+    for key, correct in pairs:
+        groups[key].append(correct)
+    return [(key, len(own), sum(own) / len(own)) for key, own in sorted(groups.items())]
 
 
 def show_metrics(console: Console, results: Mapping[str, Result]) -> None:
     """Print a row for each metric and a column for each split."""
-    signatures = dict(next(iter(results.values())).signatures)
-    caption = "\n".join(f"{name}: {signature}" for name, signature in signatures.items())
-    table = Table(title="Metrics (rates are fractions of 1)", caption=Text(caption) if caption else None)
-    table.add_column("metric")
-    for split, result in results.items():
-        table.add_column(f"{split}\n({result.part})" if result.part else split, justify="right")
-    for name in next(iter(results.values())).metrics:
+    first = next(iter(results.values()))
+    caption = Text("\n".join(f"{name}: {signature}" for name, signature in first.signatures.items()))
+    headers = [f"{split}\n({result.part})" if result.part else split for split, result in results.items()]
+    columns = [Column(header, justify="right") for header in headers]
+    table = Table("metric", *columns, title="Metrics (rates are fractions of 1)", caption=caption)
+    for name in first.metrics:
         table.add_row(name, *(f"{result.metrics[name]:.4f}" for result in results.values()))
     console.print(table)
 
@@ -87,9 +88,8 @@ def show_groups(console: Console, result: Result) -> None:
     if result.group_name is None:
         return
     worst = sorted(result.by_group().items(), key=lambda item: item[1])[:SHOWN]
-    table = Table(title=f"Exact match by {result.group_name}: the {len(worst)} lowest")
-    table.add_column(result.group_name)
-    table.add_column("exact_match", justify="right")
+    title = f"Exact match by {result.group_name}: the {len(worst)} lowest"
+    table = Table(result.group_name, Column("exact_match", justify="right"), title=title)
     for group, rate in worst:
         table.add_row(Text(visible(group)), f"{rate:.4f}")
     console.print(table)
@@ -97,26 +97,26 @@ def show_groups(console: Console, result: Result) -> None:
 
 def show_predictions(console: Console, result: Result) -> None:
     """Print a few predictions, misses first."""
-    table = Table(title="Some of the test pairs, misses first")
-    for column in ("source", "prediction", "reference"):
-        table.add_column(column, overflow="fold")
-    for row in result.misses_first()[:SHOWN]:
-        style = "" if row.correct else "red"
+    columns = [Column(name, overflow="fold") for name in ("source", "prediction", "reference")]
+    table = Table(*columns, title="Some of the test pairs, misses first")
+    for row in sorted(result.predictions, key=lambda row: row.correct)[:SHOWN]:
         source, prediction, references = map(visible, (row.source, row.prediction, " | ".join(row.references)))
-        table.add_row(Text(source), Text(prediction, style=style), Text(references))
+        table.add_row(Text(source), Text(prediction, style="" if row.correct else "red"), Text(references))
     console.print(table)
 
 
-PREDICTION_COLUMNS = ("source", "prediction", "reference", "correct", "group")
-
-
-def texts_of(prediction: Prediction) -> tuple[str, str, str]:
+def texts_of(prediction: Prediction) -> list[str]:
     """Return source, prediction and references as cells of a tab-separated line; ``|`` separates references."""
     cells = prediction.source, prediction.prediction, " | ".join(prediction.references)
-    return tuple(cell.replace("\t", " ") for cell in cells)  # pyright: ignore[reportReturnType]
+    return [cell.replace("\t", " ") for cell in cells]
+
+
+def write_rows(path: Path, rows: Iterable[Sequence[object]]) -> None:
+    """Write rows as tab-separated lines."""
+    write_file(path, lambda file: file.writelines("\t".join(map(str, row)) + "\n" for row in rows))
 
 
 def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
     """Write predictions as tab-separated lines under a header, in the order of the data."""
-    rows = [PREDICTION_COLUMNS, *((*texts_of(p), str(int(p.correct)), p.group) for p in predictions)]
-    write_file(path, lambda file: file.writelines("\t".join(row) + "\n" for row in rows))
+    header = ("source", "prediction", "reference", "correct", "group")
+    write_rows(path, [header, *((*texts_of(one), int(one.correct), one.group) for one in predictions)])

@@ -9,9 +9,6 @@ from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger, W
 
 from seq2seq.reporting.tables import Prediction
 
-TRACKERS = (MLFlowLogger, TensorBoardLogger, WandbLogger)
-"""Loggers that take pictures."""
-
 
 def send_results(loggers: Sequence[Logger], output_dir: Path, predictions: Sequence[Prediction]) -> None:
     """Give the pictures in a run's directory, and its predictions, to the trackers that take them."""

@@ -7,11 +7,7 @@ from optuna import Trial, TrialPruned, load_study
 class Pruning(pl.Callback):
     """Reports each validation to a study, and ends the run if the study advises so.
 
-    Args:
-        monitor: The metric that the study optimises.
-        storage: Address of the study's database.
-        study: Name of the study.
-        trial: Optuna's key of the trial in the database.
+    The study is found by its name and the address of its database, and the trial by Optuna's key in there.
 
     Raises:
         TrialPruned: To end the run.

@@ -3,17 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from seq2seq.errors import UserError
-
-RANGE = ("low", "high", "log", "step")
-"""Keys of a range of numbers."""
 
 
 def read_space(space: object) -> dict[str, BaseDistribution]:
@@ -44,7 +36,7 @@ def read_values(key: str, values: object) -> BaseDistribution:
     try:
         if isinstance(values, list) and values:
             return CategoricalDistribution(values)
-        if isinstance(values, Mapping) and {"low", "high"} <= values.keys() <= set(RANGE):
+        if isinstance(values, Mapping) and {"low", "high"} <= values.keys() <= {"low", "high", "log", "step"}:
             whole = all(type(values.get(name, 1)) is int for name in ("low", "high", "step"))
             return (IntDistribution if whole else FloatDistribution)(**values)
     except (TypeError, ValueError) as error:
@@ -53,13 +45,14 @@ def read_values(key: str, values: object) -> BaseDistribution:
 
 
 def overrides_of(params: Mapping[str, Any]) -> list[str]:
-    """Return the overrides that select values of a space."""
-    return [f"{key}={'null' if value is None else plain(value)}" for key, value in params.items()]
+    """Return the overrides that select values of a space, fractions without the noise of steps: 0.35000000000000003.
 
-
-def plain(value: Any) -> Any:  # noqa: ANN401 - a number, a string or None
-    """Return a value without the last digits of a fraction, which are those of its steps: 0.35000000000000003."""
-    return float(f"{value:.10g}") if isinstance(value, float) else value
+    Example:
+        >>> overrides_of({"optimizer.lr": 0.35000000000000003, "scheduler": None})
+        ['optimizer.lr=0.35', 'scheduler=null']
+    """
+    rounded = {key: float(f"{value:.10g}") if isinstance(value, float) else value for key, value in params.items()}
+    return [f"{key}={'null' if value is None else value}" for key, value in rounded.items()]
 
 
 def example(distribution: BaseDistribution) -> Any:  # noqa: ANN401 - a number, a string or None

@@ -4,13 +4,13 @@ import sqlite3
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import optuna
-import yaml
-from matplotlib.figure import Figure
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 from optuna import Study
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
@@ -21,10 +21,7 @@ from optuna.visualization.matplotlib import plot_optimization_history
 
 from seq2seq.errors import UserError
 from seq2seq.runs.directory import locked
-from seq2seq.tuning.space import plain
-
-NAME = "study"
-"""Name of the study in its database."""
+from seq2seq.tuning.space import overrides_of
 
 STARTUP = 4
 """Number of trials that are not pruned, and whose values are drawn at random."""
@@ -33,38 +30,28 @@ STARTUP = 4
 def open_study(output_dir: Path, mode: str, defaults: Mapping[str, Any], seed: int) -> Study:
     """Create a study, or open the one that a directory holds; several processes may share it.
 
-    Args:
-        output_dir: Its directory.
-        mode: ``max`` or ``min``.
-        defaults: The values that the first trial takes.
-        seed: Seed of the values that are tried.
+    Its mode is ``max`` or ``min``, its first trial takes the default values, and the seed is that of further values.
 
     Raises:
         UserError: If its database is damaged.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     file = (output_dir / "study.db").absolute()
-    with locked(output_dir, wait=True), database_named(file):
-        check_database(file)
-        study = optuna.create_study(
-            storage=f"sqlite:///{file}",
-            study_name=NAME,
-            load_if_exists=True,
-            direction="maximize" if mode == "max" else "minimize",
-            sampler=TPESampler(n_startup_trials=STARTUP, seed=seed),
-            pruner=MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=1),
-        )
-        study.set_user_attr("storage", f"sqlite:///{file}")
-        study.enqueue_trial(dict(defaults), skip_if_exists=True)
-        study.get_trials()  # reads every row
-    return study
-
-
-@contextmanager
-def database_named(file: Path) -> Iterator[None]:
-    """Turn any error of the block, which opens a study's database, into one line."""
     try:
-        yield
+        with locked(output_dir, wait=True):
+            check_database(file)
+            study = optuna.create_study(
+                storage=f"sqlite:///{file}",
+                study_name="study",
+                load_if_exists=True,
+                direction="maximize" if mode == "max" else "minimize",
+                sampler=TPESampler(n_startup_trials=STARTUP, seed=seed),
+                pruner=MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=1),
+            )
+            study.set_user_attr("storage", f"sqlite:///{file}")
+            study.enqueue_trial(dict(defaults), skip_if_exists=True)
+            study.get_trials()  # reads every row
+            return study
     except Exception as error:  # odd content raises odd errors
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
@@ -91,11 +78,11 @@ def trials_to_run(
     While a trial runs, a file is locked, so that no other process takes the trial for one that a dead process left.
 
     Args:
-        study: The study.
+        study: From `open_study`.
         space: What new trials choose from.
         trials: How many finished trials the study should have.
         seconds: How long new trials are begun.
-        folder: Where the trials' directories and locks are.
+        folder: Holds the trials' directories and locks.
 
     Yields:
         The number of a trial, the config of its `Pruning` without the monitor, and its values.
@@ -103,64 +90,40 @@ def trials_to_run(
     deadline = time.monotonic() + seconds
     begun = study.get_trials(states=[TrialState.RUNNING])
     finished = (TrialState.COMPLETE, TrialState.PRUNED)
-    folder.mkdir(exist_ok=True)
     while begun or (time.monotonic() < deadline and len(study.get_trials(False, finished)) < trials):
         trial = begun.pop(0) if begun else study.ask(dict(space))
         pruning = {
             "_target_": "seq2seq.tuning.pruning.Pruning", "storage": study.user_attrs["storage"],
             "study": study.study_name, "trial": trial._trial_id,  # noqa: SLF001 - as Optuna's own callbacks do
         }  # fmt: skip
-        with claimed(folder / f"{trial.number}.lock") as free:
-            if free and not study.get_trials(False)[trial.number].state.is_finished():
+        lock = folder / f"{trial.number}.lock"
+        lock.touch()
+        with suppress(UserError), locked(lock):  # else another process runs it
+            if not study.get_trials(False)[trial.number].state.is_finished():
                 yield trial.number, pruning, trial.params
-
-
-@contextmanager
-def claimed(lock: Path) -> Iterator[bool]:
-    """Lock a file, unless another process has; provide whether it is ours."""
-    lock.touch()
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(locked(lock))
-        except UserError:
-            yield False
-            return
-        yield True
-        lock.unlink(missing_ok=True)
+            lock.unlink(missing_ok=True)
 
 
 def best_as_experiment(study: Study, overrides: list[str], groups: set[str]) -> str:
     """Return the best values of a study as an experiment file.
 
-    Args:
-        study: The study.
-        overrides: Of the study's command line, for the header.
-        groups: Keys that select an option of a config group.
+    The overrides of the command line go into its header; ``groups`` are the keys that select an option of a group.
     """
-    params = study.best_params
-    tree: dict[str, Any] = {}
-    if chosen := [{f"override /{key}": value} for key, value in params.items() if key in groups]:
-        tree["defaults"] = chosen
-    for key, value in params.items():
-        if key in groups:
-            continue
-        *parents, name = key.split(".")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[name] = plain(value)
+    chosen = [{f"override /{key}": value} for key, value in study.best_params.items() if key in groups]
+    values = {key: value for key, value in study.best_params.items() if key not in groups}
+    content = OmegaConf.create({"defaults": chosen} if chosen else {})
+    for one in OverridesParser.create().parse_overrides(overrides_of(values)):  # as Hydra read them
+        OmegaConf.update(content, one.key_or_group, one.value())
     header = f"# @package _global_\n# Trial {study.best_trial.number} of a study: {study.best_value:.4f}\n"
-    return f"{header}# Command: python scripts/tune.py {' '.join(overrides)}\n{yaml.safe_dump(tree, sort_keys=False)}"
+    return f"{header}# Command: python scripts/tune.py {' '.join(overrides)}\n{OmegaConf.to_yaml(content)}"
 
 
-def history(study: Study, monitor: str) -> Figure:
+def history(study: Study, monitor: str) -> Any:  # noqa: ANN401 - a figure
     """Draw the value of each trial, and the best so far."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         axes = plot_optimization_history(study)
     axes.set(title="", ylabel=monitor)
-    figure = axes.get_figure()
-    if not isinstance(figure, Figure):
-        raise UserError("the study has no finished trial to draw")
+    figure: Any = axes.figure
     figure.set_layout_engine("tight")
     return figure
