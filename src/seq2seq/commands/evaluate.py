@@ -6,16 +6,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from seq2seq.api import load_models, make_ensemble
 from seq2seq.data import SPECIALS, UNK, PreparedData
-from seq2seq.decoding import build_search
+from seq2seq.decoding import search_for
 from seq2seq.errors import UserError, about_setting
 from seq2seq.handoff.ablation import KEPT, AlteredBridge
 from seq2seq.metrics.tokens import closest
-from seq2seq.nn import Seq2Seq
 from seq2seq.reporting.errors import (
     Case,
     by_length,
@@ -32,11 +31,9 @@ from seq2seq.runs.files import write_json
 from seq2seq.settings import Settings, read_settings, resolve_config
 from seq2seq.training.build import build_metrics, build_trainer, silence_expected_warnings
 from seq2seq.training.checkpoint_data import data_of_checkpoint
-from seq2seq.training.evaluation import EnsembleEvaluation, part_used, result_of
+from seq2seq.training.evaluation import Evaluation, result_of
 
 log = logging.getLogger(__name__)
-
-CPU = torch.device("cpu")
 
 
 class EvaluateSettings(Settings):
@@ -68,29 +65,23 @@ def evaluate(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()
     """
     silence_expected_warnings()
     config = for_evaluation(config, overrides)
-    values = resolve_config(config)
-    settings = read_settings(EvaluateSettings, values)
+    settings = read_settings(EvaluateSettings, resolve_config(config))
     refuse_used(output_dir)
     metrics = build_metrics(config.metrics)
-    models = load_models(values["checkpoint"])
-    first, state = models[0], settings.state
-    if settings.search.get("n_best") != 1:
-        raise UserError(
-            f"search.n_best={settings.search.get('n_best')} must be 1 here: only the best prediction is evaluated"
-        )
-    search = build_search(settings.search, first.max_length, first.target_size)
-    networks = list(make_ensemble(models, CPU).models)
+    models = load_models(settings.checkpoint)
+    first, ensemble, state = models[0], make_ensemble(models, torch.device("cpu")), settings.state
+    module = Evaluation(search_for(first, settings.search, only_best=True), metrics, first.target_tokenizer)
+    module.ensemble = ensemble
     if state != KEPT:
-        networks = [alter_state(one.model, state) for one in models]
         log.warning("state=%s: these are not the results of the model as it was trained", state)
-    data = data_of_checkpoint(first, values.get("data"), overrides)
-    module = EnsembleEvaluation(networks, search, metrics, first.target_tokenizer)
+        for model in models:
+            model.model.bridge = AlteredBridge(model.model.bridge, state)
+    data = data_of_checkpoint(first, settings.data, overrides)
     trainer = build_trainer(config.trainer, output_dir, callbacks=[], loggers=[])
     with about_setting("trainer", whole_run=True):
         trainer.test(module, datamodule=data, verbose=False)
-    result = result_of(module, data, "test", part_used(trainer, data, "test"))
-    alone = sum(getattr(model.bridge, "alone", 0) for model in networks)
-    if alone:
+    result = result_of(module, data, "test")
+    if alone := sum(getattr(model.model.bridge, "alone", 0) for model in models):
         log.warning("%d sequences were alone in their batch and kept their own state", alone)
     cases = make_cases(result, data.prepared)
     bins = {"by_source_length": by_length(cases), "by_rarest_symbol": by_rarest(cases)}
@@ -100,7 +91,7 @@ def evaluate(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()
         "state": state,
         "handoff": first.settings["handoff"],
         "search": settings.search,
-        "checkpoint": values["checkpoint"],
+        "checkpoint": settings.checkpoint,
     }
     if trainer.is_global_zero:
         write(output_dir, result, cases, content)
@@ -119,9 +110,9 @@ def for_evaluation(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     for name in (override.lstrip("+~").partition("=")[0] for override in overrides):
         if name.startswith("trainer.") and name.removeprefix("trainer.") not in TRAINER:
             raise UserError(f"{name} is for training; what can be given here is {', '.join(TRAINER[1:])}")
-    trainer = {key: value for key, value in config.trainer.items_ex(resolve=False) if key in TRAINER}
-    rest = {key: config._get_node(key) for key in config if key not in (*MOVED, "trainer")}  # noqa: SLF001
-    return DictConfig({**rest, "trainer": trainer})
+    kept = OmegaConf.masked_copy(config, [str(key) for key in config if key not in MOVED])
+    kept.trainer = OmegaConf.masked_copy(config.trainer, list(TRAINER))
+    return kept
 
 
 def write(output_dir: Path, result: Result, cases: list[Case], content: dict[str, Any]) -> None:
@@ -138,11 +129,6 @@ def write(output_dir: Path, result: Result, cases: list[Case], content: dict[str
     show_groups(console, result)
     show_predictions(console, result)
     console.print(f"written to {output_dir}", soft_wrap=True, markup=False)
-
-
-def alter_state(model: Seq2Seq, state: str) -> Seq2Seq:
-    """Return the model with an `AlteredBridge`."""
-    return Seq2Seq(model.encoder, AlteredBridge(model.bridge, state), model.decoder).eval()
 
 
 def make_cases(result: Result, data: PreparedData) -> list[Case]:

@@ -148,11 +148,10 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
             logger.log_hyperparams(settings)
         log.info(describe(trainer, module, prepared))
         begin = time.monotonic()
-        with matmul_precision(settings["matmul_precision"]), errors_of_training(module):
-            trainer.fit(module, data, ckpt_path=start.checkpoint, weights_only=True)
-        seconds = time.monotonic() - begin
         with errors_of_training(module):
-            return test_and_report(output_dir, trainer, module, data, seconds)
+            with matmul_precision(settings["matmul_precision"]):
+                trainer.fit(module, data, ckpt_path=start.checkpoint, weights_only=True)
+            return test_and_report(output_dir, trainer, module, data, seconds=time.monotonic() - begin)
 
 
 def train_for_sweeper(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -> float | None:
@@ -164,23 +163,14 @@ def train_for_sweeper(config: DictConfig, output_dir: Path, overrides: Sequence[
 
 def build_module(config: DictConfig, settings: dict[str, Any], data: PreparedData) -> Seq2SeqModule:
     """Build the module for the vocabularies of the data."""
-    if settings["search"].get("n_best") != 1:
-        raise UserError(f"search.n_best={settings['search'].get('n_best')} must be 1: only the best one is evaluated")
-    max_length = settings["search"].get("max_length")
-    if max_length is None:
-        max_length = 2 * int(data.datasets["train"].targets.lengths.max())
     optimizer, scheduler = build_optimizer(config.optimizer, config.scheduler)
+    own = ("model", "handoff", "label_smoothing", "scheduled_sampling", "fast", "search")
     module = Seq2SeqModule(
-        model=settings["model"],
-        handoff=settings["handoff"],
-        label_smoothing=settings["label_smoothing"],
-        scheduled_sampling=settings["scheduled_sampling"],
+        **{key: settings[key] for key in own},
         source_tokenizer=data.source_tokenizer.to_dict(),
         target_tokenizer=data.target_tokenizer.to_dict(),
-        max_length=max_length,
+        max_length=settings["search"].get("max_length") or 2 * int(data.datasets["train"].targets.lengths.max()),
         data=data.source.to_dict(),
-        fast=settings["fast"],
-        search=settings["search"],
         optimizer=optimizer,
         scheduler=scheduler,
         metrics=build_metrics(config.metrics),

@@ -31,21 +31,18 @@ class PairsDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the training batches, shuffled."""
-        return self._dataloader("train")
+        return self.loader("train")
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return the validation batches, sorted by length."""
-        return self._dataloader("val")
+        return self.loader("val")
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """Return the test batches, sorted by length."""
-        return self._dataloader("test")
+        return self.loader("test")
 
-    def batches(self, split: Split) -> int:
-        """Return the number of batches of a split."""
-        return len(self._dataloader(split))
-
-    def _dataloader(self, split: Split) -> DataLoader[Batch]:
+    def loader(self, split: Split) -> DataLoader[Batch]:
+        """Return the batches of a split."""
         source, dataset = self.prepared.source, self.prepared.datasets[split]
         sampler = BucketSampler(
             dataset.sources.lengths,

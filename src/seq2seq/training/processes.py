@@ -8,6 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from torch import Tensor, distributed
 
 from seq2seq.data import UNK
@@ -85,18 +86,9 @@ def freeze_unused(model: Seq2Seq) -> None:
         parameter.requires_grad_(gradient is not None)
 
 
-def torchelastic_started() -> bool:
-    """Return whether ``torchrun`` has started this process."""
-    return "TORCHELASTIC_RUN_ID" in os.environ
-
-
 def check_started(trainer: pl.Trainer, devices: object) -> None:
-    """Raise if ``torchrun`` or ``srun`` has started more processes than train together; each would train alone.
-
-    Raises:
-        UserError: If it has.
-    """
-    variable = "WORLD_SIZE" if torchelastic_started() else "SLURM_STEP_NUM_TASKS"
+    """Raise if ``torchrun`` or ``srun`` has started more processes than train together; each would train alone."""
+    variable = "WORLD_SIZE" if TorchElasticEnvironment.detect() else "SLURM_STEP_NUM_TASKS"
     started = int(os.environ.get(variable, "1"))
     if started > trainer.world_size:
         raise UserError(

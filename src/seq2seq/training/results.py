@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -58,14 +59,13 @@ def test_and_report(
     """
     checkpoint = best_checkpoint(trainer)
     results: dict[str, Result] = {}
-    splits: tuple[Split, Split] = ("val", "test")
-    for split in splits:
+    names: dict[Split, str] = {"val": "validation", "test": "test"}
+    for split, name in names.items():
         module.predictions = {}
         run = trainer.validate if split == "val" else trainer.test
         run(module, datamodule=data, ckpt_path=checkpoint, verbose=False, weights_only=True)
         if module.predictions:
-            name = "validation" if split == "val" else split
-            results[name] = result_of(module, data, split, part_used(trainer, data, split))
+            results[name] = result_of(module, data, split)
     part = part_used(trainer, data, "train")
     content = {split: result.to_dict() for split, result in results.items()} | {
         **({"training": {"part": part}} if part else {}),
@@ -111,15 +111,12 @@ def draw_attention(output_dir: Path, module: Seq2SeqModule, predictions: Sequenc
     """Draw the attention for a few predictions that are not too long, misses first."""
     predictor = Predictor([module.trained], search=module.search)
     decoded = [ids for _, ids in sorted(module.predictions.items())]
-    drawn = 0
-    for pair, ids in sorted(zip(predictions, decoded, strict=True), key=lambda one: one[0].correct):
-        if drawn == HEATMAPS:
-            return
-        if max(len(module.source_tokenizer.tokens(pair.source)), len(ids)) > HEATMAP_LIMIT:
-            continue
+    pairs = sorted(zip(predictions, decoded, strict=True), key=lambda one: one[0].correct)
+    tokens = module.source_tokenizer.tokens
+    short = (one for one in pairs if max(len(tokens(one[0].source)), len(one[1])) <= HEATMAP_LIMIT)
+    for number, (pair, ids) in enumerate(islice(short, HEATMAPS), start=1):
         alignment = predictor.align(pair.source, Hypothesis(pair.prediction, 0.0, ids))
         if alignment is None:
             log.info("model.attention=none: there are no attention weights to draw")
             return
-        drawn += 1
-        save(attention_heatmap(alignment), output_dir / f"attention_{drawn}.png")
+        save(attention_heatmap(alignment), output_dir / f"attention_{number}.png")
