@@ -421,7 +421,7 @@ MUTANTS = [
     Mutant("a run may be overwritten", "runs/directory.py", "if resumed_here or not any(", "if True or not any(",
            "test_a_directory_that_holds_a_run_is_refused_and_left_as_it_is"),
     Mutant("results of part of the data not labelled", "training/evaluation.py",
-           'if used < count else ""', 'if used < 0 else ""',
+           'if number < count else ""', 'if number < 0 else ""',
            "test_results_of_part_of_the_data_are_labelled"),
     Mutant("references cut to a token", "training/evaluation.py",
            "reference_ids=references.ids",

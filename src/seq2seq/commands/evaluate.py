@@ -15,15 +15,7 @@ from seq2seq.decoding import search_for
 from seq2seq.errors import UserError, about_setting
 from seq2seq.handoff.ablation import KEPT, AlteredBridge
 from seq2seq.metrics.tokens import closest
-from seq2seq.reporting.errors import (
-    Case,
-    by_length,
-    by_rarest,
-    confusions,
-    error_picture,
-    write_confusions,
-    write_errors,
-)
+from seq2seq.reporting import errors
 from seq2seq.reporting.plots import save
 from seq2seq.reporting.tables import Result, show_groups, show_metrics, show_predictions, write_predictions
 from seq2seq.runs.directory import refuse_used
@@ -84,7 +76,7 @@ def evaluate(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()
     if alone := sum(getattr(model.model.bridge, "alone", 0) for model in models):
         log.warning("%d sequences were alone in their batch and kept their own state", alone)
     cases = make_cases(result, data.prepared)
-    bins = {"by_source_length": by_length(cases), "by_rarest_symbol": by_rarest(cases)}
+    bins = {"by_source_length": errors.by_length(cases), "by_rarest_symbol": errors.by_rarest(cases)}
     content = {
         "test": result.to_dict(),
         **{name: [one._asdict() for one in found] for name, found in bins.items()},
@@ -99,11 +91,7 @@ def evaluate(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()
 
 
 def for_evaluation(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """Return the config with those keys of ``trainer`` that evaluation reads.
-
-    Raises:
-        UserError: If the command line names another one.
-    """
+    """Return the config with those keys of ``trainer`` that evaluation reads; refuse others on the command line."""
     for key, instead in MOVED.items():
         if config[key] is not None:
             raise UserError(f"{key}={config[key]} is the trainer's here: give {instead}")
@@ -115,13 +103,13 @@ def for_evaluation(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     return kept
 
 
-def write(output_dir: Path, result: Result, cases: list[Case], content: dict[str, Any]) -> None:
+def write(output_dir: Path, result: Result, cases: list[errors.Case], content: dict[str, Any]) -> None:
     """Write and print the results."""
     output_dir.mkdir(parents=True, exist_ok=True)
     write_predictions(output_dir / "predictions.tsv", result.predictions)
-    write_errors(output_dir / "errors.tsv", cases)
-    write_confusions(output_dir / "confusions.tsv", confusions(cases))
-    save(error_picture(cases), output_dir / "errors.png")
+    errors.write_errors(output_dir / "errors.tsv", cases)
+    errors.write_confusions(output_dir / "confusions.tsv", errors.confusions(cases))
+    save(errors.error_picture(cases), output_dir / "errors.png")
     write_json(output_dir / "metrics.json", content)
     console = Console()
     state = content["state"]
@@ -131,7 +119,7 @@ def write(output_dir: Path, result: Result, cases: list[Case], content: dict[str
     console.print(f"written to {output_dir}", soft_wrap=True, markup=False)
 
 
-def make_cases(result: Result, data: PreparedData) -> list[Case]:
+def make_cases(result: Result, data: PreparedData) -> list[errors.Case]:
     """Return the predictions of the test split in tokens, for the analysis of errors."""
     sources, tokens = data.datasets["test"].sources, data.target_tokenizer.tokens
     cases = []
@@ -140,5 +128,5 @@ def make_cases(result: Result, data: PreparedData) -> list[Case]:
         predicted = tokens(prediction.prediction)
         reference = closest(predicted, map(tokens, prediction.references))
         rank = None if UNK in ids else max(ids) - len(SPECIALS) + 1
-        cases.append(Case(prediction, len(ids), rank, predicted, reference))
+        cases.append(errors.Case(prediction, len(ids), rank, predicted, reference))
     return cases

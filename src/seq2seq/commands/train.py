@@ -77,19 +77,14 @@ class TrainSettings(Settings):
     handoff: str
 
     @model_validator(mode="after")
-    def _check_metrics(self) -> Self:
-        """Check that every metric that a key names is measured."""
+    def _check_together(self) -> Self:
+        """Check that every metric that a key names is measured, that the run ends, and that something is left of it."""
         measured = dict.fromkeys(f"val/{name}" for name in self.metrics)
         choose("monitor", self.monitor, measured)
         choose("optimized_metric", self.optimized_metric, measured | {f"test/{name}": None for name in self.metrics})
         for name, entry in self.callbacks.items():
             if isinstance(entry, dict) and "monitor" in entry:
                 choose(f"callbacks.{name}.monitor", entry["monitor"], {"train/loss": None} | measured)
-        return self
-
-    @model_validator(mode="after")
-    def _check_end(self) -> Self:
-        """Check that the run ends, and that something is left of it."""
         trainer = self.trainer
         if trainer.max_epochs == trainer.max_steps == -1 and not trainer.fast_dev_run:
             raise UserError("trainer.max_epochs=-1 sets no end; give a number of epochs, or trainer.max_steps")
@@ -132,11 +127,11 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
     loggers = build_loggers(config.logger, output_dir)
     signals = StopSignals(output_dir)
     averaging = [WeightAveraging(decay=settings["weight_averaging"])] if settings["weight_averaging"] else []
-    configured = build_callbacks(config.callbacks, output_dir, has_logger=bool(loggers))
+    callbacks = [signals, BatchSeed(settings["seed"]), *averaging, *build_callbacks(config.callbacks, output_dir)]
     trainer = build_trainer(
         config.trainer,
         output_dir,
-        callbacks=[signals, BatchSeed(settings["seed"]), *averaging, *configured],
+        callbacks=callbacks,
         loggers=loggers,
         monitor=settings["monitor"],
         checkpoint_io=WholeCheckpoints(),
@@ -175,30 +170,23 @@ def build_module(config: DictConfig, settings: dict[str, Any], data: PreparedDat
         scheduler=scheduler,
         metrics=build_metrics(config.metrics),
     )
-    higher_is_better = module.metrics[settings["monitor"].removeprefix("val/")].higher_is_better
-    if higher_is_better is (settings["monitor_mode"] == "min"):
-        raise UserError(
-            f"monitor_mode={settings['monitor_mode']} does not fit monitor={settings['monitor']}, "
-            f"of which {'higher' if higher_is_better else 'lower'} is better"
-        )
+    monitor, mode = settings["monitor"], settings["monitor_mode"]
+    higher_is_better = module.metrics[monitor.removeprefix("val/")].higher_is_better
+    if higher_is_better is (mode == "min"):
+        better = "higher" if higher_is_better else "lower"
+        raise UserError(f"monitor_mode={mode} does not fit monitor={monitor}, of which {better} is better")
     module.config = settings | {"data": data.source.to_dict()}
     return module
 
 
 def prepare_processes(trainer: pl.Trainer, module: Seq2SeqModule, data: PreparedData) -> None:
-    """Prepare a model for several processes, if there are.
-
-    Raises:
-        UserError: If they would train in a sweep, or have fewer pairs in a batch than there are of them.
-    """
+    """Prepare a model for several processes, if there are; raise if they would start a sweep again or lack pairs."""
     processes = trainer.world_size
     if processes == 1:
         return
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-        raise UserError(
-            f"trainer.devices makes {processes} processes, each of which would start the sweep again; give one device, "
-            "or start the runs one by one"
-        )
+        what = f"trainer.devices makes {processes} processes, each of which would start the sweep again"
+        raise UserError(f"{what}; give one device, or start the runs one by one")
     if data.source.batch_size < processes:
         raise UserError(f"data.batch_size={data.source.batch_size} must be at least the {processes} processes")
     freeze_unused(module.model)
@@ -207,12 +195,9 @@ def prepare_processes(trainer: pl.Trainer, module: Seq2SeqModule, data: Prepared
 def describe(trainer: pl.Trainer, module: Seq2SeqModule, data: PreparedData) -> str:
     """Return one line about data, model and processes."""
     source, target = (len(one.vocabulary) for one in (module.source_tokenizer, module.target_tokenizer))
-    parameters = sum(parameter.numel() for parameter in module.parameters())
-    several = f", {trainer.world_size} processes" if trainer.world_size > 1 else ""
-    return (
-        f"{len(data.datasets['train'])} training pairs, {source} source and {target} target symbols, "
-        f"{parameters} parameters{several}"
-    )
+    pairs, parameters = len(data.datasets["train"]), sum(parameter.numel() for parameter in module.parameters())
+    line = f"{pairs} training pairs, {source} source and {target} target symbols, {parameters} parameters"
+    return line + f", {trainer.world_size} processes" * (trainer.world_size > 1)
 
 
 @contextmanager

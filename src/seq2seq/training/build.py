@@ -26,7 +26,6 @@ from torchmetrics import MetricCollection
 from seq2seq.errors import UserError, about_setting
 from seq2seq.settings import Count, Fraction, Natural, Settings, read_settings, resolve_config
 from seq2seq.training.callbacks import EpochLines
-from seq2seq.training.processes import check_started
 
 log = logging.getLogger(__name__)
 
@@ -141,19 +140,15 @@ def build_trainer(
     monitor: str = "",
     checkpoint_io: CheckpointIO | None = None,
 ) -> pl.Trainer:
-    """Build the trainer, with all callbacks but the one that shows progress.
+    """Build the trainer of a section ``trainer``, and add what shows progress to its callbacks.
 
-    Args:
-        node: The section ``trainer``.
-        output_dir: The run's directory.
-        callbacks: Its callbacks.
-        loggers: Its loggers.
-        monitor: The metric that a line for each epoch shows, if no terminal shows a live bar.
-        checkpoint_io: How checkpoints are written; None leaves it to Lightning.
+    That is a live bar on a terminal, and elsewhere a line for each epoch with the metric ``monitor``, if there is one.
     """
     for name, instead in SET_ELSEWHERE.items():
         if name in node:
             raise UserError(f"trainer.{name}={node[name]} has no effect here: {instead}")
+    if not loggers:
+        callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
     bar = bool(node.get("enable_progress_bar", True)) and sys.stdout.isatty()
     progress: list[pl.Callback] = [RichProgressBar(leave=True)] if bar else [EpochLines(monitor)] if monitor else []
     trainer = build(
@@ -167,7 +162,13 @@ def build_trainer(
         plugins=checkpoint_io and [checkpoint_io],
         use_distributed_sampler=False,
     )
-    check_started(trainer, node.get("devices", 1))
+    variable = "WORLD_SIZE" if TorchElasticEnvironment.detect() else "SLURM_STEP_NUM_TASKS"
+    started, connected = int(os.environ.get(variable, "1")), trainer.world_size
+    if started > connected:  # each would train alone
+        raise UserError(
+            f"trainer.devices={node.get('devices', 1)} makes {connected} of the {started} processes that have been "
+            f"started ({variable}); give trainer=ddp under torchrun, or trainer=slurm under srun"
+        )
     return trainer
 
 
@@ -182,15 +183,13 @@ def choose_devices(node: Mapping[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def build_callbacks(node: DictConfig, output_dir: Path, *, has_logger: bool) -> list[pl.Callback]:
+def build_callbacks(node: DictConfig, output_dir: Path) -> list[pl.Callback]:
     """Build the callbacks; checkpoints are kept in the run's directory."""
     callbacks = []
     for name, entry in node.items():
         target = find_target(entry, f"callbacks.{name}")
         is_checkpoint = isinstance(target, type) and issubclass(target, ModelCheckpoint)
-        callback = build(entry, f"callbacks.{name}", **({"dirpath": str(output_dir)} if is_checkpoint else {}))
-        if has_logger or not isinstance(callback, LearningRateMonitor):  # which needs a logger
-            callbacks.append(callback)
+        callbacks.append(build(entry, f"callbacks.{name}", **({"dirpath": str(output_dir)} if is_checkpoint else {})))
     return callbacks
 
 
@@ -234,8 +233,7 @@ EXPECTED = (
     ".*does not have many workers.*",  # with flat storage, batches are made faster in the training process
     "Early stopping conditioned on metric",  # a run that ends before its first validation raises an error of ours
     "`ModelCheckpoint.monitor=.* could not find the monitored key",  # likewise
-    "Experiment logs directory .* exists and is not empty",  # it holds our config before the logger arrives
-    "Checkpoint directory .* exists and is not empty",  # likewise
+    "(Experiment logs|Checkpoint) directory .* exists and is not empty",  # it holds our config before they come
     "The number of training batches .* is smaller than the logging interval",  # every epoch is logged anyway
     "You have overridden `transfer_batch_to_device`",  # lengths stay on the CPU
     ".*LeafSpec.* is deprecated",  # between Lightning and the newest PyTorch

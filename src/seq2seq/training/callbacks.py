@@ -16,13 +16,8 @@ log = logging.getLogger(__name__)
 class PatientStopping(EarlyStopping):
     """`EarlyStopping` that does not lose patience before the metric leaves 0, if higher is better.
 
-    Exact match, for example, may stay 0 for some epochs although the model learns. A run that resumes may change the
-    patience, and the log says when and why training stops.
-
-    Args:
-        monitor: The metric.
-        mode: ``max`` or ``min``.
-        patience: Number of validations without a better value.
+    Exact match, for example, may stay 0 for some epochs although the model learns. ``patience`` is the number of
+    validations without a better value; a run that resumes may change it. The log says when and why training stops.
     """
 
     def __init__(self, monitor: str, mode: Literal["min", "max"], patience: Count) -> None:
@@ -89,7 +84,5 @@ class EpochLines(pl.Callback):
         """Log one line."""
         metrics = trainer.callback_metrics
         values = [f"{name} {metrics[name]:.4f}" for name in self.names if name in metrics]
-        seconds = time.monotonic() - self._start
-        log.info(
-            "epoch %d of %s: %s, %.0f s", trainer.current_epoch + 1, trainer.max_epochs, ", ".join(values), seconds
-        )
+        epoch, seconds = trainer.current_epoch + 1, time.monotonic() - self._start
+        log.info("epoch %d of %s: %s, %.0f s", epoch, trainer.max_epochs, ", ".join(values), seconds)

@@ -45,8 +45,7 @@ def merge_data(trained: dict[str, Any], given: dict[str, Any] | None, overrides:
     Args:
         trained: ``data`` of the checkpoint.
         given: ``data`` of the composed config; None without ``data=``.
-        overrides: Overrides of the command line. With the task of the checkpoint, only the keys that they name are
-            replaced.
+        overrides: Of the command line. With the task of the checkpoint, only the keys that they name are replaced.
 
     Raises:
         UserError: If they name a key that the checkpoint fixes.
@@ -55,16 +54,14 @@ def merge_data(trained: dict[str, Any], given: dict[str, Any] | None, overrides:
         return trained
     task, own = given.get("task"), trained["task"]
     if task not in (*FILES, own):
-        raise UserError(
-            f"data={task} cannot be given here: the checkpoint was trained on {own}; "
-            f"use {' or '.join(FILES)}, or leave it out"
-        )
+        use = f"use {' or '.join(FILES)}, or leave it out"
+        raise UserError(f"data={task} cannot be given here: the checkpoint was trained on {own}; {use}")
     names = (override.lstrip("+").partition("=")[0] for override in overrides)
     named = {name.removeprefix("data.") for name in names if name.startswith("data.")}
     for key in sorted(named.difference(OVERRIDABLE)):
+        free = ", ".join(key for key in OVERRIDABLE if key in given)
         raise UserError(
-            f"data.{key}={given.get(key)} cannot be given here: the checkpoint fixes it; "
-            f"what can be given is {', '.join(key for key in OVERRIDABLE if key in given)}"
+            f"data.{key}={given.get(key)} cannot be given here: the checkpoint fixes it; what can be given is {free}"
         )
     if task != own:
         return given | {key: trained[key] for key in OF_TOKENIZERS if key in trained}

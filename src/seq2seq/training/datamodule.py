@@ -44,15 +44,11 @@ class PairsDataModule(LightningDataModule):
     def loader(self, split: Split) -> DataLoader[Batch]:
         """Return the batches of a split."""
         source, dataset = self.prepared.source, self.prepared.datasets[split]
+        lengths, training = (dataset.sources.lengths, dataset.targets.lengths), split == "train"
         sampler = BucketSampler(
-            dataset.sources.lengths,
-            dataset.targets.lengths,
-            batch_size=source.batch_size,
-            shuffle=split == "train",
-            seed=self.seed,
-            max_tokens=source.batch_tokens,
+            *lengths, batch_size=source.batch_size, max_tokens=source.batch_tokens, shuffle=training, seed=self.seed
         )
-        if split == "train":
+        if training:
             sampler.resume(self.first_epoch, self.first_batch)
         if getattr(self.trainer, "overfit_batches", 0):
             sampler = FixedBatches(sampler)

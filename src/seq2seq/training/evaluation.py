@@ -19,12 +19,8 @@ from seq2seq.training.datamodule import PairsDataModule
 class Evaluation(pl.LightningModule):
     """Decodes and measures the splits that Lightning's ``validate`` and ``test`` give it.
 
-    The batches come from a `PairsDataModule`, which knows what counts as right.
-
-    Args:
-        search: How to decode freely.
-        metrics: See `validation_step`.
-        tokenizer: Of the targets.
+    The batches come from a `PairsDataModule`, which knows what counts as right. `search` decodes freely; `tokenizer`
+    is that of the targets; `validation_step` says what the metrics are given.
 
     Attributes:
         ensemble: What decodes; to be set, or provided by a subclass.
@@ -125,10 +121,7 @@ def result_of(module: Evaluation, data: PairsDataModule, split: Split) -> Result
 
 def part_used(trainer: pl.Trainer, data: PairsDataModule, split: Split) -> str:
     """Return how much of a split the trainer has used, such as ``4 of 32 batches``; empty if all."""
-    used = {
-        "train": trainer.num_training_batches,
-        "val": sum(trainer.num_val_batches),  # without any batch, Lightning has not counted them
-        "test": sum(trainer.num_test_batches),
-    }[split]
-    count = len(data.loader(split))
-    return f"{used} of {count} batches" if used < count else ""
+    # Without any batch, Lightning has not counted those of validation and test.
+    used = {"train": [trainer.num_training_batches], "val": trainer.num_val_batches, "test": trainer.num_test_batches}
+    number, count = sum(used[split]), len(data.loader(split))
+    return f"{number} of {count} batches" if number < count else ""

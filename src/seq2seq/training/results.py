@@ -29,11 +29,7 @@ HEATMAPS = 4
 
 
 def best_checkpoint(trainer: pl.Trainer) -> str | None:
-    """Return the checkpoint to test; None if the run keeps none.
-
-    Raises:
-        UserError: If it should have kept one.
-    """
+    """Return the checkpoint to test; None if the run keeps none; raise `UserError` if it should have kept one."""
     best = next((one for one in trainer.checkpoint_callbacks if getattr(one, "monitor", None)), None)
     if best is None or trainer.fast_dev_run:  # pyright: ignore[reportAttributeAccessIssue]
         return None
@@ -48,14 +44,10 @@ def best_checkpoint(trainer: pl.Trainer) -> str | None:
 def test_and_report(
     output_dir: Path, trainer: pl.Trainer, module: Seq2SeqModule, data: PairsDataModule, seconds: float
 ) -> dict[str, Any]:
-    """Test the best checkpoint; write, print and draw the results; return the content of ``metrics.json``.
+    """Test the best checkpoint after ``seconds`` of training; write, print and draw the results.
 
-    Args:
-        output_dir: The run's directory.
-        trainer: After training.
-        module: The module that was trained.
-        data: Its data.
-        seconds: How long training took.
+    Returns:
+        The content of ``metrics.json``.
     """
     checkpoint = best_checkpoint(trainer)
     results: dict[str, Result] = {}
