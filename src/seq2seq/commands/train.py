@@ -181,8 +181,7 @@ def build_module(config: DictConfig, settings: dict[str, Any], data: PreparedDat
 
 def prepare_processes(trainer: pl.Trainer, module: Seq2SeqModule, data: PreparedData) -> None:
     """Prepare a model for several processes, if there are; raise if they would start a sweep again or lack pairs."""
-    processes = trainer.world_size
-    if processes == 1:
+    if (processes := trainer.world_size) == 1:
         return
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         what = f"trainer.devices makes {processes} processes, each of which would start the sweep again"

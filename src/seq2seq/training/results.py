@@ -44,11 +44,7 @@ def best_checkpoint(trainer: pl.Trainer) -> str | None:
 def test_and_report(
     output_dir: Path, trainer: pl.Trainer, module: Seq2SeqModule, data: PairsDataModule, seconds: float
 ) -> dict[str, Any]:
-    """Test the best checkpoint after ``seconds`` of training; write, print and draw the results.
-
-    Returns:
-        The content of ``metrics.json``.
-    """
+    """Test the best checkpoint after ``seconds`` of training, and report; return the content of ``metrics.json``."""
     checkpoint = best_checkpoint(trainer)
     results: dict[str, Result] = {}
     names: dict[Split, str] = {"val": "validation", "test": "test"}
