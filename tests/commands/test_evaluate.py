@@ -129,7 +129,7 @@ def test_zeroed_is_zero_and_shuffled_gives_every_row_the_state_of_another(cell):
     ("override", "message"),
     [
         ("search.n_best=2", r"search\.n_best=2 must be 1 here: only the best prediction is evaluated"),
-        ("search.n_best=1e1", r"search\.n_best=10\.0 must be 1 here: only the best prediction is evaluated"),
+        ("search.n_best=1e1", r"search\.n_best=10\.0 must be a whole number of at least 1"),
         ("state=gone", "state=gone must be one of kept, zeroed, shuffled"),
         ("search.max_length=abc", r"search\.max_length=abc must be a whole number"),
         ("search.max_length=0", r"search\.max_length=0 must be a whole number of at least 1"),

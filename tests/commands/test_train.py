@@ -480,7 +480,7 @@ def test_a_directory_that_holds_a_run_is_refused_and_left_as_it_is(compose, tiny
         (["monitor_mode=low"], "monitor_mode=low must be one of max, min"),
         (["monitor_mode=min"], "monitor_mode=min does not fit monitor=val/exact_match, of which higher is better"),
         (["optimized_metric=bleu"], "optimized_metric=bleu must be one of val/exact_match, "),
-        (["search.n_best=2"], "search.n_best=2 must be 1: only the best one is evaluated"),
+        (["search.n_best=2"], "search.n_best=2 must be 1 here: only the best prediction is evaluated"),
         (["seed=99999999999"], "seed=99999999999 must be a whole number of at least 0 and at most 4294967295"),
         (["optimizer.lr=-1"], "optimizer.lr=-1 must be a number of at least 0 and at most 100"),
         (["+optimizer.momentum=0.9"], "optimizer: AdamW.__init__() got an unexpected keyword argument 'momentum'"),

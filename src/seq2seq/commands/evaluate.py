@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from seq2seq.api import load_models, make_ensemble
@@ -15,16 +15,7 @@ from seq2seq.decoding import build_search
 from seq2seq.errors import UserError, about_setting
 from seq2seq.handoff.ablation import KEPT, AlteredBridge
 from seq2seq.metrics.tokens import closest
-from seq2seq.nn import Seq2Seq
-from seq2seq.reporting.errors import (
-    Case,
-    by_length,
-    by_rarest,
-    confusions,
-    error_picture,
-    write_confusions,
-    write_errors,
-)
+from seq2seq.reporting import errors
 from seq2seq.reporting.plots import save
 from seq2seq.reporting.tables import Result, show_groups, show_metrics, show_predictions, write_predictions
 from seq2seq.runs.directory import refuse_used
@@ -32,11 +23,9 @@ from seq2seq.runs.files import write_json
 from seq2seq.settings import Settings, read_settings, resolve_config
 from seq2seq.training.build import build_metrics, build_trainer, silence_expected_warnings
 from seq2seq.training.checkpoint_data import data_of_checkpoint
-from seq2seq.training.evaluation import EnsembleEvaluation, part_used, result_of
+from seq2seq.training.evaluation import Evaluation, result_of
 
 log = logging.getLogger(__name__)
-
-CPU = torch.device("cpu")
 
 
 class EvaluateSettings(Settings):
@@ -68,39 +57,34 @@ def evaluate(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()
     """
     silence_expected_warnings()
     config = for_evaluation(config, overrides)
-    values = resolve_config(config)
-    settings = read_settings(EvaluateSettings, values)
+    settings = read_settings(EvaluateSettings, resolve_config(config))
     refuse_used(output_dir)
     metrics = build_metrics(config.metrics)
-    models = load_models(values["checkpoint"])
-    first, state = models[0], settings.state
-    if settings.search.get("n_best") != 1:
-        raise UserError(
-            f"search.n_best={settings.search.get('n_best')} must be 1 here: only the best prediction is evaluated"
-        )
-    search = build_search(settings.search, first.max_length, first.target_size)
-    networks = list(make_ensemble(models, CPU).models)
+    models = load_models(settings.checkpoint)
+    first, ensemble, state = models[0], make_ensemble(models, torch.device("cpu")), settings.state
+    search = build_search(settings.search, first.max_length, first.target_size, only_best=True)
+    module = Evaluation(search, metrics, first.target_tokenizer)
+    module.ensemble = ensemble
     if state != KEPT:
-        networks = [alter_state(one.model, state) for one in models]
         log.warning("state=%s: these are not the results of the model as it was trained", state)
-    data = data_of_checkpoint(first, values.get("data"), overrides)
-    module = EnsembleEvaluation(networks, search, metrics, first.target_tokenizer)
+        for model in models:
+            model.model.bridge = AlteredBridge(model.model.bridge, state)
+    data = data_of_checkpoint(first, settings.data, overrides)
     trainer = build_trainer(config.trainer, output_dir, callbacks=[], loggers=[])
     with about_setting("trainer", whole_run=True):
         trainer.test(module, datamodule=data, verbose=False)
-    result = result_of(module, data, "test", part_used(trainer, data, "test"))
-    alone = sum(getattr(model.bridge, "alone", 0) for model in networks)
-    if alone:
+    result = result_of(module, data, "test")
+    if alone := sum(getattr(model.model.bridge, "alone", 0) for model in models):
         log.warning("%d sequences were alone in their batch and kept their own state", alone)
     cases = make_cases(result, data.prepared)
-    bins = {"by_source_length": by_length(cases), "by_rarest_symbol": by_rarest(cases)}
+    bins = {"by_source_length": errors.by_length(cases), "by_rarest_symbol": errors.by_rarest(cases)}
     content = {
         "test": result.to_dict(),
         **{name: [one._asdict() for one in found] for name, found in bins.items()},
         "state": state,
         "handoff": first.settings["handoff"],
         "search": settings.search,
-        "checkpoint": values["checkpoint"],
+        "checkpoint": settings.checkpoint,
     }
     if trainer.is_global_zero:
         write(output_dir, result, cases, content)
@@ -108,29 +92,25 @@ def evaluate(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()
 
 
 def for_evaluation(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """Return the config with those keys of ``trainer`` that evaluation reads.
-
-    Raises:
-        UserError: If the command line names another one.
-    """
+    """Return the config with those keys of ``trainer`` that evaluation reads; refuse others on the command line."""
     for key, instead in MOVED.items():
         if config[key] is not None:
             raise UserError(f"{key}={config[key]} is the trainer's here: give {instead}")
     for name in (override.lstrip("+~").partition("=")[0] for override in overrides):
         if name.startswith("trainer.") and name.removeprefix("trainer.") not in TRAINER:
             raise UserError(f"{name} is for training; what can be given here is {', '.join(TRAINER[1:])}")
-    trainer = {key: value for key, value in config.trainer.items_ex(resolve=False) if key in TRAINER}
-    rest = {key: config._get_node(key) for key in config if key not in (*MOVED, "trainer")}  # noqa: SLF001
-    return DictConfig({**rest, "trainer": trainer})
+    kept = OmegaConf.masked_copy(config, [str(key) for key in config if key not in MOVED])
+    kept.trainer = OmegaConf.masked_copy(config.trainer, list(TRAINER))
+    return kept
 
 
-def write(output_dir: Path, result: Result, cases: list[Case], content: dict[str, Any]) -> None:
+def write(output_dir: Path, result: Result, cases: list[errors.Case], content: dict[str, Any]) -> None:
     """Write and print the results."""
     output_dir.mkdir(parents=True, exist_ok=True)
     write_predictions(output_dir / "predictions.tsv", result.predictions)
-    write_errors(output_dir / "errors.tsv", cases)
-    write_confusions(output_dir / "confusions.tsv", confusions(cases))
-    save(error_picture(cases), output_dir / "errors.png")
+    errors.write_errors(output_dir / "errors.tsv", cases)
+    errors.write_confusions(output_dir / "confusions.tsv", errors.confusions(cases))
+    save(errors.error_picture(cases), output_dir / "errors.png")
     write_json(output_dir / "metrics.json", content)
     console = Console()
     state = content["state"]
@@ -140,12 +120,7 @@ def write(output_dir: Path, result: Result, cases: list[Case], content: dict[str
     console.print(f"written to {output_dir}", soft_wrap=True, markup=False)
 
 
-def alter_state(model: Seq2Seq, state: str) -> Seq2Seq:
-    """Return the model with an `AlteredBridge`."""
-    return Seq2Seq(model.encoder, AlteredBridge(model.bridge, state), model.decoder).eval()
-
-
-def make_cases(result: Result, data: PreparedData) -> list[Case]:
+def make_cases(result: Result, data: PreparedData) -> list[errors.Case]:
     """Return the predictions of the test split in tokens, for the analysis of errors."""
     sources, tokens = data.datasets["test"].sources, data.target_tokenizer.tokens
     cases = []
@@ -154,5 +129,5 @@ def make_cases(result: Result, data: PreparedData) -> list[Case]:
         predicted = tokens(prediction.prediction)
         reference = closest(predicted, map(tokens, prediction.references))
         rank = None if UNK in ids else max(ids) - len(SPECIALS) + 1
-        cases.append(Case(prediction, len(ids), rank, predicted, reference))
+        cases.append(errors.Case(prediction, len(ids), rank, predicted, reference))
     return cases

@@ -77,19 +77,14 @@ class TrainSettings(Settings):
     handoff: str
 
     @model_validator(mode="after")
-    def _check_metrics(self) -> Self:
-        """Check that every metric that a key names is measured."""
+    def _check_together(self) -> Self:
+        """Check that every metric that a key names is measured, that the run ends, and that something is left of it."""
         measured = dict.fromkeys(f"val/{name}" for name in self.metrics)
         choose("monitor", self.monitor, measured)
         choose("optimized_metric", self.optimized_metric, measured | {f"test/{name}": None for name in self.metrics})
         for name, entry in self.callbacks.items():
             if isinstance(entry, dict) and "monitor" in entry:
                 choose(f"callbacks.{name}.monitor", entry["monitor"], {"train/loss": None} | measured)
-        return self
-
-    @model_validator(mode="after")
-    def _check_end(self) -> Self:
-        """Check that the run ends, and that something is left of it."""
         trainer = self.trainer
         if trainer.max_epochs == trainer.max_steps == -1 and not trainer.fast_dev_run:
             raise UserError("trainer.max_epochs=-1 sets no end; give a number of epochs, or trainer.max_steps")
@@ -131,11 +126,11 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
     loggers = build_loggers(config.logger, output_dir)
     signals = StopSignals(output_dir)
     averaging = [WeightAveraging(decay=settings["weight_averaging"])] if settings["weight_averaging"] else []
-    configured = build_callbacks(config.callbacks, output_dir, has_logger=bool(loggers))
+    callbacks = [signals, BatchSeed(settings["seed"]), *averaging, *build_callbacks(config.callbacks, output_dir)]
     trainer = build_trainer(
         config.trainer,
         output_dir,
-        callbacks=[signals, BatchSeed(settings["seed"]), *averaging, *configured],
+        callbacks=callbacks,
         loggers=loggers,
         monitor=settings["monitor"],
         checkpoint_io=WholeCheckpoints(),
@@ -147,11 +142,10 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
             logger.log_hyperparams(settings)
         log.info(describe(trainer, module, prepared))
         begin = time.monotonic()
-        with matmul_precision(settings["matmul_precision"]), errors_of_training(module):
-            trainer.fit(module, data, ckpt_path=start.checkpoint, weights_only=True)
-        seconds = time.monotonic() - begin
         with errors_of_training(module):
-            return test_and_report(output_dir, trainer, module, data, seconds)
+            with matmul_precision(settings["matmul_precision"]):
+                trainer.fit(module, data, ckpt_path=start.checkpoint, weights_only=True)
+            return test_and_report(output_dir, trainer, module, data, seconds=time.monotonic() - begin)
 
 
 def train_for_sweeper(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -> float | None:
@@ -163,51 +157,34 @@ def train_for_sweeper(config: DictConfig, output_dir: Path, overrides: Sequence[
 
 def build_module(config: DictConfig, settings: dict[str, Any], data: PreparedData) -> Seq2SeqModule:
     """Build the module for the vocabularies of the data."""
-    if settings["search"].get("n_best") != 1:
-        raise UserError(f"search.n_best={settings['search'].get('n_best')} must be 1: only the best one is evaluated")
-    max_length = settings["search"].get("max_length")
-    if max_length is None:
-        max_length = 2 * int(data.datasets["train"].targets.lengths.max())
     optimizer, scheduler = build_optimizer(config.optimizer, config.scheduler)
+    own = ("model", "handoff", "label_smoothing", "scheduled_sampling", "fast", "search")
     module = Seq2SeqModule(
-        model=settings["model"],
-        handoff=settings["handoff"],
-        label_smoothing=settings["label_smoothing"],
-        scheduled_sampling=settings["scheduled_sampling"],
+        **{key: settings[key] for key in own},
         source_tokenizer=data.source_tokenizer.to_dict(),
         target_tokenizer=data.target_tokenizer.to_dict(),
-        max_length=max_length,
+        max_length=settings["search"].get("max_length") or 2 * int(data.datasets["train"].targets.lengths.max()),
         data=data.source.to_dict(),
-        fast=settings["fast"],
-        search=settings["search"],
         optimizer=optimizer,
         scheduler=scheduler,
         metrics=build_metrics(config.metrics),
     )
-    higher_is_better = module.metrics[settings["monitor"].removeprefix("val/")].higher_is_better
-    if higher_is_better is (settings["monitor_mode"] == "min"):
-        raise UserError(
-            f"monitor_mode={settings['monitor_mode']} does not fit monitor={settings['monitor']}, "
-            f"of which {'higher' if higher_is_better else 'lower'} is better"
-        )
+    monitor, mode = settings["monitor"], settings["monitor_mode"]
+    higher_is_better = module.metrics[monitor.removeprefix("val/")].higher_is_better
+    if higher_is_better is (mode == "min"):
+        better = "higher" if higher_is_better else "lower"
+        raise UserError(f"monitor_mode={mode} does not fit monitor={monitor}, of which {better} is better")
     module.config = settings | {"data": data.source.to_dict()}
     return module
 
 
 def prepare_processes(trainer: pl.Trainer, module: Seq2SeqModule, data: PreparedData) -> None:
-    """Prepare a model for several processes, if there are.
-
-    Raises:
-        UserError: If they would train in a sweep, or have fewer pairs in a batch than there are of them.
-    """
-    processes = trainer.world_size
-    if processes == 1:
+    """Prepare a model for several processes, if there are; raise if they would start a sweep again or lack pairs."""
+    if (processes := trainer.world_size) == 1:
         return
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-        raise UserError(
-            f"trainer.devices makes {processes} processes, each of which would start the sweep again; give one device, "
-            "or start the runs one by one"
-        )
+        what = f"trainer.devices makes {processes} processes, each of which would start the sweep again"
+        raise UserError(f"{what}; give one device, or start the runs one by one")
     if data.source.batch_size < processes:
         raise UserError(f"data.batch_size={data.source.batch_size} must be at least the {processes} processes")
     freeze_unused(module.model)
@@ -216,12 +193,9 @@ def prepare_processes(trainer: pl.Trainer, module: Seq2SeqModule, data: Prepared
 def describe(trainer: pl.Trainer, module: Seq2SeqModule, data: PreparedData) -> str:
     """Return one line about data, model and processes."""
     source, target = (len(one.vocabulary) for one in (module.source_tokenizer, module.target_tokenizer))
-    parameters = sum(parameter.numel() for parameter in module.parameters())
-    several = f", {trainer.world_size} processes" if trainer.world_size > 1 else ""
-    return (
-        f"{len(data.datasets['train'])} training pairs, {source} source and {target} target symbols, "
-        f"{parameters} parameters{several}"
-    )
+    pairs, parameters = len(data.datasets["train"]), sum(parameter.numel() for parameter in module.parameters())
+    line = f"{pairs} training pairs, {source} source and {target} target symbols, {parameters} parameters"
+    return line + f", {trainer.world_size} processes" * (trainer.world_size > 1)
 
 
 @contextmanager

@@ -44,10 +44,12 @@ SEARCHES: dict[str, type[SearchSettings]] = {"beam": BeamSettings, "sample": Sam
 """The keys of each kind of search (``search.kind``)."""
 
 
-def build_search(settings: Mapping[str, Any], max_length: int, vocabulary_size: int) -> Search:
+def build_search(
+    settings: Mapping[str, Any], max_length: int, vocabulary_size: int, *, only_best: bool = False
+) -> Search:
     """Build the search of the section ``search``, for V target symbols; a beam of 1 is `Greedy`.
 
-    ``max_length`` is used if ``search.max_length`` is null.
+    ``max_length`` is used if ``search.max_length`` is null; ``only_best`` refuses more than one prediction for a source.
 
     Raises:
         UserError: If a value is not allowed.
@@ -55,6 +57,8 @@ def build_search(settings: Mapping[str, Any], max_length: int, vocabulary_size: 
     values = read_settings(choose("search.kind", settings.get("kind"), SEARCHES), settings, "search")
     options = values.model_dump(exclude={"kind", "max_length"})
     max_length = values.max_length or max_length
+    if only_best and values.n_best > 1:
+        raise UserError(f"search.n_best={values.n_best} must be 1 here: only the best prediction is evaluated")
     if isinstance(values, BeamSettings):
         choices = vocabulary_size - len(SPECIALS) + 1  # all ordinary tokens, and the end
         if values.beam_size > choices:

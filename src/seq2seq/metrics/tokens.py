@@ -1,7 +1,7 @@
 """Metrics over tokens: of free-running decoding, and under teacher forcing.
 
 All are updated by keyword, in a ``torchmetrics.MetricCollection`` that passes each metric the arguments that its
-``update`` names; see `seq2seq.training.evaluation.update_metrics` for all of them.
+``update`` names; see `seq2seq.training.evaluation.Evaluation.validation_step` for all of them.
 """
 
 from collections.abc import Hashable, Iterable, Sequence

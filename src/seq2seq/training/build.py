@@ -2,17 +2,19 @@
 
 import logging
 import os
+import pydoc
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 import pytorch_lightning as pl
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from omegaconf import DictConfig, ListConfig
 from pydantic import Field, TypeAdapter, create_model
 from pydantic.errors import PydanticUserError
@@ -24,7 +26,6 @@ from torchmetrics import MetricCollection
 from seq2seq.errors import UserError, about_setting
 from seq2seq.settings import Count, Fraction, Natural, Settings, read_settings, resolve_config
 from seq2seq.training.callbacks import EpochLines
-from seq2seq.training.processes import check_started, torchelastic_started
 
 log = logging.getLogger(__name__)
 
@@ -56,26 +57,22 @@ def find_target(node: DictConfig, key: str) -> Any:
     """
     if not isinstance(node, DictConfig) or "_target_" not in node:
         raise UserError(f"{key}={node} must hold a _target_ and its arguments")
-    target = node.get("_target_")
+    target = str(node.get("_target_"))
     try:
-        return get_object(target)
-    except Exception as error:
-        cause = error.__cause__
-        missing = cause.name if isinstance(cause, ModuleNotFoundError) else None
-        if missing and not f"{target}.".startswith(f"{missing}."):
+        found = pydoc.locate(target) if "." in target else None
+    except pydoc.ErrorDuringImport as error:
+        if isinstance(error.value, ModuleNotFoundError):
+            missing = error.value.name
             raise UserError(f"{key}._target_={target} needs the package {missing}, which is not installed") from error
-        if missing or cause is None or isinstance(cause, AttributeError):
-            raise UserError(f"{key}._target_={target} must be the full name of a class or a function") from None
         log.error("%s leads to this error:", key)
-        raise cause from None
+        raise (error.value or error) from None
+    if found is None:
+        raise UserError(f"{key}._target_={target} must be the full name of a class or a function")
+    return found
 
 
-def check_arguments(target: Any, values: Mapping[str, Any], key: str) -> None:
-    """Raise if a value does not fit the annotation of its argument, which few libraries check themselves.
-
-    Raises:
-        UserError: If one does not.
-    """
+def check_arguments(target: Any, values: Mapping[str, Any], key: str = "") -> None:
+    """Raise if a value does not fit the annotation of its argument, which few libraries check themselves."""
     if getattr(target, "__module__", "").partition(".")[0] not in CHECKED:
         return
     try:
@@ -84,11 +81,9 @@ def check_arguments(target: Any, values: Mapping[str, Any], key: str) -> None:
         return
     fields: dict[str, Any] = {}
     for name in values.keys() & hints.keys():
-        try:
+        with suppress(PydanticUserError):  # no plain value
             TypeAdapter(hints[name]).json_schema()
-        except PydanticUserError:  # no plain value
-            continue
-        fields[name] = (hints[name], ...)
+            fields[name] = (hints[name], ...)
     arguments = create_model("Arguments", __base__=Settings, **fields)
     read_settings(arguments, {name: values[name] for name in fields}, key)
 
@@ -109,9 +104,6 @@ MatmulPrecision = Literal["highest", "high", "medium"]
 Part = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)]
 """A number of batches, or a fraction of all."""
 
-MaybeNone = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, le=1)]
-"""Likewise, or none."""
-
 
 class TrainerSettings(Settings, extra="allow"):
     """What Lightning's trainer accepts silently, although it makes no sense; it checks all else itself."""
@@ -126,12 +118,8 @@ class TrainerSettings(Settings, extra="allow"):
     log_every_n_steps: Natural = 1
     val_check_interval: Part | None = None
     limit_train_batches: Part | None = None
-    limit_val_batches: MaybeNone | None = None
-    limit_test_batches: MaybeNone | None = None
-    overfit_batches: MaybeNone = 0
+    limit_val_batches: float | None = None
     fast_dev_run: bool | Natural = False
-    enable_progress_bar: bool = True
-    enable_model_summary: bool = False
 
 
 class OptimizerSettings(Settings, extra="allow"):
@@ -152,19 +140,15 @@ def build_trainer(
     monitor: str = "",
     checkpoint_io: CheckpointIO | None = None,
 ) -> pl.Trainer:
-    """Build the trainer.
+    """Build the trainer of a section ``trainer``, and add what shows progress to its callbacks.
 
-    Args:
-        node: The section ``trainer``.
-        output_dir: The run's directory.
-        callbacks: All callbacks but the one that shows progress.
-        loggers: All loggers.
-        monitor: The metric that a line for each epoch shows, if no terminal shows a live bar.
-        checkpoint_io: How checkpoints are written; None leaves it to Lightning.
+    That is a live bar on a terminal, and elsewhere a line for each epoch with the metric ``monitor``, if there is one.
     """
     for name, instead in SET_ELSEWHERE.items():
         if name in node:
             raise UserError(f"trainer.{name}={node[name]} has no effect here: {instead}")
+    if not loggers:
+        callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
     bar = bool(node.get("enable_progress_bar", True)) and sys.stdout.isatty()
     progress: list[pl.Callback] = [RichProgressBar(leave=True)] if bar else [EpochLines(monitor)] if monitor else []
     trainer = build(
@@ -178,14 +162,20 @@ def build_trainer(
         plugins=checkpoint_io and [checkpoint_io],
         use_distributed_sampler=False,
     )
-    check_started(trainer, node.get("devices", 1))
+    variable = "WORLD_SIZE" if TorchElasticEnvironment.detect() else "SLURM_STEP_NUM_TASKS"
+    started, connected = int(os.environ.get(variable, "1")), trainer.world_size
+    if started > connected:  # each would train alone
+        raise UserError(
+            f"trainer.devices={node.get('devices', 1)} makes {connected} of the {started} processes that have been "
+            f"started ({variable}); give trainer=ddp under torchrun, or trainer=slurm under srun"
+        )
     return trainer
 
 
 def choose_devices(node: Mapping[str, Any]) -> dict[str, Any]:
     """Return the devices of a trainer and how many machines have them, where Lightning needs it said otherwise."""
     devices = node.get("devices", 1)
-    if devices == "auto" and torchelastic_started():
+    if devices == "auto" and TorchElasticEnvironment.detect():
         return {"devices": int(os.environ["LOCAL_WORLD_SIZE"]), "num_nodes": int(os.environ["GROUP_WORLD_SIZE"])}
     on_cpu = node.get("accelerator", "auto") == "cpu" or not torch.accelerator.is_available()
     if on_cpu and isinstance(devices, list | ListConfig):  # Lightning takes no list of CPUs
@@ -193,24 +183,18 @@ def choose_devices(node: Mapping[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def build_callbacks(node: DictConfig, output_dir: Path, *, has_logger: bool) -> list[pl.Callback]:
+def build_callbacks(node: DictConfig, output_dir: Path) -> list[pl.Callback]:
     """Build the callbacks; checkpoints are kept in the run's directory."""
     callbacks = []
     for name, entry in node.items():
         target = find_target(entry, f"callbacks.{name}")
         is_checkpoint = isinstance(target, type) and issubclass(target, ModelCheckpoint)
-        callback = build(entry, f"callbacks.{name}", **({"dirpath": str(output_dir)} if is_checkpoint else {}))
-        if has_logger or not isinstance(callback, LearningRateMonitor):  # which needs a logger
-            callbacks.append(callback)
+        callbacks.append(build(entry, f"callbacks.{name}", **({"dirpath": str(output_dir)} if is_checkpoint else {})))
     return callbacks
 
 
 def build_optimizer(optimizer: DictConfig, scheduler: DictConfig) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Build what makes optimizer and scheduler, and try it, so that a mistake is found before training.
-
-    Raises:
-        UserError: If they do not accept their values.
-    """
+    """Build what makes optimizer and scheduler, and try it, so that a mistake is found before training."""
     arguments: list[Any] = [[torch.nn.Parameter(torch.zeros(1))]]
     for key, node in (("optimizer", optimizer), ("scheduler", scheduler)):
         find_target(node, key)
@@ -223,8 +207,7 @@ def build_optimizer(optimizer: DictConfig, scheduler: DictConfig) -> tuple[Calla
 
 def build_metrics(node: DictConfig) -> MetricCollection:
     """Build the metrics by name."""
-    # Compute groups would merge metrics of different classes if their first values are equal by chance.
-    metrics = MetricCollection({}, compute_groups=False)
+    metrics = MetricCollection({}, compute_groups=False)  # groups would merge metrics whose first values are equal
     for name, entry in node.items():
         metrics.add_metrics({str(name): build(entry, f"metrics.{name}")})  # one by one, or they would be sorted by name
     return metrics
@@ -246,24 +229,24 @@ def matmul_precision(precision: str) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
+EXPECTED = (
+    ".*does not have many workers.*",  # with flat storage, batches are made faster in the training process
+    "Early stopping conditioned on metric",  # a run that ends before its first validation raises an error of ours
+    "`ModelCheckpoint.monitor=.* could not find the monitored key",  # likewise
+    "(Experiment logs|Checkpoint) directory .* exists and is not empty",  # it holds our config before they come
+    "The number of training batches .* is smaller than the logging interval",  # every epoch is logged anyway
+    "You have overridden `transfer_batch_to_device`",  # lengths stay on the CPU
+    ".*LeafSpec.* is deprecated",  # between Lightning and the newest PyTorch
+    "You're resuming from a checkpoint that ended before the epoch ended",  # the sampler skips what is done
+    "You're using the WeightAveraging callback, but loading",  # to test it
+    "You defined a `validation_step` but have no `val_dataloader`",  # the benchmark
+)
+"""Warnings about what is intended here."""
+
+
 def silence_expected_warnings() -> None:
-    """Silence what Lightning says about itself at each start, and warnings about what is intended here."""
+    """Silence `EXPECTED`, and what Lightning says about itself at each start."""
     for library in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(library).setLevel(logging.WARNING)
-    logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # find_target says it in one line
-    # With flat storage, batches are made faster in the training process than by workers.
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    # A run that ends before its first validation raises an error of ours.
-    warnings.filterwarnings("ignore", "Early stopping conditioned on metric")
-    warnings.filterwarnings("ignore", "`ModelCheckpoint.monitor=.* could not find the monitored key")
-    # The run's directory holds our config before the logger and the checkpoints arrive.
-    warnings.filterwarnings("ignore", "Experiment logs directory .* exists and is not empty")
-    # Small data sets are fine; every epoch is logged anyway.
-    warnings.filterwarnings("ignore", "The number of training batches .* is smaller than the logging interval")
-    warnings.filterwarnings("ignore", "You have overridden `transfer_batch_to_device`")  # lengths stay on the CPU
-    warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")  # between Lightning and the newest PyTorch
-    warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
-    # The sampler skips the batches that are done.
-    warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
-    warnings.filterwarnings("ignore", "You're using the WeightAveraging callback, but loading")  # to test it
-    warnings.filterwarnings("ignore", "You defined a `validation_step` but have no `val_dataloader`")  # the benchmark
+    for message in EXPECTED:
+        warnings.filterwarnings("ignore", message)

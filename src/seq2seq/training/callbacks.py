@@ -16,13 +16,8 @@ log = logging.getLogger(__name__)
 class PatientStopping(EarlyStopping):
     """`EarlyStopping` that does not lose patience before the metric leaves 0, if higher is better.
 
-    Exact match, for example, may stay 0 for some epochs although the model learns. A run that resumes may change the
-    patience, and the log says when and why training stops.
-
-    Args:
-        monitor: The metric.
-        mode: ``max`` or ``min``.
-        patience: Number of validations without a better value.
+    Exact match, for example, may stay 0 for some epochs although the model learns. ``patience`` is the number of
+    validations without a better value; a run that resumes may change it. The log says when and why training stops.
     """
 
     def __init__(self, monitor: str, mode: Literal["min", "max"], patience: Count) -> None:
@@ -33,29 +28,17 @@ class PatientStopping(EarlyStopping):
         if self.wait_count >= self.patience:
             trainer.should_stop = True
 
-    def _counts(self, trainer: pl.Trainer) -> bool:
-        return self.mode == "min" or float(trainer.callback_metrics.get(self.monitor, 0)) > 0
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Count the epoch if it ends with validation."""
-        if self._counts(trainer):
-            super().on_validation_end(trainer, pl_module)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Count the epoch if it ends with training."""
-        if self._counts(trainer):
-            super().on_train_epoch_end(trainer, pl_module)
+    def _run_early_stopping_check(self, trainer: pl.Trainer) -> None:
+        """Count the validation, unless the metric is still 0."""
+        if self.mode == "min" or trainer.callback_metrics.get(self.monitor, 0) > 0:
+            super()._run_early_stopping_check(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log if this ended training."""
         if self.stopped_epoch:
-            log.info(
-                "stopped early after epoch %d: no better %s in %d validations (callbacks.early_stopping.patience=%d)",
-                self.stopped_epoch + 1,
-                self.monitor,
-                self.wait_count,
-                self.patience,
-            )
+            why = f"no better {self.monitor} in {self.wait_count} validations"
+            limit = f"callbacks.early_stopping.patience={self.patience}"
+            log.info("stopped early after epoch %d: %s (%s)", self.stopped_epoch + 1, why, limit)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the state, except for the patience."""
@@ -71,11 +54,7 @@ class WeightAveraging(EMAWeightAveraging):
 
 
 class BatchSeed(pl.Callback):
-    """Seeds dropout by the number of the batch, so that a resumed run draws the same numbers as an uninterrupted one.
-
-    Args:
-        seed: Seed of the run.
-    """
+    """Seeds dropout by the run's seed and the number of the batch, so that a resumed run draws the same numbers."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -89,11 +68,7 @@ class BatchSeed(pl.Callback):
 
 
 class EpochLines(pl.Callback):
-    """Logs the losses and the monitored metric after each epoch, if no terminal shows a live bar.
-
-    Args:
-        monitor: The metric.
-    """
+    """Logs the losses and the monitored metric after each epoch, if no terminal shows a live bar."""
 
     def __init__(self, monitor: str) -> None:
         self.names = dict.fromkeys(("train/loss", "val/loss_teacher_forced", monitor))
@@ -109,7 +84,5 @@ class EpochLines(pl.Callback):
         """Log one line."""
         metrics = trainer.callback_metrics
         values = [f"{name} {metrics[name]:.4f}" for name in self.names if name in metrics]
-        seconds = time.monotonic() - self._start
-        log.info(
-            "epoch %d of %s: %s, %.0f s", trainer.current_epoch + 1, trainer.max_epochs, ", ".join(values), seconds
-        )
+        epoch, seconds = trainer.current_epoch + 1, time.monotonic() - self._start
+        log.info("epoch %d of %s: %s, %.0f s", epoch, trainer.max_epochs, ", ".join(values), seconds)

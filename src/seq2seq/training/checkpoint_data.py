@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from seq2seq.data import UNK, PairDataset, build_source, prepare
+from seq2seq.data import UNK, build_source, prepare
 from seq2seq.errors import UserError
 from seq2seq.model import TrainedModel
 from seq2seq.training.datamodule import PairsDataModule
@@ -28,19 +28,14 @@ FILES = ("tsv", "parallel")
 def data_of_checkpoint(
     trained: TrainedModel, given: dict[str, Any] | None, overrides: Sequence[str]
 ) -> PairsDataModule:
-    """Read the test split that a checkpoint is used on, with the checkpoint's tokenizers.
-
-    Args:
-        trained: The trained model.
-        given: ``data`` of the composed config; None for that of the checkpoint.
-        overrides: Overrides of the command line.
-
-    Raises:
-        UserError: If a setting or a file is not valid.
-    """
+    """Read the test split that a checkpoint is used on, with the checkpoint's tokenizers; see `merge_data`."""
     source = build_source(merge_data(trained.settings["data"], given, overrides))
     prepared = prepare(source, ["test"], (trained.source_tokenizer, trained.target_tokenizer))
-    warn_of_unknown(prepared.datasets["test"])
+    dataset = prepared.datasets["test"]
+    for side, sequences in (("source", dataset.sources), ("target", dataset.targets)):
+        share = float((sequences.ids == UNK).float().mean())
+        if share > 0:
+            log.warning("%.1f %% of the %s tokens are not in the vocabulary of the checkpoint", 100 * share, side)
     return PairsDataModule(prepared)
 
 
@@ -50,8 +45,7 @@ def merge_data(trained: dict[str, Any], given: dict[str, Any] | None, overrides:
     Args:
         trained: ``data`` of the checkpoint.
         given: ``data`` of the composed config; None without ``data=``.
-        overrides: Overrides of the command line. With the task of the checkpoint, only the keys that they name are
-            replaced.
+        overrides: Of the command line. With the task of the checkpoint, only the keys that they name are replaced.
 
     Raises:
         UserError: If they name a key that the checkpoint fixes.
@@ -60,25 +54,15 @@ def merge_data(trained: dict[str, Any], given: dict[str, Any] | None, overrides:
         return trained
     task, own = given.get("task"), trained["task"]
     if task not in (*FILES, own):
+        use = f"use {' or '.join(FILES)}, or leave it out"
+        raise UserError(f"data={task} cannot be given here: the checkpoint was trained on {own}; {use}")
+    names = (override.lstrip("+").partition("=")[0] for override in overrides)
+    named = {name.removeprefix("data.") for name in names if name.startswith("data.")}
+    for key in sorted(named.difference(OVERRIDABLE)):
+        free = ", ".join(key for key in OVERRIDABLE if key in given)
         raise UserError(
-            f"data={task} cannot be given here: the checkpoint was trained on {own}; "
-            f"use {' or '.join(FILES)}, or leave it out"
+            f"data.{key}={given.get(key)} cannot be given here: the checkpoint fixes it; what can be given is {free}"
         )
-    named = {override.lstrip("+").partition("=")[0] for override in overrides}
-    for key in sorted(name.removeprefix("data.") for name in named if name.startswith("data.")):
-        if key not in OVERRIDABLE:
-            raise UserError(
-                f"data.{key}={given.get(key)} cannot be given here: the checkpoint fixes it; "
-                f"what can be given is {', '.join(key for key in OVERRIDABLE if key in given)}"
-            )
     if task != own:
         return given | {key: trained[key] for key in OF_TOKENIZERS if key in trained}
-    return trained | {key: given[key] for key in OVERRIDABLE if f"data.{key}" in named}
-
-
-def warn_of_unknown(dataset: PairDataset) -> None:
-    """Log the share of tokens that are not in the vocabulary, if there are any."""
-    for side, sequences in (("source", dataset.sources), ("target", dataset.targets)):
-        share = float((sequences.ids == UNK).float().mean())
-        if share > 0:
-            log.warning("%.1f %% of the %s tokens are not in the vocabulary of the checkpoint", 100 * share, side)
+    return trained | {key: given[key] for key in OVERRIDABLE if key in named}

@@ -31,31 +31,24 @@ class PairsDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the training batches, shuffled."""
-        return self._dataloader("train")
+        return self.loader("train")
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return the validation batches, sorted by length."""
-        return self._dataloader("val")
+        return self.loader("val")
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """Return the test batches, sorted by length."""
-        return self._dataloader("test")
+        return self.loader("test")
 
-    def batches(self, split: Split) -> int:
-        """Return the number of batches of a split."""
-        return len(self._dataloader(split))
-
-    def _dataloader(self, split: Split) -> DataLoader[Batch]:
+    def loader(self, split: Split) -> DataLoader[Batch]:
+        """Return the batches of a split."""
         source, dataset = self.prepared.source, self.prepared.datasets[split]
+        lengths, training = (dataset.sources.lengths, dataset.targets.lengths), split == "train"
         sampler = BucketSampler(
-            dataset.sources.lengths,
-            dataset.targets.lengths,
-            batch_size=source.batch_size,
-            shuffle=split == "train",
-            seed=self.seed,
-            max_tokens=source.batch_tokens,
+            *lengths, batch_size=source.batch_size, max_tokens=source.batch_tokens, shuffle=training, seed=self.seed
         )
-        if split == "train":
+        if training:
             sampler.resume(self.first_epoch, self.first_batch)
         if getattr(self.trainer, "overfit_batches", 0):
             sampler = FixedBatches(sampler)

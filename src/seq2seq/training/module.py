@@ -1,6 +1,6 @@
 """Training as Lightning sees it: loss, optimizer, and what is logged."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -16,16 +16,10 @@ from seq2seq.data import PAD, Batch
 from seq2seq.decoding import Ensemble, Greedy, build_search, mask_special_tokens
 from seq2seq.errors import UserError, about_setting
 from seq2seq.model import trained_model
-from seq2seq.settings import Fraction, Probability, Settings, read_settings
+from seq2seq.settings import Fraction, Probability
+from seq2seq.training.build import check_arguments
 from seq2seq.training.evaluation import Evaluation
 from seq2seq.training.processes import Requests
-
-
-class Chances(Settings):
-    """What training leaves to chance: two keys of the training config."""
-
-    label_smoothing: Fraction
-    scheduled_sampling: Probability
 
 
 class Seq2SeqModule(Evaluation):
@@ -48,7 +42,7 @@ class Seq2SeqModule(Evaluation):
         search: The section ``search`` of the config, for validation and test; None for greedy search.
         optimizer: Called with the parameters; by default AdamW with its own defaults.
         scheduler: Called with ``optimizer`` and ``total_steps``; None keeps the learning rate constant.
-        metrics: Of validation and test; see `Evaluation.update`.
+        metrics: Of validation and test; see `Evaluation.validation_step`.
 
     Attributes:
         config: The resolved config of the run, kept in checkpoints so that a run that resumes can be compared with it.
@@ -63,8 +57,8 @@ class Seq2SeqModule(Evaluation):
         *,
         model: dict[str, Any],
         handoff: str,
-        label_smoothing: float,
-        scheduled_sampling: float,
+        label_smoothing: Fraction,
+        scheduled_sampling: Probability,
         source_tokenizer: dict[str, Any],
         target_tokenizer: dict[str, Any],
         max_length: int,
@@ -75,20 +69,19 @@ class Seq2SeqModule(Evaluation):
         scheduler: Callable[..., LRScheduler] | None = None,
         metrics: MetricCollection | None = None,
     ) -> None:
-        chances = read_settings(Chances, {"label_smoothing": label_smoothing, "scheduled_sampling": scheduled_sampling})
+        check_arguments(Seq2SeqModule, {"label_smoothing": label_smoothing, "scheduled_sampling": scheduled_sampling})
         tokenizers = {"source_tokenizer": source_tokenizer, "target_tokenizer": target_tokenizer}
-        trained = trained_model(
-            {"model": model, "handoff": handoff, "fast": fast, "max_length": max_length} | tokenizers
-        )
-        found = build_search(search, max_length, trained.target_size) if search else Greedy(max_length)
+        values = {"model": model, "handoff": handoff, "fast": fast, "max_length": max_length} | tokenizers
+        trained = trained_model(values)
+        found = Greedy(max_length)
+        if search:
+            found = build_search(search, max_length, trained.target_size, only_best=True)
         super().__init__(found, metrics or MetricCollection({}), trained.target_tokenizer)
         self.save_hyperparameters(logger=False, ignore=["optimizer", "scheduler", "metrics"])
-        self.model, self.source_tokenizer = trained.model, trained.source_tokenizer
-        self.max_length = max_length
         self.trained = trained._replace(settings=self.hparams)
-        self.label_smoothing, self.scheduled_sampling = chances.label_smoothing, chances.scheduled_sampling
+        self.model, self.source_tokenizer = trained.model, trained.source_tokenizer
+        self.label_smoothing, self.scheduled_sampling = label_smoothing, scheduled_sampling
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
-        self.batch_shape: tuple[Sequence[int], Sequence[int]] = (0, 0), (0, 0)  # of source and target
         self.config: dict[str, Any] = {}
         self.requests = Requests()
 
@@ -96,11 +89,6 @@ class Seq2SeqModule(Evaluation):
     def ensemble(self) -> Ensemble:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The model as an ensemble of one, which is no part of the module: its weights are in checkpoints once."""
         return Ensemble([self.model])
-
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Move the ids, and remember their shape for errors."""
-        self.batch_shape = batch.source.shape, batch.inputs.shape
-        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Mark the checkpoint as one of this project, and add the config."""
@@ -115,32 +103,24 @@ class Seq2SeqModule(Evaluation):
         Raises:
             UserError: If it is not a finite number.
         """
-        loss = self._loss(batch) * batch.share if len(batch.indices) else self._no_loss()
+        if len(batch.indices):
+            inputs = self._scheduled_inputs(batch) if self.scheduled_sampling else batch.inputs
+            logits = self.model(batch.source, batch.source_lengths, inputs).logits.flatten(0, 1)  # (B * T, V)
+            smoothing = self.label_smoothing
+            loss = F.cross_entropy(logits, batch.labels.flatten(), ignore_index=PAD, label_smoothing=smoothing)
+            loss = loss * batch.share
+        else:  # 0, which depends on all parameters: each process has a backward pass
+            loss = sum((0 * one.sum() for one in self.parameters() if one.requires_grad), torch.zeros(()))
         mean = self.requests.exchange(loss)
         if not mean.isfinite():
-            raise UserError(self._describe_failure(mean.item(), batch))
+            datamodule: Any = getattr(self.trainer, "datamodule", None)
+            places = datamodule.prepared.training_places(batch.indices.tolist()) if datamodule else []
+            raise UserError(
+                f"train/loss is {mean.item()} at step {self.global_step + 1}, with the pairs {', '.join(places)}; the "
+                "checkpoints before it are kept; lower optimizer.lr or trainer.gradient_clip_val"
+            )
         self.log("train/loss", mean, prog_bar=True)
         return loss
-
-    def _loss(self, batch: Batch) -> Tensor:
-        inputs = self._scheduled_inputs(batch) if self.scheduled_sampling else batch.inputs
-        logits = self.model(batch.source, batch.source_lengths, inputs).logits  # (B, T, V)
-        return F.cross_entropy(
-            logits.flatten(0, 1), batch.labels.flatten(), ignore_index=PAD, label_smoothing=self.label_smoothing
-        )
-
-    def _no_loss(self) -> Tensor:
-        """Return the loss of an empty share, 0, which depends on all parameters: each process has a backward pass."""
-        return sum((0 * one.sum() for one in self.parameters() if one.requires_grad), torch.zeros(()))
-
-    def _describe_failure(self, loss: float, batch: Batch) -> str:
-        """Return what to tell about a loss that is not a finite number."""
-        datamodule: Any = getattr(self.trainer, "datamodule", None)
-        places = datamodule.prepared.training_places(batch.indices.tolist()) if datamodule else []
-        return (
-            f"train/loss is {loss} at step {self.global_step + 1}, with the pairs {', '.join(places)}; the "
-            "checkpoints before it are kept; lower optimizer.lr or trainer.gradient_clip_val"
-        )
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Log the norm of all gradients, before they are clipped."""
@@ -164,20 +144,14 @@ class Seq2SeqModule(Evaluation):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build optimizer and scheduler; the scheduler goes on with every step."""
+        kind = getattr(self.make_optimizer, "func", self.make_optimizer)
+        given = getattr(self.make_optimizer, "keywords", {})
+        chosen = {"fused", "foreach", "capturable", "differentiable"} & given.keys()
+        # One kernel for all parameters is four times as fast. In mixed precision, Lightning clips no gradients for it.
+        fused = kind is AdamW and not chosen and not self.trainer.precision.endswith("-mixed")
         with about_setting("optimizer"):
-            optimizer = self.make_optimizer(self.parameters(), **self._fused())
+            optimizer = self.make_optimizer(self.parameters(), **({"fused": True} if fused else {}))
         if self.make_scheduler is None:
             return optimizer
         schedule = self.make_scheduler(optimizer=optimizer, total_steps=self.trainer.estimated_stepping_batches)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "train/lr"}}
-
-    def _fused(self) -> dict[str, bool]:
-        """Return the option of AdamW that takes one kernel for all parameters, a quarter of the time.
-
-        In mixed precision, Lightning clips no gradients for it.
-        """
-        kind = getattr(self.make_optimizer, "func", self.make_optimizer)
-        given = getattr(self.make_optimizer, "keywords", {})
-        chosen = {"fused", "foreach", "capturable", "differentiable"} & given.keys()
-        mixed = self.trainer.precision.endswith("-mixed")
-        return {"fused": True} if kind is AdamW and not chosen and not mixed else {}

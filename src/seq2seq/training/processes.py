@@ -3,15 +3,13 @@
 Lightning or ``torchrun`` starts and connects them. What is here makes their results equal to those of one process.
 """
 
-import os
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, distributed
 
 from seq2seq.data import UNK
-from seq2seq.errors import STOP_SIGNALS, UserError
+from seq2seq.errors import STOP_SIGNALS
 from seq2seq.nn import Seq2Seq
 
 SAVE = "save"
@@ -78,28 +76,7 @@ def freeze_unused(model: Seq2Seq) -> None:
     """
     tokens, lengths = torch.full((2, 2), UNK), torch.tensor([2, 2])
     parameters = list(model.parameters())
-    logits = model(tokens, lengths, tokens).logits
-    for parameter, gradient in zip(
-        parameters, torch.autograd.grad(logits.sum(), parameters, allow_unused=True), strict=True
-    ):
+    loss = model(tokens, lengths, tokens).logits.sum()
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.requires_grad_(gradient is not None)
-
-
-def torchelastic_started() -> bool:
-    """Return whether ``torchrun`` has started this process."""
-    return "TORCHELASTIC_RUN_ID" in os.environ
-
-
-def check_started(trainer: pl.Trainer, devices: object) -> None:
-    """Raise if ``torchrun`` or ``srun`` has started more processes than train together; each would train alone.
-
-    Raises:
-        UserError: If it has.
-    """
-    variable = "WORLD_SIZE" if torchelastic_started() else "SLURM_STEP_NUM_TASKS"
-    started = int(os.environ.get(variable, "1"))
-    if started > trainer.world_size:
-        raise UserError(
-            f"trainer.devices={devices} makes {trainer.world_size} of the {started} processes that have been started "
-            f"({variable}); give trainer=ddp under torchrun, or trainer=slurm under srun"
-        )

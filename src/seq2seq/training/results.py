@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,7 @@ HEATMAPS = 4
 
 
 def best_checkpoint(trainer: pl.Trainer) -> str | None:
-    """Return the checkpoint to test; None if the run keeps none.
-
-    Raises:
-        UserError: If it should have kept one.
-    """
+    """Return the checkpoint to test; None if the run keeps none; raise `UserError` if it should have kept one."""
     best = next((one for one in trainer.checkpoint_callbacks if getattr(one, "monitor", None)), None)
     if best is None or trainer.fast_dev_run:  # pyright: ignore[reportAttributeAccessIssue]
         return None
@@ -47,25 +44,16 @@ def best_checkpoint(trainer: pl.Trainer) -> str | None:
 def test_and_report(
     output_dir: Path, trainer: pl.Trainer, module: Seq2SeqModule, data: PairsDataModule, seconds: float
 ) -> dict[str, Any]:
-    """Test the best checkpoint; write, print and draw the results; return the content of ``metrics.json``.
-
-    Args:
-        output_dir: The run's directory.
-        trainer: After training.
-        module: The module that was trained.
-        data: Its data.
-        seconds: How long training took.
-    """
+    """Test the best checkpoint after ``seconds`` of training, and report; return the content of ``metrics.json``."""
     checkpoint = best_checkpoint(trainer)
     results: dict[str, Result] = {}
-    splits: tuple[Split, Split] = ("val", "test")
-    for split in splits:
+    names: dict[Split, str] = {"val": "validation", "test": "test"}
+    for split, name in names.items():
         module.predictions = {}
         run = trainer.validate if split == "val" else trainer.test
         run(module, datamodule=data, ckpt_path=checkpoint, verbose=False, weights_only=True)
         if module.predictions:
-            name = "validation" if split == "val" else split
-            results[name] = result_of(module, data, split, part_used(trainer, data, split))
+            results[name] = result_of(module, data, split)
     part = part_used(trainer, data, "train")
     content = {split: result.to_dict() for split, result in results.items()} | {
         **({"training": {"part": part}} if part else {}),
@@ -111,15 +99,12 @@ def draw_attention(output_dir: Path, module: Seq2SeqModule, predictions: Sequenc
     """Draw the attention for a few predictions that are not too long, misses first."""
     predictor = Predictor([module.trained], search=module.search)
     decoded = [ids for _, ids in sorted(module.predictions.items())]
-    drawn = 0
-    for pair, ids in sorted(zip(predictions, decoded, strict=True), key=lambda one: one[0].correct):
-        if drawn == HEATMAPS:
-            return
-        if max(len(module.source_tokenizer.tokens(pair.source)), len(ids)) > HEATMAP_LIMIT:
-            continue
+    pairs = sorted(zip(predictions, decoded, strict=True), key=lambda one: one[0].correct)
+    tokens = module.source_tokenizer.tokens
+    short = (one for one in pairs if max(len(tokens(one[0].source)), len(one[1])) <= HEATMAP_LIMIT)
+    for number, (pair, ids) in enumerate(islice(short, HEATMAPS), start=1):
         alignment = predictor.align(pair.source, Hypothesis(pair.prediction, 0.0, ids))
         if alignment is None:
             log.info("model.attention=none: there are no attention weights to draw")
             return
-        drawn += 1
-        save(attention_heatmap(alignment), output_dir / f"attention_{drawn}.png")
+        save(attention_heatmap(alignment), output_dir / f"attention_{number}.png")

@@ -25,11 +25,7 @@ def constant_with_warmup(optimizer: Optimizer, total_steps: float, warmup: Fract
 
 
 def rise_steps(total_steps: float, warmup: float) -> int:
-    """Return the number of steps in which the learning rate rises.
-
-    Raises:
-        UserError: If the run has no end.
-    """
+    """Return the number of steps in which the learning rate rises; raise `UserError` if the run has no end."""
     if math.isinf(total_steps):
         raise UserError("scheduler: the run has no end; give trainer.max_epochs or trainer.max_steps")
     return round(total_steps * warmup)
