@@ -16,6 +16,7 @@ import time
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import ROOT, TINY
@@ -31,8 +32,10 @@ def started(script, *overrides, cwd, **options):
     """A script's process, ended in any case."""
     command = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *overrides]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    options = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE) | options
-    process = subprocess.Popen(command, cwd=cwd, env=environment, encoding="utf-8", preexec_fn=hear_ctrl_c, **options)
+    options: Any = (
+        dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE) | {"cwd": cwd, "env": environment} | options
+    )
+    process = subprocess.Popen(command, encoding="utf-8", preexec_fn=hear_ctrl_c, **options)
     try:
         yield process
     finally:

@@ -130,7 +130,8 @@ def test_the_comparison_sees_a_wrong_operator(name):
     sizes = [SimpleNamespace(vocabulary=range(size)) for size in (10, 9)]
 
     def compared(export):
-        return differences(*(TrainedModel(one, *sizes, 9, {}) for one in (model, OnnxModel(export))))
+        first, second = (TrainedModel(one, *sizes, 9, {}) for one in (model, OnnxModel(export)))  # pyright: ignore[reportCallIssue]
+        return differences(first, second)
 
     assert set(compared(right)) == {"logits", "attention", "h_n"} | ({"c_n"} if "lstm" in name else set())
     assert max(compared(right).values()) < 1e-5

@@ -192,8 +192,8 @@ def test_a_part_that_is_missing_damaged_or_of_another_export_is_named(copy, name
 
 def rewrite(folder, description):
     """Write a description, and checksums that fit it and the graphs."""
-    graphs = [(folder / name).read_bytes() for name in files.FILES[:2]]
-    description["sha256"] = files.checksums(*graphs, description)
+    encoder, step = ((folder / name).read_bytes() for name in files.FILES[:2])
+    description["sha256"] = files.checksums(encoder, step, description)
     (folder / "tokenizers.json").write_text(json.dumps(description))
 
 

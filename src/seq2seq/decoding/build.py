@@ -49,7 +49,7 @@ def build_search(
 ) -> Search:
     """Build the search of the section ``search``, for V target symbols; a beam of 1 is `Greedy`.
 
-    ``max_length`` is used if ``search.max_length`` is null; ``only_best`` refuses more than one prediction for a source.
+    ``max_length`` is used if ``search.max_length`` is null; ``only_best`` refuses an ``n_best`` above 1.
 
     Raises:
         UserError: If a value is not allowed.
