@@ -28,14 +28,12 @@ def hear_ctrl_c():
 
 
 @contextmanager
-def started(script, *overrides, cwd, **options):
+def started(script, *overrides, cwd, **given):
     """A script's process, ended in any case."""
     command = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *overrides]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    options: Any = (
-        dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE) | {"cwd": cwd, "env": environment} | options
-    )
-    process = subprocess.Popen(command, encoding="utf-8", preexec_fn=hear_ctrl_c, **options)
+    options: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE) | given
+    process = subprocess.Popen(command, cwd=cwd, env=environment, encoding="utf-8", preexec_fn=hear_ctrl_c, **options)
     try:
         yield process
     finally:

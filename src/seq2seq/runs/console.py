@@ -66,7 +66,7 @@ def print_error(error: Exception, line: str) -> None:
     """Print an error as a line on stderr; below its traceback if it is a bug or HYDRA_FULL_ERROR=1 asks for all."""
     if not isinstance(error, UserError) or os.environ.get("HYDRA_FULL_ERROR") == "1":
         traceback.print_exc()
-    print(visible(f"error: {line}"), file=sys.stderr)
+    print(visible(f"error: {line}") + "\n", end="", file=sys.stderr)  # at once, as other processes may print theirs
 
 
 @contextmanager
