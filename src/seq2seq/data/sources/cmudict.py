@@ -24,13 +24,13 @@ class CMUdict(TextFiles):
 
     Attributes:
         file: The dictionary.
-        val_share: Share of the words that is kept for validation.
-        test_share: Share of the words that is kept for test.
+        val_share: Share of the words that is kept for validation, and ``test_share`` for test.
         stress: Whether vowels keep their stress, the digit in ``AE1``.
         seed: Seed of the split.
     """
 
     name: ClassVar[str] = "cmudict"
+    key: ClassVar[str] = "data.file"
 
     train: Any = None
     val: Any = None
@@ -58,18 +58,13 @@ class CMUdict(TextFiles):
             raise UserError("data.file is missing: give a CMUdict file, data.file=PATH")
         return [self.file]
 
-    def key(self, split: Split) -> str:  # noqa: ARG002 - one file for all splits
-        """Return the key of the dictionary."""
-        return "data.file"
-
     def read(self, split: Split, wrap: Wrap) -> Iterator[Pair]:
         """Yield the pairs of a split: in training one for each pronunciation, elsewhere one for each word."""
         entries = list(self._entries(split, wrap))
         words = sorted({pair.source for pair in entries})
         random.Random(self.seed).shuffle(words)
         val, test = (round(len(words) * share) for share in (self.val_share, self.test_share))
-        chosen = {"val": words[:val], "test": words[val : val + test], "train": words[val + test :]}[split]
-        kept = set(chosen)
+        kept = set({"val": words[:val], "test": words[val : val + test], "train": words[val + test :]}[split])
         pairs = (pair for pair in entries if pair.source in kept)
         yield from pairs if split == "train" else merge_references(pairs)
 

@@ -8,6 +8,7 @@ import random
 import re
 from collections.abc import Iterator
 from datetime import date, timedelta
+from itertools import cycle, islice
 from typing import Annotated, ClassVar, Self
 
 from babel import Locale, UnknownLocaleError
@@ -66,12 +67,10 @@ class Dates(DataSource):
     """``jeudi 2 janvier 2003`` to ``2003-01-02``. No day occurs in two splits.
 
     Attributes:
-        train_size: Number of training pairs.
-        val_size: Number of validation pairs.
-        test_size: Number of test pairs. Each split contains every locale equally often.
+        train_size: Number of training pairs; ``val_size`` and ``test_size`` are those of the other splits. Each split
+            contains every locale equally often.
         locales: Names of CLDR locales.
-        first_year: Earliest year.
-        last_year: Latest year.
+        first_year: Earliest year; ``last_year`` is the latest.
         seed: Seed of the days and texts; another seed gives another data set.
     """
 
@@ -95,9 +94,8 @@ class Dates(DataSource):
             try:
                 Locale.parse(name)
             except (ValueError, TypeError, UnknownLocaleError) as error:
-                raise UserError(
-                    f"data.locales: {name} is no locale that Babel knows; names look like de, en_GB, zh_Hant"
-                ) from error
+                known = "no locale that Babel knows; names look like de, en_GB, zh_Hant"
+                raise UserError(f"data.locales: {name} is {known}") from error
         return self
 
     def _days(self, split: Split) -> list[date]:
@@ -113,13 +111,12 @@ class Dates(DataSource):
         generator = random.Random(f"{self.seed} {split}")  # a string gives the same numbers on every platform
         days = self._days(split)
         locales = [Locale.parse(name) for name in self.locales]
-        patterns = [date_patterns(locale) for locale in locales]
-        size = {"train": self.train_size, "val": self.val_size, "test": self.test_size}[split]
-        for number in range(size):
-            turn = number % len(locales)
+        turns = cycle(
+            [(name, locale, date_patterns(locale)) for name, locale in zip(self.locales, locales, strict=True)]
+        )
+        for name, locale, patterns in islice(turns, getattr(self, f"{split}_size")):
             day = generator.choice(days)
-            text = format_day(day, generator.choice(patterns[turn]), locales[turn], generator)
-            yield Pair(text, day.isoformat(), self.locales[turn])
+            yield Pair(format_day(day, generator.choice(patterns), locale, generator), day.isoformat(), name)
 
 
 def format_day(day: date, pattern: DateTimePattern, locale: Locale, generator: random.Random) -> str:

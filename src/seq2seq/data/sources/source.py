@@ -85,13 +85,11 @@ class DataSource(Settings, ABC):
     def _check_tokens(self) -> Self:
         if isinstance(self.normalization, dict) and self.normalization.keys() != set(SIDES):
             raise UserError(f"data.normalization={self.normalization} must have the keys {' and '.join(SIDES)}")
-        tokenizers = {side: self.make_tokenizer(side) for side in SIDES}
+        _, target = map(self.make_tokenizer, SIDES)
         if self.shared_vocabulary and self.source_tokens != self.target_tokens:
-            raise UserError(
-                f"data.shared_vocabulary=true needs equal tokens on both sides, and not data.source_tokens="
-                f"{self.source_tokens} and data.target_tokens={self.target_tokens}"
-            )
-        if tokenizers["target"].columns > 1:
+            found = f"data.source_tokens={self.source_tokens} and data.target_tokens={self.target_tokens}"
+            raise UserError(f"data.shared_vocabulary=true needs equal tokens on both sides, and not {found}")
+        if target.columns > 1:
             raise UserError(f"data.target_tokens={self.target_tokens} must not be a list: a target has one column")
         return self
 
@@ -122,13 +120,7 @@ class DataSource(Settings, ABC):
         """
 
     def accepts(self, side: str, length: int, pair: Pair, split: Split) -> bool:  # noqa: ARG002 - in a file, it may
-        """Return whether a pair is used, given the number of tokens of one of its sides.
-
-        Args:
-            side: ``source`` or ``target``.
-            length: Number of tokens.
-            pair: The pair.
-            split: Its split.
+        """Return whether a pair of a split is used, given the number of tokens of its ``source`` or ``target``.
 
         Raises:
             UserError: If the text has no tokens or too many, and the pair must not be skipped.
