@@ -59,17 +59,10 @@ class Predictor:
         return self.source_tokenizer.encode(text) if text.strip() else []
 
     def n_best(self, texts: Sequence[str], batch_size: int = 64) -> list[list[Hypothesis]]:
-        """Return the N best predictions for each text, in order, the best first.
-
-        Args:
-            texts: An empty one gives N empty predictions.
-            batch_size: Maximum number of texts at a time.
-        """
+        """Return the N best predictions for each text, in order, the best first; for an empty text, N empty ones."""
         encoded = [self.encode(text) for text in texts]
         positions = [position for position, ids in enumerate(encoded) if ids]
         predictions = [[Hypothesis("", 0.0, [])] * self.search.n_best] * len(texts)
-        if not positions:
-            return predictions
         dataset = PairDataset(FlatSequences(encoded[position] for position in positions))
         lengths = dataset.sources.lengths
         sampler = BucketSampler(lengths, lengths, batch_size=batch_size, shuffle=False, max_tokens=MAX_TOKENS)
@@ -80,24 +73,18 @@ class Predictor:
         return predictions
 
     def _search(self, encoded: EnsembleEncoded) -> list[list[Hypothesis]]:
-        found = self.search(self.ensemble, encoded)
+        found, decode = self.search(self.ensemble, encoded), self.target_tokenizer.decode
         return [
-            [
-                Hypothesis(self.target_tokenizer.decode(ids), log_prob, ids)
-                for ids, log_prob in zip(to_lists(tokens), log_probs, strict=True)
-            ]
+            [Hypothesis(decode(ids), log_prob, ids) for ids, log_prob in zip(to_lists(tokens), log_probs, strict=True)]
             for tokens, log_probs in zip(found.tokens, found.log_probs.tolist(), strict=True)
         ]
 
     @torch.inference_mode()
     def align(self, text: str, prediction: Hypothesis) -> Alignment | None:
-        """Return the attention weights of a prediction; None without attention.
-
-        Args:
-            text: The source; not empty.
-            prediction: A prediction for it.
-        """
-        ids = self.source_tokenizer.encode(text)
+        """Return the attention weights of a prediction for a text; None without attention or tokens in the text."""
+        ids = self.encode(text)
+        if not ids:
+            return None
         batch = PairDataset(FlatSequences([ids]), FlatSequences([prediction.ids]))[[0]].to(self.device)
         # Reading the whole prediction in one call gives the same weights as step by step.
         _, weights = self.ensemble(batch.source, batch.source_lengths, batch.inputs)
@@ -119,10 +106,8 @@ def make_ensemble(modules: Sequence[TrainedModel], device: torch.device) -> Ense
         for side in ("source", "target"):
             own, first = (getattr(one, f"{side}_tokenizer").to_dict() for one in (module, modules[0]))
             if own != first:
-                raise UserError(
-                    f"checkpoint: the {side} vocabulary of checkpoint {number} differs from that of the first; "
-                    "an ensemble needs models that were trained on the same data"
-                )
+                problem = f"the {side} vocabulary of checkpoint {number} differs from that of the first"
+                raise UserError(f"checkpoint: {problem}; an ensemble needs models that were trained on the same data")
     return Ensemble([module.model for module in modules]).to(device).eval()
 
 
@@ -132,11 +117,7 @@ def as_list(value: object) -> list[Any]:
 
 
 def named_paths(checkpoint: object) -> list[str]:
-    """Return the path or the list of paths that ``checkpoint`` in a config names.
-
-    Raises:
-        UserError: If there is none.
-    """
+    """Return the path or the list of paths that ``checkpoint`` in a config names, or raise `UserError` without any."""
     paths = [str(path) for path in as_list(checkpoint)]
     if not paths:
         raise UserError("checkpoint=[] must name at least one file")
@@ -164,8 +145,7 @@ def load(*checkpoints: str | Path, device: str = "cpu") -> Predictor:
 def find_device(name: object) -> torch.device:
     """Return the device of that name; ``auto`` takes an accelerator if there is one."""
     if name == "auto":
-        found = torch.accelerator.current_accelerator(check_available=True)
-        return found or torch.device("cpu")
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
         device = torch.device(str(name))
         torch.zeros(1, device=device).item()  # fails on a device that is not there

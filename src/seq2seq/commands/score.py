@@ -1,6 +1,7 @@
 """Log-probabilities of given pairs."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,12 @@ def score(config: DictConfig, overrides: Sequence[str] = ()) -> None:
     for file in data.prepared.source.files("test"):
         check_different(**{"data.test": file, "output": output})
     lines = [format_line(scores) for scores in token_log_probs(ensemble, data, device)]
-    if output is not None:
-        with output_file(Path(str(output)).expanduser(), "output") as file:
-            file.writelines(lines)
-    else:
-        write_lines(utf8_stdout(), lines)
+    with (
+        output_file(Path(str(output)).expanduser(), "output")
+        if output is not None
+        else nullcontext(utf8_stdout()) as file
+    ):
+        write_lines(file, lines)
 
 
 def format_line(scores: Sequence[float]) -> str:
@@ -70,7 +72,6 @@ def token_log_probs(ensemble: Ensemble, data: PairsDataModule, device: torch.dev
 
     scores = {}
     for batch, chosen in infer(ensemble, data.test_dataloader(), device, compute):
-        lengths = batch.target_lengths.tolist()
-        for index, length, values in zip(batch.indices.tolist(), lengths, chosen.tolist(), strict=True):
+        for index, length, values in zip(batch.indices.tolist(), batch.target_lengths, chosen.tolist(), strict=True):
             scores[index] = values[:length]
     return [scores[index] for index in range(len(scores))]

@@ -141,10 +141,8 @@ def prepare_training(source: DataSource) -> tuple[Tokenizers, PairDataset]:
         log.info("training pairs are read from %s", folder)
         return (first, second), PairDataset(*(FlatSequences.mapped(folder / side) for side in SIDES))
 
-    settings, cache_dir = (
-        {"task": source.name} | source.model_dump(exclude=IRRELEVANT),
-        getattr(source, "cache_dir", None),
-    )
+    cache_dir = getattr(source, "cache_dir", None)
+    settings = {"task": source.name} | source.model_dump(exclude=IRRELEVANT)
     return build_once(lambda: cache_folder(cache_dir, files, settings), files, build, read)
 
 
@@ -177,7 +175,7 @@ def learn(source: DataSource) -> Tokenizers:
     normalisers = first.normalise, second.normalise
 
     def texts(*sides: int) -> Iterator[str]:
-        return (normalisers[side](pair[side]) for pair in source.pairs("train") for side in sides)
+        return (normalisers[side](pair[:2][side]) for pair in source.pairs("train") for side in sides)
 
     if source.shared_vocabulary:
         learned = first.learned(lambda: texts(0, 1))

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ class FixedBatches(SequentialSampler):
     This one is made of the list of the batches, each a list of indices.
     """
 
-    data_source: list[list[int]]
+    data_source: Any
 
     def __iter__(self) -> Iterator[list[int]]:  # pyright: ignore[reportIncompatibleMethodOverride]
         return iter(self.data_source)
