@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch.utils.data import DataLoader
@@ -97,11 +97,7 @@ class Predictor:
 
 
 def make_ensemble(modules: Sequence[TrainedModel], device: torch.device) -> Ensemble:
-    """Return the models of trained modules as an ensemble, on a device and in evaluation mode.
-
-    Raises:
-        UserError: If their vocabularies differ.
-    """
+    """Return an ensemble on a device and in evaluation mode, or raise `UserError` if the vocabularies differ."""
     for number, module in enumerate(modules[1:], start=2):
         for side in ("source", "target"):
             own, first = (getattr(one, f"{side}_tokenizer").to_dict() for one in (module, modules[0]))
@@ -111,25 +107,15 @@ def make_ensemble(modules: Sequence[TrainedModel], device: torch.device) -> Ense
     return Ensemble([module.model for module in modules]).to(device).eval()
 
 
-def as_list(value: object) -> list[Any]:
-    """Return a list as it is, and anything else as a list of one."""
-    return value if isinstance(value, list) else [value]
-
-
 def named_paths(checkpoint: object) -> list[str]:
     """Return the path or the list of paths that ``checkpoint`` in a config names, or raise `UserError` without any."""
-    paths = [str(path) for path in as_list(checkpoint)]
-    if not paths:
+    if checkpoint == []:
         raise UserError("checkpoint=[] must name at least one file")
-    return paths
+    return [str(path) for path in (checkpoint if isinstance(checkpoint, list) else [checkpoint])]
 
 
 def load_models(checkpoint: object) -> list[TrainedModel]:
-    """Load the checkpoint or the list of checkpoints that ``checkpoint`` in a config names.
-
-    Raises:
-        UserError: If one is not a checkpoint of this project.
-    """
+    """Load the checkpoint or the list of checkpoints that ``checkpoint`` in a config names; see `load_model`."""
     return [load_model(path) for path in named_paths(checkpoint)]
 
 

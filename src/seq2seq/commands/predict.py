@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TimeElapsedColumn
 
-from seq2seq.api import Hypothesis, Predictor, as_list, load_models
+from seq2seq.api import Hypothesis, Predictor, load_models, named_paths
 from seq2seq.data.lines import MAX_LINE, decode_lines, open_file
 from seq2seq.data.tokenizer import COLUMN
 from seq2seq.decoding import Alignment, search_for
@@ -55,7 +55,7 @@ def predict(config: DictConfig) -> None:
     settings = read_settings(PredictSettings, resolve_config(config))
     files = {"output": settings.output, "attention": settings.attention if settings.attention is not True else None}
     files = {key: path for key, path in files.items() if path not in (None, False)}
-    for checkpoint in as_list(settings.checkpoint):
+    for checkpoint in named_paths(settings.checkpoint):
         check_different(checkpoint=checkpoint, input=settings.input, **files)
     for key, path in files.items():
         check_free(key, path, overwrite=settings.overwrite)
@@ -96,7 +96,7 @@ def load(settings: PredictSettings, written: dict[str, Any]) -> tuple[Sequence[T
 
     if settings.device not in ("auto", "cpu"):
         raise UserError(f"device={settings.device} does not fit backend=onnx, which computes on the CPU")
-    for folder, name in product(as_list(settings.checkpoint), FILES):
+    for folder, name in product(named_paths(settings.checkpoint), FILES):
         check_different(checkpoint=f"{folder}/{name}", **written)
     return load_exports(settings.checkpoint), "cpu"
 

@@ -20,13 +20,10 @@ VERSION = 1
 
 
 def cache_folder(cache_dir: str | None, files: Sequence[str], settings: Mapping[str, Any]) -> Path:
-    """Return the folder for what is made of files under some settings, on whose content its name depends.
+    """Return the folder for what is made of files, on whose content and on plain settings its name depends.
 
-    Args:
-        cache_dir: Where to keep it; None is ``.cache`` beside the first file, or the user's cache folder if that
-            cannot be written to.
-        files: Paths.
-        settings: Plain values.
+    It is in ``cache_dir``; None is ``.cache`` beside the first file, or the user's cache folder if that cannot be
+    written to.
 
     Raises:
         UserError: If a file cannot be read.
@@ -53,7 +50,7 @@ def build_once(
 
     Args:
         locate: Returns the folder, whose name depends on the content of the files.
-        files: Paths of what it is made of.
+        files: What it is made of.
         build: Fills an empty folder, which then gets its name.
         read: Returns the content of a complete folder.
 

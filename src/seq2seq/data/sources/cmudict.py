@@ -3,9 +3,9 @@
 import random
 import re
 from collections.abc import Iterator
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import field_validator, model_validator
+from pydantic import AfterValidator, model_validator
 
 from seq2seq.data.lines import Wrap
 from seq2seq.data.sources.files import TextFiles, absolute, merge_references
@@ -35,13 +35,11 @@ class CMUdict(TextFiles):
     train: Any = None
     val: Any = None
     test: Any = None
-    file: str | None
+    file: Annotated[str | None, AfterValidator(absolute)]
     val_share: Fraction
     test_share: Fraction
     stress: bool
     seed: Natural
-
-    _absolute_file = field_validator("file")(absolute)
 
     @model_validator(mode="after")
     def _check_splits(self) -> Self:

@@ -5,14 +5,26 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import ValidationInfo, field_validator
+from pydantic import AfterValidator, ValidationInfo, field_validator
 
 from seq2seq.data.lines import Wrap, read_lines, reading_progress
 from seq2seq.data.sources.source import DataSource, Pair, Split
 from seq2seq.errors import UserError
 from seq2seq.settings import Count
+
+
+def absolute(given: Any, info: ValidationInfo) -> Any:  # noqa: ANN401 - None, a path or a list of paths
+    """Return absolute paths, so that a checkpoint can be evaluated from any working directory."""
+    if not isinstance(given, list):
+        return None if given is None else str(Path(str(given)).expanduser().absolute())
+    if not given or not all(isinstance(path, str) for path in given):
+        raise UserError(f"data.{info.field_name}={given} must be a file, a pattern, or a list of these")
+    return [absolute(path, info) for path in given]
+
+
+Paths = Annotated[Any, AfterValidator(absolute)]
 
 
 class TextFiles(DataSource):
@@ -31,9 +43,9 @@ class TextFiles(DataSource):
             the first file.
     """
 
-    train: Any
-    val: Any
-    test: Any
+    train: Paths
+    val: Paths
+    test: Paths
     header: bool = False
     comment: str | None = None
     max_pairs: Count | None = None
@@ -54,16 +66,6 @@ class TextFiles(DataSource):
             allowed = "the text that comments start with, or null: every line starts with it"
             raise UserError(f"data.comment='' must be {allowed}")
         return comment
-
-    @field_validator("train", "val", "test")
-    @classmethod
-    def _absolute(cls, given: object, info: ValidationInfo) -> object:
-        # Absolute, so that a checkpoint can be evaluated from any working directory.
-        if not isinstance(given, list):
-            return absolute(given)
-        if not given or not all(isinstance(path, str) for path in given):
-            raise UserError(f"data.{info.field_name}={given} must be a file, a pattern, or a list of these")
-        return [absolute(path) for path in given]
 
     def files(self, split: Split) -> list[str]:
         """Return the files of a split, those of a pattern in alphabetical order."""
@@ -115,11 +117,6 @@ class TextFiles(DataSource):
     def describe(self, side: str) -> str:
         """Return a side as errors name it."""
         return side
-
-
-def absolute(path: Any) -> Any:  # noqa: ANN401 - a path or None
-    """Return an absolute path; None for None."""
-    return None if path is None else str(Path(str(path)).expanduser().absolute())
 
 
 def expand(path: str, split: Split) -> list[str]:
