@@ -53,8 +53,8 @@ def predict(config: DictConfig) -> None:
         UserError: If the checkpoint, a file or a line is not valid.
     """
     settings = read_settings(PredictSettings, resolve_config(config))
-    files = {"output": settings.output, "attention": settings.attention if settings.attention is not True else None}
-    files = {key: path for key, path in files.items() if path not in (None, False)}
+    given = {"output": settings.output, "attention": settings.attention}
+    files = {key: path for key, path in given.items() if not isinstance(path, bool | None)}
     for checkpoint in named_paths(settings.checkpoint):
         check_different(checkpoint=checkpoint, input=settings.input, **files)
     for key, path in files.items():

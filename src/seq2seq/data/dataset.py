@@ -142,9 +142,7 @@ class TokenSequences:
 class PairDataset(Dataset[Batch]):
     """Pairs of encoded source and target. An item is a whole batch, so nothing is collated in Python.
 
-    Args:
-        sources: Ids of the sources.
-        targets: Ids of the targets, without begin and end; None for sources alone, whose targets are empty.
+    Targets have neither begin nor end; None is for sources alone, whose targets are empty.
 
     Example:
         >>> dataset = PairDataset(FlatSequences([[5], [5, 6, 7]]), FlatSequences([[6, 7], [8]]))

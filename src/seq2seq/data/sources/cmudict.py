@@ -3,7 +3,7 @@
 import random
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import AfterValidator, model_validator
 
@@ -23,7 +23,7 @@ class CMUdict(TextFiles):
     A line holds a word, spaces, and phonemes. Text after ``#`` and lines that start with ``;;;`` are comments.
 
     Attributes:
-        file: The dictionary.
+        file: The dictionary, which holds all splits.
         val_share: Share of the words that is kept for validation, and ``test_share`` for test.
         stress: Whether vowels keep their stress, the digit in ``AE1``.
         seed: Seed of the split.
@@ -32,9 +32,9 @@ class CMUdict(TextFiles):
     name: ClassVar[str] = "cmudict"
     key: ClassVar[str] = "data.file"
 
-    train: Any = None
-    val: Any = None
-    test: Any = None
+    train: None = None
+    val: None = None
+    test: None = None
     file: Annotated[str | None, AfterValidator(absolute)]
     val_share: Fraction
     test_share: Fraction
@@ -42,10 +42,7 @@ class CMUdict(TextFiles):
     seed: Natural
 
     @model_validator(mode="after")
-    def _check_splits(self) -> Self:
-        for split in ("train", "val", "test"):
-            if getattr(self, split) is not None:
-                raise UserError(f"data.{split}={getattr(self, split)} cannot be given: data.file holds all splits")
+    def _check_shares(self) -> Self:
         if self.val_share + self.test_share >= 1:
             raise UserError(f"data.test_share={self.test_share} and data.val_share={self.val_share} leave no pairs")
         return self

@@ -94,11 +94,7 @@ class DataSource(Settings, ABC):
         return self
 
     def make_tokenizer(self, side: str) -> Tokenizer:
-        """Return the tokenizer of a side, ``source`` or ``target``, without symbols.
-
-        Raises:
-            UserError: If the settings do not name one.
-        """
+        """Return the tokenizer of a side, ``source`` or ``target``, without symbols; see `build_tokenizer`."""
         form = self.normalization[side] if isinstance(self.normalization, dict) else self.normalization
         normaliser = Normaliser(form, self.lower_case)
         return build_tokenizer(getattr(self, f"{side}_tokens"), normaliser, key=f"data.{side}_tokens")
