@@ -66,11 +66,9 @@ class ModelSettings(Settings):
 def model_from_config(
     settings: Mapping[str, Any], *, source_size: int, target_size: int, handoff: str = RIGHT, fast: str | bool = "auto"
 ) -> Seq2Seq:
-    """Build the model that the section ``model`` describes, for so many source and target symbols; see `ModelSettings`.
+    """Build the model that the section ``model`` describes, with so many source and target symbols.
 
-    Args:
-        handoff: ``right``, or a mistake that is made on purpose.
-        fast: ``auto`` or False; see `Fast`.
+    The handoff is ``right``, or a mistake that is made on purpose; for ``fast``, see `Fast`.
 
     Raises:
         UserError: If a value is not allowed, or the parts do not fit each other.

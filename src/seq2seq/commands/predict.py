@@ -171,10 +171,8 @@ def check_columns(lines: Lines, name: str, columns: int) -> None:
 def attention_writer(wanted: object, predictor: Predictor) -> Iterator[Callable[[int, str, Hypothesis], object]]:
     """Provide a function that writes the attention of a line, given its number, its text and the best prediction.
 
-    Args:
-        wanted: False or None writes nothing; a file that ends in ``.jsonl`` gets tokens and weights as JSON, line by
-            line; a folder gets a heatmap for each line; True stands for a folder named ``attention``.
-        predictor: The predictor whose attention is written.
+    If ``wanted`` is False or None, nothing is written. A file that ends in ``.jsonl`` gets tokens and weights as JSON,
+    line by line; a folder gets a heatmap for each line; True stands for a folder named ``attention``.
 
     Raises:
         UserError: If there is no attention, or it cannot be written there.

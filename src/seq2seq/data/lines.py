@@ -31,10 +31,7 @@ Wrap = Callable[[BinaryIO], BinaryIO]
 def read_lines(path: str, key: str, wrap: Wrap = lambda file: file) -> Iterator[tuple[int, str]]:
     """Yield the lines of a file, unpacked if gzip has packed it, with their numbers from 1 and without line ends.
 
-    Args:
-        path: Of the file.
-        key: The setting that names it.
-        wrap: Wraps the open file, to show how much of it has been read.
+    The setting ``key`` names the file, and ``wrap`` wraps it, once open, to show how much of it has been read.
 
     Raises:
         UserError: If the file cannot be read or changes meanwhile, or a line is not valid.

@@ -70,13 +70,9 @@ class PreparedData(NamedTuple):
 
 
 def prepare(source: DataSource, splits: Iterable[Split], tokenizers: Tokenizers | None = None) -> PreparedData:
-    """Read and encode the pairs of a data source. Each text is normalised once and tokenised once.
+    """Read and encode the splits of a data source. Each text is normalised once and tokenised once.
 
-    Args:
-        source: Where the pairs come from.
-        splits: The splits that are needed.
-        tokenizers: Those of a trained model, for source and target; None makes them from the training pairs, which are
-            read then in any case.
+    Without the tokenizers of a trained model, these are made from the training pairs, which are read then in any case.
 
     Raises:
         UserError: If a file or a line is not valid, or the vocabularies would be empty.

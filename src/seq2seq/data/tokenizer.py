@@ -105,7 +105,7 @@ class Tokenizer(ABC):
         return self.tokenize(self.normalise(text))
 
     def encode(self, text: str) -> list[int]:
-        """Normalise and tokenise a text, and return the ids of its tokens, without begin and end."""
+        """Return the ids of a text's `tokens`, without begin and end."""
         return self.vocabulary.ids(self.tokens(text))
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -329,13 +329,9 @@ def options_of(kind: type[Tokenizer]) -> list[str]:
 def build_tokenizer(
     spec: object, normaliser: Normaliser = NFC, symbols: Sequence[str] = (), key: str = "tokens"
 ) -> Tokenizer:
-    """Build a tokenizer.
+    """Build a tokenizer for normalised texts with these symbols.
 
-    Args:
-        spec: A name; a mapping with a ``name`` and options; or a list of these, one for each column.
-        normaliser: How texts are normalised.
-        symbols: Of the vocabulary.
-        key: The setting that holds ``spec``.
+    Its ``spec``, the setting ``key``, is a name; a mapping with a ``name`` and options; or a list, one for each column.
 
     Raises:
         UserError: If there is no such tokenizer or option, or the library that it needs is not installed.

@@ -21,12 +21,6 @@ class CMUdict(TextFiles):
     """``abacus`` to ``AE B AH K AH S``. All pronunciations of a word are in the same split.
 
     A line holds a word, spaces, and phonemes. Text after ``#`` and lines that start with ``;;;`` are comments.
-
-    Attributes:
-        file: The dictionary, which holds all splits.
-        val_share: Share of the words that is kept for validation, and ``test_share`` for test.
-        stress: Whether vowels keep their stress, the digit in ``AE1``.
-        seed: Seed of the split.
     """
 
     name: ClassVar[str] = "cmudict"

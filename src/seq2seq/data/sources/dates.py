@@ -64,15 +64,7 @@ def date_patterns(locale: Locale) -> list[DateTimePattern]:
 
 
 class Dates(DataSource):
-    """``jeudi 2 janvier 2003`` to ``2003-01-02``. No day occurs in two splits.
-
-    Attributes:
-        train_size: Number of training pairs; ``val_size`` and ``test_size`` are those of the other splits. Each split
-            contains every locale equally often.
-        locales: Names of CLDR locales.
-        first_year: Earliest year; ``last_year`` is the latest.
-        seed: Seed of the days and texts; another seed gives another data set.
-    """
+    """``jeudi 2 janvier 2003`` to ``2003-01-02``. No day occurs in two splits; locales are equally frequent in each."""
 
     name: ClassVar[str] = "dates"
     group_name: ClassVar[str | None] = "locale"
@@ -94,8 +86,8 @@ class Dates(DataSource):
             try:
                 Locale.parse(name)
             except (ValueError, TypeError, UnknownLocaleError) as error:
-                known = "no locale that Babel knows; names look like de, en_GB, zh_Hant"
-                raise UserError(f"data.locales: {name} is {known}") from error
+                problem = "is no locale that Babel knows; names look like de, en_GB, zh_Hant"
+                raise UserError(f"data.locales: {name} {problem}") from error
         return self
 
     def _days(self, split: Split) -> list[date]:

@@ -28,20 +28,7 @@ Paths = Annotated[Any, AfterValidator(absolute)]
 
 
 class TextFiles(DataSource):
-    """Pairs from UTF-8 text files, which gzip may have packed.
-
-    Attributes:
-        train: Training files: a path, a pattern such as ``parts/*.tsv``, or a list of these.
-        val: Validation files, likewise.
-        test: Test files; may be the same as ``val``.
-        header: Whether the first line of each file is skipped.
-        comment: Lines that start with this text are skipped; None skips none.
-        max_pairs: Only so many training pairs are used, the first ones; None uses all.
-        max_length: Maximum number of tokens of a source and of a target.
-        skip_invalid: Whether training pairs with an empty or too long side are skipped; otherwise they are an error.
-        cache_dir: Folder for encoded training pairs, which are kept if the files are large; None is ``.cache`` beside
-            the first file.
-    """
+    """Pairs from UTF-8 text files, which gzip may have packed; of training pairs, large files have a cache."""
 
     train: Paths
     val: Paths

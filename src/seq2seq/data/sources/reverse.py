@@ -13,14 +13,7 @@ from seq2seq.settings import Count, Natural
 
 
 class Reverse(DataSource):
-    """``k c r a`` to ``a r c k``. No source occurs in two splits.
-
-    Attributes:
-        train_size: Number of training pairs; ``val_size`` and ``test_size`` are those of the other splits.
-        min_letters: Length of the shortest sequence.
-        max_letters: Length of the longest sequence.
-        seed: Seed of the sequences; another seed gives another data set.
-    """
+    """``k c r a`` to ``a r c k``. No source occurs in two splits."""
 
     name: ClassVar[str] = "reverse"
 

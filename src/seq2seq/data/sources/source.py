@@ -41,22 +41,12 @@ class Pair(NamedTuple):
 class DataSource(Settings, ABC):
     """Yields the pairs of each split, and holds the settings for tokenising and batching them.
 
-    The fields are the keys of ``data`` in a config; those with a default may be left out. A subclass adds its own.
+    The fields are the keys of ``data`` in a config, which ``docs/configuration.md`` explains; those with a default may
+    be left out. A subclass adds its own.
 
     Attributes:
         name: The value of ``data.task`` that selects the class.
         group_name: What `Pair.group` holds; None if nothing.
-        source_tokens: The source's tokenizer: a name, a mapping with a name and options, or a list for several columns.
-        target_tokens: That of the target.
-        normalization: Unicode's normal form, for both sides, or a mapping from ``source`` and ``target``.
-        lower_case: Whether all texts are put in lower case.
-        shared_vocabulary: Whether both sides have one vocabulary.
-        min_count: Symbols that occur less often in the training pairs are unknown, on both sides.
-        max_symbols: Only so many symbols, the most frequent ones, are known, on each side; None for all.
-        batch_size: Maximum number of pairs in a batch.
-        batch_tokens: Maximum number of tokens of a side in a batch, padding included; None for any number.
-        max_epochs: Number of epochs that suits the data; ``trainer.max_epochs`` refers to it.
-        num_workers: Processes that prepare batches; 0 prepares them in the training process, which is fastest here.
     """
 
     name: ClassVar[str]

@@ -14,14 +14,7 @@ from seq2seq.settings import Count
 
 
 class TSV(TextFiles):
-    """One pair per line, in some of the columns that tabs separate, without quoting.
-
-    Attributes:
-        source_column: Column of the source, counted from 1; a list for several, in the order in which they are read.
-        target_column: Column of the target.
-        merge_references: Whether lines of validation and test with the same source are one pair, for which any of their
-            targets counts as right.
-    """
+    """One pair per line, in some of the columns that tabs separate, without quoting."""
 
     name: ClassVar[str] = "tsv"
     wanted: ClassVar[str] = "a tab-separated file, data.{split}=FILE"
