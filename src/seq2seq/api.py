@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch.utils.data import DataLoader
 
 from seq2seq.checkpoint import load_model
 from seq2seq.data import BucketSampler, FlatSequences, PairDataset
@@ -66,8 +65,8 @@ class Predictor:
         dataset = PairDataset(FlatSequences(encoded[position] for position in positions))
         lengths = dataset.sources.lengths
         sampler = BucketSampler(lengths, lengths, batch_size=batch_size, shuffle=False, max_tokens=MAX_TOKENS)
-        loader = DataLoader(dataset, batch_size=None, sampler=sampler)
-        for batch, found in infer(self.ensemble, loader, self.device, lambda _, encoded: self._search(encoded)):
+        batches = map(dataset.__getitem__, sampler)
+        for batch, found in infer(self.ensemble, batches, self.device, lambda _, encoded: self._search(encoded)):
             for index, hypotheses in zip(batch.indices.tolist(), found, strict=True):
                 predictions[positions[index]] = hypotheses
         return predictions

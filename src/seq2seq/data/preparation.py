@@ -28,24 +28,14 @@ IRRELEVANT = {"train", "val", "test", "batch_size", "batch_tokens", "max_epochs"
 
 
 class References(NamedTuple):
-    """What counts as right for some pairs, the target first and then its alternatives.
-
-    Attributes:
-        texts: Texts of each pair.
-        ids: The same encoded, without begin and end.
-    """
+    """What counts as right for each of some pairs, the target first: texts, and ids without begin and end."""
 
     texts: list[list[str]]
     ids: list[list[list[int]]]
 
 
 class PreparedData(NamedTuple):
-    """Encoded pairs, where they come from, and the tokenizers that have encoded them.
-
-    Attributes:
-        datasets: The encoded pairs of each split.
-        pairs: The normalised texts of each split but ``train``.
-    """
+    """Encoded pairs, their source, the tokenizers, and the normalised texts of each split but ``train``."""
 
     source: DataSource
     source_tokenizer: Tokenizer

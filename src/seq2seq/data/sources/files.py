@@ -40,11 +40,9 @@ class TextFiles(DataSource):
     skip_invalid: bool = False
     cache_dir: str | None = None
 
-    wanted: ClassVar[str] = "a file, data.{split}=FILE"
-    """What a split needs, for errors."""
-
+    # For errors, the key that names the files of a split, and what to give:
     key: ClassVar[str] = "data.{split}"
-    """Key that names the files of a split, for errors."""
+    wanted: ClassVar[str] = "a file, data.{split}=FILE"
 
     @field_validator("comment")
     @classmethod
@@ -107,11 +105,7 @@ class TextFiles(DataSource):
 
 
 def expand(path: str, split: Split) -> list[str]:
-    """Return the files that a pattern matches, in alphabetical order; any other path as it is.
-
-    Raises:
-        UserError: If there is none.
-    """
+    """Return the files that a pattern matches, of which there must be some, in alphabetical order; else the path."""
     if not glob.has_magic(path) or Path(path).exists():
         return [path]
     found = sorted(glob.glob(path, recursive=True))  # noqa: PTH207 - of an absolute path

@@ -16,11 +16,9 @@ SIDES = ("source", "target")
 
 
 class Pair(NamedTuple):
-    """A source text and its target.
+    """A source text, in which tabs separate columns if there are several, and its target.
 
     Attributes:
-        source: Text; tabs separate its columns if there are several.
-        target: Text.
         group: What results are also reported by, for example a locale; empty if nothing.
         place: Where the pair stands, ``file:line``, for errors; empty if in no file.
         alternatives: Further targets that count as right in validation and test.
