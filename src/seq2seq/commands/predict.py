@@ -112,10 +112,6 @@ def open_input(given: object) -> BinaryIO:
     return sys.stdin.buffer
 
 
-Lines = list[tuple[int, str]]
-"""Lines and their numbers, counted from 1."""
-
-
 class Arriving:
     """Reads the lines of a file, a pipe or a terminal from which nothing has been read yet, as they arrive."""
 
@@ -144,9 +140,9 @@ class Arriving:
         del self.rest[:end]
         return line
 
-    def chunks(self, name: str, size: int) -> Iterator[Lines]:
+    def chunks(self, name: str, size: int) -> Iterator[list[tuple[int, str]]]:
         """Yield what has arrived, at most ``size`` lines at a time, before it waits for more; see `decode_lines`."""
-        chunk: Lines = []
+        chunk = []
         for line in decode_lines(self, name):  # pyright: ignore[reportArgumentType] - reads lines, and no more is used
             chunk.append(line)
             with suppress(OSError):  # `readline` will meet it, too
@@ -158,7 +154,7 @@ class Arriving:
             yield chunk
 
 
-def check_columns(lines: Lines, name: str, columns: int) -> None:
+def check_columns(lines: list[tuple[int, str]], name: str, columns: int) -> None:
     """Raise `UserError` if a line has not as many columns as the model reads; for one column, tabs are text."""
     for number, line in lines:
         found = line.count(COLUMN) + 1

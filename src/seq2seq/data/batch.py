@@ -66,6 +66,5 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device) -> Self:
         """Return the batch with its ids on ``device``; lengths and indices stay on the CPU."""
-        return self._replace(
-            source=self.source.to(device, non_blocking=True), target=self.target.to(device, non_blocking=True)
-        )
+        source, target = (ids.to(device, non_blocking=True) for ids in (self.source, self.target))
+        return self._replace(source=source, target=target)

@@ -33,14 +33,12 @@ def cache_folder(cache_dir: str | None, files: Sequence[str], settings: Mapping[
         with open_file(path, "data.train") as file:
             digest.update(hashlib.file_digest(file, "blake2b").digest())
     digest.update(json.dumps([VERSION, settings], sort_keys=True).encode())
-    beside = Path(files[0]).parent
+    root = Path(files[0]).parent / ".cache"
     if cache_dir is not None:
-        root = Path(cache_dir).expanduser()
-    elif os.access(beside, os.W_OK):
-        root = beside / ".cache"
-    else:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "seq2seq"
-    return root / digest.hexdigest()
+        root = Path(cache_dir)
+    elif not os.access(root.parent, os.W_OK):
+        root = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "seq2seq")
+    return root.expanduser() / digest.hexdigest()
 
 
 def build_once(

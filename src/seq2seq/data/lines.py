@@ -80,7 +80,12 @@ def decode_lines(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
             if len(line) > MAX_LINE:
                 hint = HINT_OF_CR if b"\r" in line.rstrip(b"\r\n") else ""
                 raise UserError(f"{name}:{number}: the line has more than {MAX_LINE} bytes{hint}")
-            text = decode(line, name, number).removesuffix("\n").removesuffix("\r")
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\n").removesuffix("\r")
+            except UnicodeDecodeError as error:
+                position = len(line) - len(error.object) + error.start  # the error does not count the byte order mark
+                byte = f"byte {position + 1} of the line, 0x{line[position]:02x}"
+                raise UserError(f"{name}:{number}: {byte}, is not UTF-8; save the file as UTF-8") from error
             if "\r" in text:
                 raise UserError(f"{name}:{number}: a carriage return in the middle of the line{HINT_OF_CR}")
             if "\0" in text:
@@ -90,16 +95,6 @@ def decode_lines(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
         raise UserError(f"{name}:{number + 1}: the gzip file is damaged or incomplete from here on") from error
     except OSError as error:
         raise UserError(f"{name}:{number + 1}: cannot be read: {error.strerror or error}") from error
-
-
-def decode(line: bytes, name: str, number: int) -> str:
-    """Return a line as text, or raise `UserError` if it is not UTF-8."""
-    try:
-        return line.decode("utf-8-sig" if number == 1 else "utf-8")
-    except UnicodeDecodeError as error:
-        position = len(line) - len(error.object) + error.start  # the error does not count the byte order mark
-        byte = f"byte {position + 1} of the line, 0x{line[position]:02x}"
-        raise UserError(f"{name}:{number}: {byte}, is not UTF-8; save the file as UTF-8") from error
 
 
 @contextmanager

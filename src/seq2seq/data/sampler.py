@@ -71,9 +71,7 @@ class BucketSampler(Sampler[list[int]]):
         self._resumed = (0, 0)
 
     def __len__(self) -> int:
-        if self.max_tokens is None:
-            return math.ceil(len(self.source_lengths) / self.batch_size)
-        return len(self._sizes)
+        return math.ceil(len(self.source_lengths) / self.batch_size) if self.max_tokens is None else len(self._sizes)
 
     def set_epoch(self, epoch: int) -> None:
         """Select the order of an epoch; the trainer calls this before each epoch."""
@@ -101,12 +99,11 @@ class BucketSampler(Sampler[list[int]]):
 
     def _sort(self, indices: Tensor) -> Tensor:
         source, target = self.source_lengths[indices], self.target_lengths[indices]
+        first, second = source, target
         if self.shuffle:
             # Sources ascend within one target length and descend within the next, so that where two target lengths
             # meet, their sources are of similar length, too.
             first, second = target, torch.where(target % 2 == 0, source, -source)
-        else:
-            first, second = source, target
         order = second.argsort(stable=True)
         return indices[order[first[order].argsort(stable=True)]]
 

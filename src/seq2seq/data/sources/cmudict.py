@@ -13,9 +13,6 @@ from seq2seq.data.sources.source import Pair, Split
 from seq2seq.errors import UserError
 from seq2seq.settings import Fraction, Natural
 
-VARIANT = re.compile(r"\(\d+\)$")
-"""Marks a word's second and further pronunciations."""
-
 
 class CMUdict(TextFiles):
     """``abacus`` to ``AE B AH K AH S``. All pronunciations of a word are in the same split.
@@ -66,7 +63,7 @@ class CMUdict(TextFiles):
             word, *phonemes = line.partition("#")[0].split()
             if not phonemes:
                 raise UserError(f"{place}: the line has a word and no phonemes; it needs both, separated by spaces")
-            word = VARIANT.sub("", word).lower()
+            word = re.sub(r"\(\d+\)$", "", word).lower()  # a number marks a second or further pronunciation
             text = " ".join(phonemes if self.stress else (phoneme.rstrip("012") for phoneme in phonemes))
             if (word, text) not in seen:
                 seen.add((word, text))

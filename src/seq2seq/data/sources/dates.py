@@ -90,18 +90,14 @@ class Dates(DataSource):
                 raise UserError(f"data.locales: {name} {problem}") from error
         return self
 
-    def _days(self, split: Split) -> list[date]:
-        """Return the days of a split, which depend on the seed and the years only."""
+    def pairs(self, split: Split) -> Iterator[Pair]:
+        """Yield the pairs of a split; the locales take turns. Its days depend on the seed and the years only."""
         first, last = date(self.first_year, 1, 1), date(self.last_year, 12, 31)
         days = [first + timedelta(days=number) for number in range((last - first).days + 1)]
         random.Random(self.seed).shuffle(days)
         held_out = int(len(days) * HELD_OUT)
-        return {"val": days[:held_out], "test": days[held_out : 2 * held_out], "train": days[2 * held_out :]}[split]
-
-    def pairs(self, split: Split) -> Iterator[Pair]:
-        """Yield the pairs of a split; the locales take turns."""
+        days = {"val": days[:held_out], "test": days[held_out : 2 * held_out], "train": days[2 * held_out :]}[split]
         generator = random.Random(f"{self.seed} {split}")  # a string gives the same numbers on every platform
-        days = self._days(split)
         locales = [Locale.parse(name) for name in self.locales]
         turns = cycle(
             [(name, locale, date_patterns(locale)) for name, locale in zip(self.locales, locales, strict=True)]

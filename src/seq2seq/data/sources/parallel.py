@@ -1,6 +1,5 @@
 """Pairs from files whose lines belong together."""
 
-import math
 from collections.abc import Iterator
 from itertools import zip_longest
 from typing import ClassVar, Self
@@ -27,8 +26,8 @@ class Parallel(TextFiles):
     def _check_lists(self) -> Self:
         for split in ("train", "val", "test"):
             given = getattr(self, split)
-            most = 2 if split == "train" else math.inf
-            if given is not None and not (isinstance(given, list) and 2 <= len(given) <= most):
+            valid = isinstance(given, list) and (len(given) == 2 or (len(given) > 2 and split != "train"))
+            if given is not None and not valid:
                 raise UserError(f"data.{split}={given} must be a list: {self.wanted.format(split=split)}")
         return self
 
