@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch.utils.data import DataLoader
 
 from seq2seq.checkpoint import load_model
 from seq2seq.data import BucketSampler, FlatSequences, PairDataset
@@ -59,45 +58,32 @@ class Predictor:
         return self.source_tokenizer.encode(text) if text.strip() else []
 
     def n_best(self, texts: Sequence[str], batch_size: int = 64) -> list[list[Hypothesis]]:
-        """Return the N best predictions for each text, in order, the best first.
-
-        Args:
-            texts: An empty one gives N empty predictions.
-            batch_size: Maximum number of texts at a time.
-        """
+        """Return the N best predictions for each text, in order, the best first; for an empty text, N empty ones."""
         encoded = [self.encode(text) for text in texts]
         positions = [position for position, ids in enumerate(encoded) if ids]
         predictions = [[Hypothesis("", 0.0, [])] * self.search.n_best] * len(texts)
-        if not positions:
-            return predictions
         dataset = PairDataset(FlatSequences(encoded[position] for position in positions))
         lengths = dataset.sources.lengths
         sampler = BucketSampler(lengths, lengths, batch_size=batch_size, shuffle=False, max_tokens=MAX_TOKENS)
-        loader = DataLoader(dataset, batch_size=None, sampler=sampler)
-        for batch, found in infer(self.ensemble, loader, self.device, lambda _, encoded: self._search(encoded)):
+        batches = map(dataset.__getitem__, sampler)
+        for batch, found in infer(self.ensemble, batches, self.device, lambda _, encoded: self._search(encoded)):
             for index, hypotheses in zip(batch.indices.tolist(), found, strict=True):
                 predictions[positions[index]] = hypotheses
         return predictions
 
     def _search(self, encoded: EnsembleEncoded) -> list[list[Hypothesis]]:
-        found = self.search(self.ensemble, encoded)
+        found, decode = self.search(self.ensemble, encoded), self.target_tokenizer.decode
         return [
-            [
-                Hypothesis(self.target_tokenizer.decode(ids), log_prob, ids)
-                for ids, log_prob in zip(to_lists(tokens), log_probs, strict=True)
-            ]
+            [Hypothesis(decode(ids), log_prob, ids) for ids, log_prob in zip(to_lists(tokens), log_probs, strict=True)]
             for tokens, log_probs in zip(found.tokens, found.log_probs.tolist(), strict=True)
         ]
 
     @torch.inference_mode()
     def align(self, text: str, prediction: Hypothesis) -> Alignment | None:
-        """Return the attention weights of a prediction; None without attention.
-
-        Args:
-            text: The source; not empty.
-            prediction: A prediction for it.
-        """
-        ids = self.source_tokenizer.encode(text)
+        """Return the attention weights of a prediction for a text; None without attention or tokens in the text."""
+        ids = self.encode(text)
+        if not ids:
+            return None
         batch = PairDataset(FlatSequences([ids]), FlatSequences([prediction.ids]))[[0]].to(self.device)
         # Reading the whole prediction in one call gives the same weights as step by step.
         _, weights = self.ensemble(batch.source, batch.source_lengths, batch.inputs)
@@ -110,45 +96,25 @@ class Predictor:
 
 
 def make_ensemble(modules: Sequence[TrainedModel], device: torch.device) -> Ensemble:
-    """Return the models of trained modules as an ensemble, on a device and in evaluation mode.
-
-    Raises:
-        UserError: If their vocabularies differ.
-    """
+    """Return an ensemble on a device and in evaluation mode, or raise `UserError` if the vocabularies differ."""
     for number, module in enumerate(modules[1:], start=2):
         for side in ("source", "target"):
             own, first = (getattr(one, f"{side}_tokenizer").to_dict() for one in (module, modules[0]))
             if own != first:
-                raise UserError(
-                    f"checkpoint: the {side} vocabulary of checkpoint {number} differs from that of the first; "
-                    "an ensemble needs models that were trained on the same data"
-                )
+                problem = f"the {side} vocabulary of checkpoint {number} differs from that of the first"
+                raise UserError(f"checkpoint: {problem}; an ensemble needs models that were trained on the same data")
     return Ensemble([module.model for module in modules]).to(device).eval()
 
 
-def as_list(value: object) -> list[Any]:
-    """Return a list as it is, and anything else as a list of one."""
-    return value if isinstance(value, list) else [value]
-
-
 def named_paths(checkpoint: object) -> list[str]:
-    """Return the path or the list of paths that ``checkpoint`` in a config names.
-
-    Raises:
-        UserError: If there is none.
-    """
-    paths = [str(path) for path in as_list(checkpoint)]
-    if not paths:
+    """Return the path or the list of paths that ``checkpoint`` in a config names, or raise `UserError` without any."""
+    if checkpoint == []:
         raise UserError("checkpoint=[] must name at least one file")
-    return paths
+    return [str(path) for path in (checkpoint if isinstance(checkpoint, list) else [checkpoint])]
 
 
 def load_models(checkpoint: object) -> list[TrainedModel]:
-    """Load the checkpoint or the list of checkpoints that ``checkpoint`` in a config names.
-
-    Raises:
-        UserError: If one is not a checkpoint of this project.
-    """
+    """Load the checkpoint or the list of checkpoints that ``checkpoint`` in a config names; see `load_model`."""
     return [load_model(path) for path in named_paths(checkpoint)]
 
 
@@ -164,8 +130,7 @@ def load(*checkpoints: str | Path, device: str = "cpu") -> Predictor:
 def find_device(name: object) -> torch.device:
     """Return the device of that name; ``auto`` takes an accelerator if there is one."""
     if name == "auto":
-        found = torch.accelerator.current_accelerator(check_available=True)
-        return found or torch.device("cpu")
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
         device = torch.device(str(name))
         torch.zeros(1, device=device).item()  # fails on a device that is not there

@@ -66,14 +66,9 @@ class ModelSettings(Settings):
 def model_from_config(
     settings: Mapping[str, Any], *, source_size: int, target_size: int, handoff: str = RIGHT, fast: str | bool = "auto"
 ) -> Seq2Seq:
-    """Build the model that the section ``model`` describes.
+    """Build the model that the section ``model`` describes, with so many source and target symbols.
 
-    Args:
-        settings: The section; see `ModelSettings`.
-        source_size: Number of source symbols.
-        target_size: Number of target symbols.
-        handoff: ``right``, or a mistake that is made on purpose.
-        fast: ``auto`` or False; see `Fast`.
+    The handoff is ``right``, or a mistake that is made on purpose; for ``fast``, see `Fast`.
 
     Raises:
         UserError: If a value is not allowed, or the parts do not fit each other.
@@ -94,8 +89,6 @@ class TrainedModel(NamedTuple):
 
     Attributes:
         model: A `Seq2Seq`, or a module that is called like one.
-        source_tokenizer: Of its sources.
-        target_tokenizer: Of its targets.
         max_length: Maximum number of tokens in a prediction.
         settings: What the checkpoint says of it: ``model``, ``handoff``, ``data``, ...
     """
@@ -118,10 +111,7 @@ class _Values(Settings, extra="ignore"):
 
 
 def trained_model(settings: Mapping[str, Any]) -> TrainedModel:
-    """Build the model that the hyperparameters of a checkpoint describe; its weights are random.
-
-    Args:
-        settings: The arguments of `seq2seq.training.module.Seq2SeqModule`.
+    """Build the model that ``settings``, the arguments of `Seq2SeqModule`, describe; its weights are random.
 
     Raises:
         UserError: If a value is not allowed.

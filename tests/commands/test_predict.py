@@ -1,6 +1,5 @@
 """Prediction line by line: files in and out, several lines for one, log-probabilities and attention."""
 
-import io
 import json
 import os
 from threading import Thread
@@ -9,9 +8,8 @@ import pytest
 from conftest import TINY
 
 from seq2seq.api import load
-from seq2seq.commands.predict import Arriving, predict, predict_lines
+from seq2seq.commands.predict import Arriving, check_columns, predict
 from seq2seq.commands.train import train
-from seq2seq.data.lines import decode_lines
 from seq2seq.errors import UserError
 
 LINES = ["a b c", "", "d", "é z", "   ", "c b a q r"]
@@ -126,7 +124,7 @@ def pipe():
 
 def test_what_has_arrived_is_a_chunk_of_at_most_the_given_size(pipe):
     sink, arriving = pipe
-    chunks = arriving.chunks(decode_lines(arriving, "<stdin>"), 3)
+    chunks = arriving.chunks("<stdin>", 3)
 
     sink.write("a\n\né\nd\npart of ".encode())
     assert next(chunks) == [(1, "a"), (2, ""), (3, "é")]
@@ -143,7 +141,7 @@ def test_lines_behind_those_that_were_too_many_at_once_keep_their_order(pipe):
     writer = Thread(target=lambda: (sink.write("\n".join(lines).encode()), sink.close()))
     writer.start()
 
-    chunks = list(arriving.chunks(decode_lines(arriving, "<stdin>"), 500))
+    chunks = list(arriving.chunks("<stdin>", 500))
 
     writer.join()
     assert [line for chunk in chunks for _, line in chunk] == lines
@@ -162,22 +160,29 @@ def test_a_bad_line_of_a_pipe_is_named(pipe, content, message):
     writer.start()
 
     with pytest.raises(UserError, match=message):
-        list(arriving.chunks(decode_lines(arriving, "<stdin>"), 500))
+        list(arriving.chunks("<stdin>", 500))
 
     writer.join(timeout=60)
 
 
-def test_a_file_of_many_chunks_keeps_its_order(predictor, tmp_path):
-    output = io.StringIO()
-    (tmp_path / "in.txt").write_text("".join(line + "\n" for line in LINES * 5))
+def test_a_file_of_many_chunks_keeps_its_order(compose, predictor, tiny_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr("seq2seq.commands.predict.CHUNK", 1)
+    source, target = tmp_path / "in.txt", tmp_path / "out.txt"
+    source.write_text("".join(line + "\n" for line in LINES * 5))
+    with source.open("rb") as file:
+        assert [len(chunk) for chunk in Arriving(file).chunks("in.txt", 7)] == [7, 7, 7, 7, 2]
 
-    with (tmp_path / "in.txt").open("rb") as source:
-        arriving = Arriving(source)
-        chunks = list(arriving.chunks(decode_lines(arriving, "in.txt"), 7))
-    predict_lines(predictor, chunks, output, 3, scores=False, write_attention=lambda *_: None)
+    predict(compose("predict", f"checkpoint={tiny_checkpoint}", f"input={source}", f"output={target}", "batch_size=7"))
 
-    assert [len(chunk) for chunk in chunks] == [7, 7, 7, 7, 2]
-    assert output.getvalue() == "".join(text + "\n" for text in predictor(LINES) * 5)
+    assert target.read_text() == "".join(text + "\n" for text in predictor(LINES) * 5)
+
+
+def test_a_line_without_all_columns_is_named_and_an_empty_one_is_fine():
+    check_columns([(1, "a\tb"), (2, " ")], "in.txt", 2)
+    check_columns([(1, "a\tb"), (2, "a")], "in.txt", 1)
+
+    with pytest.raises(UserError, match=r"in\.txt:2: the line has 1 columns; the model reads 2, separated by tabs"):
+        check_columns([(1, "a\tb"), (2, "a")], "in.txt", 2)
 
 
 def test_a_file_is_complete_or_absent(compose, tiny_checkpoint, tmp_path):

@@ -7,8 +7,9 @@ from datetime import date, timedelta
 import pytest
 from babel import Locale
 
-from seq2seq.data import Normaliser, build_source
+from seq2seq.data import build_source
 from seq2seq.data.sources.dates import ZEROS, date_patterns
+from seq2seq.data.tokenizer import Normaliser
 from seq2seq.errors import UserError
 
 SPLITS = ("train", "val", "test")

@@ -19,7 +19,7 @@ SETTINGS = {
 
 
 def learned(size=40):
-    return build_tokenizer({"name": "subwords", "size": size}).learned(TEXTS)
+    return build_tokenizer({"name": "subwords", "size": size}).learned(lambda: TEXTS)
 
 
 @pytest.fixture

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seq2seq.data import UNK, CharacterTokenizer, Normaliser, SpaceTokenizer, Vocabulary, tokenizer_from_dict
+from seq2seq.data import UNK, CharacterTokenizer, SpaceTokenizer, Vocabulary, tokenizer_from_dict
+from seq2seq.data.tokenizer import Normaliser
 from seq2seq.errors import UserError
 
 normalise = Normaliser()

@@ -12,7 +12,6 @@ from rich.table import Column, Table
 from rich.text import Text
 from torch import Tensor
 
-from seq2seq.api import as_list
 from seq2seq.checkpoint import load_model
 from seq2seq.data import SPECIALS, UNK, Tokenizer
 from seq2seq.errors import UserError
@@ -91,7 +90,7 @@ def given_texts(given: object, tokenizer: Tokenizer) -> list[str]:
     if given is None:
         symbols = range(len(SPECIALS), len(tokenizer.vocabulary))
         return [tokenizer.decode(symbols[:size]) for size in (5, 3)]
-    texts = as_list(given)
+    texts = given if isinstance(given, list) else [given]
     if not texts:
         raise UserError("text=[] must contain at least one text")
     for text in texts:

@@ -1,6 +1,7 @@
 """Log-probabilities of given pairs."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from seq2seq.api import as_list, find_device, load_models, make_ensemble
+from seq2seq.api import find_device, load_models, make_ensemble, named_paths
 from seq2seq.data import Batch
 from seq2seq.decoding import Ensemble, EnsembleEncoded, infer
 from seq2seq.runs.files import check_different, check_free, output_file, utf8_stdout, write_lines
@@ -39,7 +40,7 @@ def score(config: DictConfig, overrides: Sequence[str] = ()) -> None:
     settings = read_settings(ScoreSettings, resolve_config(config))
     output = settings.output
     check_free("output", output, overwrite=settings.overwrite)
-    for checkpoint in as_list(settings.checkpoint):
+    for checkpoint in named_paths(settings.checkpoint):
         check_different(checkpoint=checkpoint, output=output)
     device = find_device(settings.device)
     modules = load_models(settings.checkpoint)
@@ -47,12 +48,10 @@ def score(config: DictConfig, overrides: Sequence[str] = ()) -> None:
     data = data_of_checkpoint(modules[0], settings.data, overrides)
     for file in data.prepared.source.files("test"):
         check_different(**{"data.test": file, "output": output})
-    lines = [format_line(scores) for scores in token_log_probs(ensemble, data, device)]
-    if output is not None:
-        with output_file(Path(str(output)).expanduser(), "output") as file:
-            file.writelines(lines)
-    else:
-        write_lines(utf8_stdout(), lines)
+    scores = token_log_probs(ensemble, data, device)
+    path = None if output is None else Path(str(output)).expanduser()
+    with nullcontext(utf8_stdout()) if path is None else output_file(path, "output") as file:
+        write_lines(file, map(format_line, scores))
 
 
 def format_line(scores: Sequence[float]) -> str:
@@ -70,7 +69,6 @@ def token_log_probs(ensemble: Ensemble, data: PairsDataModule, device: torch.dev
 
     scores = {}
     for batch, chosen in infer(ensemble, data.test_dataloader(), device, compute):
-        lengths = batch.target_lengths.tolist()
-        for index, length, values in zip(batch.indices.tolist(), lengths, chosen.tolist(), strict=True):
+        for index, length, values in zip(batch.indices.tolist(), batch.target_lengths, chosen.tolist(), strict=True):
             scores[index] = values[:length]
     return [scores[index] for index in range(len(scores))]

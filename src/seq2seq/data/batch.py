@@ -44,15 +44,7 @@ class Batch(NamedTuple):
     def from_padded(
         cls, source: Tensor, source_lengths: Tensor, target: Tensor, target_lengths: Tensor, indices: Tensor
     ) -> Self:
-        """Return a batch of targets that have no begin and end yet.
-
-        Args:
-            source: Token ids, right-padded, ``(B, S)``.
-            source_lengths: Number of tokens of each source, ``(B,)``.
-            target: Token ids without begin and end, right-padded, ``(B, T - 1)``.
-            target_lengths: Number of tokens of each target, without begin and end, ``(B,)``.
-            indices: Position of each pair in its dataset, ``(B,)``.
-        """
+        """Return a batch of targets, ``(B, T - 1)``, that have no begin and end yet; their lengths count neither."""
         target = F.pad(F.pad(target, (1, 0), value=BOS), (0, 1), value=PAD)
         target.scatter_(1, (target_lengths + 1).unsqueeze(1), EOS)
         return cls(source, source_lengths, target, target_lengths + 1, indices)
@@ -74,6 +66,5 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device) -> Self:
         """Return the batch with its ids on ``device``; lengths and indices stay on the CPU."""
-        return self._replace(
-            source=self.source.to(device, non_blocking=True), target=self.target.to(device, non_blocking=True)
-        )
+        source, target = (ids.to(device, non_blocking=True) for ids in (self.source, self.target))
+        return self._replace(source=source, target=target)

@@ -20,15 +20,10 @@ VERSION = 1
 
 
 def cache_folder(cache_dir: str | None, files: Sequence[str], settings: Mapping[str, Any]) -> Path:
-    """Return the folder for what is made of files under some settings, whether it exists or not.
+    """Return the folder for what is made of files, on whose content and on plain settings its name depends.
 
-    Its name depends on the content of the files and on the settings.
-
-    Args:
-        cache_dir: Where to keep it; None is ``.cache`` beside the first file, or the user's cache folder if that
-            cannot be written to.
-        files: The files.
-        settings: Plain values.
+    It is in ``cache_dir``; None is ``.cache`` beside the first file, or the user's cache folder if that cannot be
+    written to.
 
     Raises:
         UserError: If a file cannot be read.
@@ -38,29 +33,24 @@ def cache_folder(cache_dir: str | None, files: Sequence[str], settings: Mapping[
         with open_file(path, "data.train") as file:
             digest.update(hashlib.file_digest(file, "blake2b").digest())
     digest.update(json.dumps([VERSION, settings], sort_keys=True).encode())
-    beside = Path(files[0]).parent
+    root = Path(files[0]).parent / ".cache"
     if cache_dir is not None:
-        root = Path(cache_dir).expanduser()
-    elif os.access(beside, os.W_OK):
-        root = beside / ".cache"
-    else:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "seq2seq"
-    return root / digest.hexdigest()
+        root = Path(cache_dir)
+    elif not os.access(root.parent, os.W_OK):
+        root = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "seq2seq")
+    return root.expanduser() / digest.hexdigest()
 
 
 def build_once(
-    locate: Callable[[], Path],
-    files: Sequence[str],
-    build: Callable[[Path], Content],
-    read: Callable[[Path], Content],
+    locate: Callable[[], Path], files: Sequence[str], build: Callable[[Path], None], read: Callable[[Path], Content]
 ) -> Content:
-    """Build or read a folder, which is complete or absent; of several processes one builds it.
+    """Return what a folder holds, which is complete or absent; of several processes one builds it.
 
     Args:
         locate: Returns the folder, whose name depends on the content of the files.
-        files: The files that it is made of.
-        build: Called with an empty folder to fill, which then gets its name; returns the content.
-        read: Returns the content of a folder that exists.
+        files: What it is made of.
+        build: Fills an empty folder, which then gets its name.
+        read: Returns the content of a complete folder.
 
     Raises:
         UserError: If it cannot be written, or the files change meanwhile.
@@ -69,18 +59,19 @@ def build_once(
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
-            if folder.exists():
-                return read(folder)
-            partial = folder.with_name(f"{folder.name}.partial")
-            shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
-            partial.mkdir()
-            try:
-                content = build(partial)
-                if locate() != folder:
-                    raise UserError(f"{', '.join(files)} changed while it was read; start again when it is complete")
-                partial.rename(folder)
-                return content
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
+            if not folder.exists():
+                partial = folder.with_name(f"{folder.name}.partial")
+                shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+                partial.mkdir()
+                try:
+                    build(partial)
+                    if locate() != folder:
+                        raise UserError(
+                            f"{', '.join(files)} changed while it was read; start again when it is complete"
+                        )
+                    partial.rename(folder)
+                finally:
+                    shutil.rmtree(partial, ignore_errors=True)
+            return read(folder)
     except OSError as error:
         raise UserError(f"data.cache_dir: {folder} cannot be written: {error.strerror or error}") from error

@@ -21,9 +21,6 @@ CHUNK = 1_000_000
 class FlatSequences:
     """Many sequences of ids in one int32 tensor with offsets, which takes four bytes per token.
 
-    Args:
-        sequences: The sequences.
-
     Attributes:
         ids: The ids of all sequences, concatenated, int32.
         offsets: Where each sequence starts in `ids`, and where the last one ends, ``(N + 1,)``.
@@ -49,8 +46,9 @@ class FlatSequences:
         return sequences
 
     @classmethod
-    def mapped(cls, ids: Path, offsets: Path) -> Self:
-        """Return the sequences of two files, which are read when they are needed; all processes share the memory."""
+    def mapped(cls, path: Path) -> Self:
+        """Return what `TokenSequences` wrote; it is read when it is needed, and all processes share the memory."""
+        ids, offsets = path.with_suffix(".ids"), path.with_suffix(".offsets")
         return cls.from_arrays(np.memmap(ids, np.int32, mode="c"), np.memmap(offsets, np.int64, mode="c"))
 
     @cached_property
@@ -65,11 +63,7 @@ class FlatSequences:
         return self.ids[self.offsets[index] : self.offsets[index + 1]].tolist()
 
     def padded(self, indices: Tensor) -> Tensor:
-        """Return the given sequences as one right-padded tensor of ids, ``(B, S)``.
-
-        Args:
-            indices: Positions of the sequences, ``(B,)``.
-        """
+        """Return the sequences of ``indices``, ``(B,)``, as one right-padded tensor of ids, ``(B, S)``."""
         lengths = self.lengths[indices].unsqueeze(1)
         steps = torch.arange(int(lengths.max()) if len(lengths) else 0)
         positions = (self.offsets[indices].unsqueeze(1) + steps).clamp(max=len(self.ids) - 1)  # (B, S)
@@ -83,7 +77,11 @@ class TokenSequences:
     last text, and thanks to these numbers no text has to be tokenised again.
 
     Args:
-        files: Where ids and offsets are written, so that they need no memory; None keeps them in memory.
+        path: Ids and offsets are written to new files, ``path.ids`` and ``path.offsets``, so that they need no memory;
+            None keeps them in memory.
+
+    Attributes:
+        numbers: Each symbol and its number.
 
     Example:
         >>> sequences = TokenSequences()
@@ -94,54 +92,49 @@ class TokenSequences:
         tensor([5, 4, 5], dtype=torch.int32)
     """
 
-    def __init__(self, files: tuple[Path, Path] | None = None) -> None:
-        self._files = files
-        self._numbers: dict[str, int] = {}
+    def __init__(self, path: Path | None = None) -> None:
+        self.numbers: dict[str, int] = {}
+        self._path = path
         self._ids, self._offsets = array("i"), array("q", [0])
-        self._written = self._sequences = 0
-        for file in files or ():
-            file.write_bytes(b"")
+        self._written = 0
 
     def append(self, tokens: Iterable[str]) -> None:
         """Add the tokens of a text."""
-        numbers = self._numbers
+        numbers = self.numbers
         self._ids.extend([numbers.setdefault(token, len(numbers)) for token in tokens])
         self._offsets.append(self._written + len(self._ids))
-        self._sequences += 1
-        if self._files and len(self._ids) >= CHUNK:
-            self._write()
+        if self._path and len(self._ids) >= CHUNK:
+            self._write(self._path)
 
-    def _write(self) -> None:
-        for buffer, path in zip((self._ids, self._offsets), self._files or (), strict=True):
-            with path.open("ab") as file:
+    def _write(self, path: Path) -> None:
+        for buffer, suffix in ((self._ids, ".ids"), (self._offsets, ".offsets")):
+            with path.with_suffix(suffix).open("ab") as file:
                 buffer.tofile(file)
         self._written += len(self._ids)
         self._ids, self._offsets = array("i"), array("q")
 
-    def __len__(self) -> int:
-        return self._sequences
-
     def counts(self) -> dict[str, int]:
         """Return how often each symbol occurs."""
-        counts = np.zeros(len(self._numbers), dtype=np.int64)
+        counts = np.zeros(len(self.numbers), dtype=np.int64)
         for chunk in self._chunks():
             counts += np.bincount(chunk, minlength=len(counts))
-        return dict(zip(self._numbers, counts.tolist(), strict=True))
+        return dict(zip(self.numbers, counts.tolist(), strict=True))
 
     def encode(self, vocabulary: Vocabulary) -> FlatSequences:
         """Return the ids of all sequences. They replace the numbers, so this is the last call."""
-        table = np.array(vocabulary.ids(self._numbers), dtype=np.int32)
+        table = np.array(vocabulary.ids(self.numbers), dtype=np.int32)
         for chunk in self._chunks():
             chunk[:] = table[chunk]
-        if self._files:
-            return FlatSequences.mapped(*self._files)
+        if self._path:
+            return FlatSequences.mapped(self._path)
         return FlatSequences.from_arrays(np.asarray(self._ids), np.asarray(self._offsets))
 
     def _chunks(self) -> Iterator[np.ndarray]:
         """Yield all numbers, piece by piece, in the place where they are kept."""
-        if self._files and self._offsets:
-            self._write()
-        numbers = np.memmap(self._files[0], np.int32, mode="r+") if self._files else np.asarray(self._ids)
+        numbers = np.asarray(self._ids)
+        if self._path:
+            self._write(self._path)
+            numbers = np.memmap(self._path.with_suffix(".ids"), np.int32, mode="r+")
         for start in range(0, len(numbers), CHUNK):
             yield numbers[start : start + CHUNK]
 
@@ -149,9 +142,7 @@ class TokenSequences:
 class PairDataset(Dataset[Batch]):
     """Pairs of encoded source and target. An item is a whole batch, so nothing is collated in Python.
 
-    Args:
-        sources: Ids of the sources.
-        targets: Ids of the targets, without begin and end; None for sources alone, whose targets are empty.
+    Targets have neither begin nor end; None is for sources alone, whose targets are empty.
 
     Example:
         >>> dataset = PairDataset(FlatSequences([[5], [5, 6, 7]]), FlatSequences([[6, 7], [8]]))
@@ -171,35 +162,22 @@ class PairDataset(Dataset[Batch]):
     def __getitem__(self, indices: Sequence[int]) -> Batch:
         """Return the batch of the given pairs."""
         index = torch.as_tensor(indices, dtype=torch.long)
-        return Batch.from_padded(
-            self.sources.padded(index),
-            self.sources.lengths[index],
-            self.targets.padded(index),
-            self.targets.lengths[index],
-            index,
-        )
+        source, target = ((side.padded(index), side.lengths[index]) for side in (self.sources, self.targets))
+        return Batch.from_padded(*source, *target, index)
 
 
-class Shares(Dataset[Batch]):
-    """The share that one of several processes has in each batch: one pair in so many, from its rank on.
+class Shares(PairDataset):
+    """The share that the process ``rank`` of so many has in each batch: one pair in so many, from its rank on.
 
     A share is empty where a batch has fewer pairs than there are processes.
-
-    Args:
-        dataset: The pairs.
-        rank: Number of the process.
-        processes: How many there are.
     """
 
     def __init__(self, dataset: PairDataset, rank: int, processes: int) -> None:
-        self.dataset = dataset
+        super().__init__(dataset.sources, dataset.targets)
         self.rank, self.processes = rank, processes
-
-    def __len__(self) -> int:
-        return len(self.dataset)
 
     def __getitem__(self, indices: Sequence[int]) -> Batch:
         """Return the share of the batch of the given pairs."""
-        own = self.dataset[indices[self.rank :: self.processes]]
-        tokens = int(self.dataset.targets.lengths[torch.as_tensor(indices)].sum()) + len(indices)  # and the ends
+        own = super().__getitem__(indices[self.rank :: self.processes])
+        tokens = int(self.targets.lengths[torch.as_tensor(indices)].sum()) + len(indices)  # and the ends
         return own._replace(share=int(own.target_lengths.sum()) * self.processes / tokens)

@@ -3,7 +3,6 @@
 import gzip
 import io
 import os
-import stat
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 
 from seq2seq.errors import UserError
 
@@ -20,6 +19,8 @@ MAX_LINE = 1_000_000
 
 LARGE = 32 * 2**20
 """Number of bytes above which reading a file shows a progress bar and is worth a cache."""
+
+HINT_OF_CR = "; save the file with line ends LF or CR LF, and not CR alone"
 
 GZIP = b"\x1f\x8b"
 """The first bytes of every file that gzip has written."""
@@ -30,16 +31,13 @@ Wrap = Callable[[BinaryIO], BinaryIO]
 def read_lines(path: str, key: str, wrap: Wrap = lambda file: file) -> Iterator[tuple[int, str]]:
     """Yield the lines of a file, unpacked if gzip has packed it, with their numbers from 1 and without line ends.
 
-    Args:
-        path: The file.
-        key: The setting that names the file, for errors.
-        wrap: Wraps the open file, to show how much of it has been read.
+    The setting ``key`` names the file, and ``wrap`` wraps it, once open, to show how much of it has been read.
 
     Raises:
         UserError: If the file cannot be read or changes meanwhile, or a line is not valid.
     """
-    kind = Path(path).stat().st_mode if Path(path).exists() else stat.S_IFREG
-    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):  # a pipe can be read only once, and opening it may wait forever
+    given = Path(path)
+    if given.exists() and not (given.is_file() or given.is_dir()):  # a pipe can be read once, and opening it may block
         raise UserError(f"{key}={path} must be a file, and not a pipe or a device")
     with open_file(path, key) as file:
         before = os.fstat(file.fileno())
@@ -49,20 +47,16 @@ def read_lines(path: str, key: str, wrap: Wrap = lambda file: file) -> Iterator[
             raise UserError(f"{key}={path} cannot be read: {error.strerror}") from error
         read = wrap(file)
         yield from decode_lines(io.BufferedReader(gzip.GzipFile(fileobj=read)) if packed else read, path)  # pyright: ignore[reportArgumentType]
-        after = Path(path).stat()
+        after = given.stat()
         if (before.st_size, before.st_mtime_ns, before.st_ino) != (after.st_size, after.st_mtime_ns, after.st_ino):
             raise UserError(f"{key}={path} changed while it was read; start again when it is complete")
 
 
 def open_file(path: str, key: str) -> io.BufferedReader:
-    """Open a file for reading bytes.
-
-    Args:
-        path: The file.
-        key: The setting that names the file, for errors.
+    """Open the file that the setting ``key`` names, for reading bytes.
 
     Raises:
-        UserError: If the file cannot be opened.
+        UserError: If it cannot be opened.
     """
     try:
         return Path(path).expanduser().open("rb")
@@ -73,11 +67,7 @@ def open_file(path: str, key: str) -> io.BufferedReader:
 def decode_lines(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
     r"""Yield the lines of an open file with their numbers from 1. A line ends at ``\n`` or ``\r\n`` and nowhere else.
 
-    A byte order mark at the start is skipped.
-
-    Args:
-        file: The open file.
-        name: The name of the file, for errors.
+    A byte order mark at the start is skipped. ``name`` is what errors call the file.
 
     Raises:
         UserError: If the file cannot be read to its end; if a line is not UTF-8, is longer than `MAX_LINE`, or contains
@@ -88,10 +78,16 @@ def decode_lines(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
         while line := file.readline(MAX_LINE + 1):
             number += 1
             if len(line) > MAX_LINE:
-                raise UserError(f"{name}:{number}: the line has more than {MAX_LINE} bytes{hint_of_cr(line)}")
-            text = decode(line, name, number).removesuffix("\n").removesuffix("\r")
+                hint = HINT_OF_CR if b"\r" in line.rstrip(b"\r\n") else ""
+                raise UserError(f"{name}:{number}: the line has more than {MAX_LINE} bytes{hint}")
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\n").removesuffix("\r")
+            except UnicodeDecodeError as error:
+                position = len(line) - len(error.object) + error.start  # the error does not count the byte order mark
+                byte = f"byte {position + 1} of the line, 0x{line[position]:02x}"
+                raise UserError(f"{name}:{number}: {byte}, is not UTF-8; save the file as UTF-8") from error
             if "\r" in text:
-                raise UserError(f"{name}:{number}: a carriage return in the middle of the line{hint_of_cr(line)}")
+                raise UserError(f"{name}:{number}: a carriage return in the middle of the line{HINT_OF_CR}")
             if "\0" in text:
                 raise UserError(f"{name}:{number}: the line contains NUL, so the file is damaged or no UTF-8 text")
             yield number, text
@@ -101,37 +97,15 @@ def decode_lines(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
         raise UserError(f"{name}:{number + 1}: cannot be read: {error.strerror or error}") from error
 
 
-def hint_of_cr(line: bytes) -> str:
-    """Return what to do about carriage returns; empty if there are none."""
-    return "; save the file with line ends LF or CR LF, and not CR alone" if b"\r" in line.rstrip(b"\r\n") else ""
-
-
-def decode(line: bytes, name: str, number: int) -> str:
-    """Return a line as text.
-
-    Raises:
-        UserError: If it is not UTF-8.
-    """
-    try:
-        return line.decode("utf-8-sig" if number == 1 else "utf-8")
-    except UnicodeDecodeError as error:
-        position = len(line) - len(error.object) + error.start  # the error does not count the byte order mark
-        raise UserError(
-            f"{name}:{number}: byte {position + 1} of the line, 0x{line[position]:02x}, is not UTF-8; "
-            "save the file as UTF-8"
-        ) from error
-
-
 @contextmanager
 def reading_progress(paths: list[str]) -> Iterator[Wrap]:
     """Provide what wraps open files so that a bar on stderr, if that is a terminal, shows how much has been read.
 
-    Args:
-        paths: The files; there is no bar if they are smaller than `LARGE` together.
+    There is no bar if the files are smaller than `LARGE` together.
     """
     sizes = [Path(path).stat().st_size for path in paths if Path(path).is_file()]
     console = Console(stderr=True)
-    columns = (TextColumn("reading"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    columns = ("reading", BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=sum(sizes) < LARGE or not console.is_terminal) as bar:
         task = bar.add_task("reading", total=sum(sizes))
         yield lambda file: bar.wrap_file(file, task_id=task)

@@ -11,9 +11,8 @@ from seq2seq.data.cache import build_once, cache_folder
 from seq2seq.data.dataset import FlatSequences, PairDataset, TokenSequences
 from seq2seq.data.lines import LARGE
 from seq2seq.data.sources import DataSource, Pair, Split
-from seq2seq.data.sources.files import settings_of_content
 from seq2seq.data.sources.source import SIDES
-from seq2seq.data.tokenizer import Normaliser, Tokenizer, tokenizer_from_dict
+from seq2seq.data.tokenizer import Tokenizer, tokenizer_from_dict
 from seq2seq.data.vocabulary import Vocabulary
 from seq2seq.errors import UserError
 
@@ -24,29 +23,19 @@ Tokenizers = tuple[Tokenizer, Tokenizer]
 
 TOKENIZERS_FILE = "tokenizers.json"
 
+IRRELEVANT = {"train", "val", "test", "batch_size", "batch_tokens", "max_epochs", "num_workers", "cache_dir"}
+"""Settings that do not change the encoded training pairs; the content of the files counts, and not their paths."""
+
 
 class References(NamedTuple):
-    """What counts as right for some pairs, the target first and then its alternatives.
-
-    Attributes:
-        texts: Texts of each pair.
-        ids: The same encoded, without begin and end.
-    """
+    """What counts as right for each of some pairs, the target first: texts, and ids without begin and end."""
 
     texts: list[list[str]]
     ids: list[list[list[int]]]
 
 
 class PreparedData(NamedTuple):
-    """Encoded pairs, and the tokenizers that have encoded them.
-
-    Attributes:
-        source: Where the pairs come from.
-        source_tokenizer: The tokenizer of the sources.
-        target_tokenizer: The tokenizer of the targets.
-        datasets: The encoded pairs of each split.
-        pairs: The normalised texts of each split but ``train``.
-    """
+    """Encoded pairs, their source, the tokenizers, and the normalised texts of each split but ``train``."""
 
     source: DataSource
     source_tokenizer: Tokenizer
@@ -71,13 +60,9 @@ class PreparedData(NamedTuple):
 
 
 def prepare(source: DataSource, splits: Iterable[Split], tokenizers: Tokenizers | None = None) -> PreparedData:
-    """Read and encode the pairs of a data source. Each text is normalised once and tokenised once.
+    """Read and encode the splits of a data source. Each text is normalised once and tokenised once.
 
-    Args:
-        source: Where the pairs come from.
-        splits: The splits that are needed.
-        tokenizers: Those of a trained model, for source and target; None makes them from the training pairs, which are
-            read then in any case.
+    Without the tokenizers of a trained model, these are made from the training pairs, which are read then in any case.
 
     Raises:
         UserError: If a file or a line is not valid, or the vocabularies would be empty.
@@ -104,7 +89,7 @@ def prepare(source: DataSource, splits: Iterable[Split], tokenizers: Tokenizers 
 def accepted(
     source: DataSource, split: Split, tokenizers: Tokenizers
 ) -> Iterator[tuple[Pair, list[str], list[list[str]]]]:
-    """Yield each pair of a split that is used, and the normalised text and the tokens of either side."""
+    """Yield each pair of a split that is used, and the normalised texts and the tokens of its sides."""
     for pair in source.pairs(split):
         texts = [one.normalise(text) for one, text in zip(tokenizers, (pair.source, pair.target), strict=True)]
         tokens = [one.tokenize(text) for one, text in zip(tokenizers, texts, strict=True)]
@@ -114,18 +99,17 @@ def accepted(
 
 def encode(source: DataSource, split: Split, tokenizers: Tokenizers) -> tuple[list[Pair], PairDataset]:
     """Return the pairs of a split with normalised texts, and encoded by tokenizers that are complete."""
-    pairs: list[Pair] = []
-    ids: tuple[list[list[int]], list[list[int]]] = [], []
-    normalisers, target = [one.normalise for one in tokenizers], tokenizers[1]
+    pairs, sources, targets = [], [], []
+    first, second = tokenizers
     for pair, texts, tokens in accepted(source, split, tokenizers):
-        for own, tokenizer, found in zip(ids, tokenizers, tokens, strict=True):
-            own.append(tokenizer.vocabulary.ids(found))
-        for text in pair.alternatives:
-            source.accepts("target", len(target.tokens(text)), pair, split)
-        alternatives = tuple(target.normalise.compose(target.normalise(text)) for text in pair.alternatives)
-        first, second = (one.compose(text) for one, text in zip(normalisers, texts, strict=True))
-        pairs.append(pair._replace(source=first, target=second, alternatives=alternatives))
-    return pairs, PairDataset(*map(FlatSequences, ids))
+        sources.append(first.vocabulary.ids(tokens[0]))
+        targets.append(second.vocabulary.ids(tokens[1]))
+        further = [second.normalise(text) for text in pair.alternatives]
+        for text in further:
+            source.accepts("target", len(second.tokenize(text)), pair, split)
+        target, *alternatives = map(second.normalise.compose, [texts[1], *further])
+        pairs.append(Pair(first.normalise.compose(texts[0]), target, pair.group, pair.place, tuple(alternatives)))
+    return pairs, PairDataset(FlatSequences(sources), FlatSequences(targets))
 
 
 def prepare_training(source: DataSource) -> tuple[Tokenizers, PairDataset]:
@@ -134,36 +118,30 @@ def prepare_training(source: DataSource) -> tuple[Tokenizers, PairDataset]:
     if sum(Path(file).stat().st_size for file in files if Path(file).is_file()) < LARGE:
         return build_training(source)
 
-    def build(folder: Path) -> tuple[Tokenizers, PairDataset]:
-        tokenizers, dataset = build_training(source, folder)
-        values = [one.to_dict() for one in tokenizers]
-        (folder / TOKENIZERS_FILE).write_text(json.dumps(values), encoding="utf-8")
-        return tokenizers, dataset
+    def build(folder: Path) -> None:
+        tokenizers, _ = build_training(source, folder)
+        (folder / TOKENIZERS_FILE).write_text(json.dumps([one.to_dict() for one in tokenizers]), encoding="utf-8")
 
     def read(folder: Path) -> tuple[Tokenizers, PairDataset]:
         first, second = map(tokenizer_from_dict, json.loads((folder / TOKENIZERS_FILE).read_text(encoding="utf-8")))
         log.info("training pairs are read from %s", folder)
-        return (first, second), PairDataset(*(FlatSequences.mapped(*cache_files(folder, side)) for side in SIDES))
+        return (first, second), PairDataset(*(FlatSequences.mapped(folder / side) for side in SIDES))
 
-    settings, cache_dir = settings_of_content(source.to_dict()), getattr(source, "cache_dir", None)
+    cache_dir = getattr(source, "cache_dir", None)
+    settings = {"task": source.name} | source.model_dump(exclude=IRRELEVANT)
     return build_once(lambda: cache_folder(cache_dir, files, settings), files, build, read)
-
-
-def cache_files(folder: Path, side: str) -> tuple[Path, Path]:
-    """Return the files of a side in a cache: ids, and offsets."""
-    return folder / f"{side}.ids", folder / f"{side}.offsets"
 
 
 def build_training(source: DataSource, folder: Path | None = None) -> tuple[Tokenizers, PairDataset]:
     """Return tokenizers made from the training pairs, and these encoded, in memory or in files of a folder."""
     splitters = learn(source)
-    sequences = [TokenSequences(folder and cache_files(folder, side)) for side in SIDES]
+    sequences = [TokenSequences(folder and folder / side) for side in SIDES]
     for _, _, tokens in accepted(source, "train", splitters):
         for own, found in zip(sequences, tokens, strict=True):
             own.append(found)
     if source.skipped:
         log.warning("data.skip_invalid: %d training pairs are empty or too long; skipped", source.skipped)
-    if not len(sequences[0]):
+    if not sequences[0].numbers:
         raise UserError("data.train: no pair is left; see data.max_length and data.skip_invalid")
     counts = [Counter(own.counts()) for own in sequences]
     for own, splitter in zip(counts, splitters, strict=True):
@@ -173,37 +151,19 @@ def build_training(source: DataSource, folder: Path | None = None) -> tuple[Toke
     first, second = (Vocabulary.from_counts(own, source.min_count, source.max_symbols) for own in counts)
     if not (first.symbols and second.symbols):
         raise UserError(f"data.min_count={source.min_count} leaves no symbol; the most frequent is rarer")
-    source_tokenizer, target_tokenizer = (
-        one.rebuilt(vocabulary, one.normalise) for one, vocabulary in zip(splitters, (first, second), strict=True)
-    )
-    dataset = PairDataset(sequences[0].encode(first), sequences[1].encode(second))
-    return (source_tokenizer, target_tokenizer), dataset
+    tokenizers = splitters[0].rebuilt(vocabulary=first), splitters[1].rebuilt(vocabulary=second)
+    return tokenizers, PairDataset(sequences[0].encode(first), sequences[1].encode(second))
 
 
 def learn(source: DataSource) -> Tokenizers:
     """Return what splits the texts of either side, learned from those of that side, or of both if they share it."""
     first, second = (source.make_tokenizer(side) for side in SIDES)
-    normalisers = {"source": first.normalise, "target": second.normalise}
+    normalisers = first.normalise, second.normalise
+
+    def texts(*sides: int) -> Iterator[str]:
+        return (normalisers[side](pair[:2][side]) for pair in source.pairs("train") for side in sides)
+
     if source.shared_vocabulary:
-        learned = first.learned(TrainingTexts(source, normalisers))
-        return learned, learned.rebuilt(learned.vocabulary, second.normalise)
-    texts = [TrainingTexts(source, {side: normalise}) for side, normalise in normalisers.items()]
-    return first.learned(texts[0]), second.learned(texts[1])
-
-
-class TrainingTexts:
-    """The normalised training texts of some sides, read anew each time.
-
-    Args:
-        source: Where the pairs come from.
-        normalisers: For each side whose texts are wanted, how they are normalised.
-    """
-
-    def __init__(self, source: DataSource, normalisers: dict[str, Normaliser]) -> None:
-        self.source = source
-        self.normalisers = normalisers
-
-    def __iter__(self) -> Iterator[str]:
-        for pair in self.source.pairs("train"):
-            for side, normalise in self.normalisers.items():
-                yield normalise(getattr(pair, side))
+        learned = first.learned(lambda: texts(0, 1))
+        return learned, learned.rebuilt(normaliser=second.normalise)
+    return first.learned(lambda: texts(0)), second.learned(lambda: texts(1))

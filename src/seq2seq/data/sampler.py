@@ -1,8 +1,9 @@
 """Batches of similar length."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,17 +17,13 @@ class FixedBatches(SequentialSampler):
     """The same batches in every epoch, for ``trainer.overfit_batches``.
 
     Lightning replaces any other sampler by a `SequentialSampler` over the dataset, which would yield single pairs.
-
-    Args:
-        batches: Indices of the pairs of each batch.
+    This one is made of the list of the batches, each a list of indices.
     """
 
-    def __init__(self, batches: Iterable[list[int]]) -> None:
-        self.batches = list(batches)
-        super().__init__(self.batches)
+    data_source: Any
 
     def __iter__(self) -> Iterator[list[int]]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return iter(self.batches)
+        return iter(self.data_source)
 
 
 class BucketSampler(Sampler[list[int]]):
@@ -38,16 +35,14 @@ class BucketSampler(Sampler[list[int]]):
     Pools are sorted by target first, because every padded target token costs time, while sources are packed.
 
     Without shuffling, all pairs are sorted by source and then by target, as the targets may be unknown.
-
     Pass it as a ``sampler`` of whole batches, ``DataLoader(dataset, sampler=..., batch_size=None)``, and not as a
     ``batch_sampler``: Lightning calls ``set_epoch`` of a loader's sampler only.
 
     Args:
         source_lengths: Number of tokens of each source, ``(N,)``.
-        target_lengths: Number of tokens of each target, ``(N,)``.
+        target_lengths: The same of the targets.
         batch_size: Maximum number of pairs in a batch.
-        shuffle: Whether to shuffle, as in training.
-        seed: Seed of the shuffling.
+        shuffle: Whether to shuffle, as in training, with ``seed``.
         max_tokens: Maximum number of tokens of either side in a batch, padding included; a longer pair is a batch by
             itself. None sets no limit.
 
@@ -69,19 +64,14 @@ class BucketSampler(Sampler[list[int]]):
         seed: int = 0,
         max_tokens: int | None = None,
     ) -> None:
-        self.source_lengths = source_lengths
-        self.target_lengths = target_lengths
-        self.batch_size = batch_size
-        self.shuffle = shuffle
-        self.seed = seed
-        self.max_tokens = max_tokens
+        self.source_lengths, self.target_lengths = source_lengths, target_lengths
+        self.batch_size, self.max_tokens = batch_size, max_tokens
+        self.shuffle, self.seed = shuffle, seed
         self.epoch = 0
         self._resumed = (0, 0)
 
     def __len__(self) -> int:
-        if self.max_tokens is None:
-            return math.ceil(len(self.source_lengths) / self.batch_size)
-        return len(self._sizes)
+        return math.ceil(len(self.source_lengths) / self.batch_size) if self.max_tokens is None else len(self._sizes)
 
     def set_epoch(self, epoch: int) -> None:
         """Select the order of an epoch; the trainer calls this before each epoch."""
@@ -109,12 +99,11 @@ class BucketSampler(Sampler[list[int]]):
 
     def _sort(self, indices: Tensor) -> Tensor:
         source, target = self.source_lengths[indices], self.target_lengths[indices]
+        first, second = source, target
         if self.shuffle:
             # Sources ascend within one target length and descend within the next, so that where two target lengths
             # meet, their sources are of similar length, too.
             first, second = target, torch.where(target % 2 == 0, source, -source)
-        else:
-            first, second = source, target
         order = second.argsort(stable=True)
         return indices[order[first[order].argsort(stable=True)]]
 

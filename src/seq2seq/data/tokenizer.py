@@ -4,8 +4,9 @@ import inspect
 import os
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
+from functools import partial
 from itertools import groupby
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
@@ -53,22 +54,21 @@ class Normaliser(NamedTuple):
 
 
 NFC = Normaliser()
-"""The default."""
+
+Texts = Callable[[], Iterable[str]]
+"""Reads texts from the beginning with each call."""
 
 
 class Tokenizer(ABC):
     """Encodes and decodes the text of one side. An implementation defines `name`, `tokenize` and `detokenize`.
 
-    Args:
-        vocabulary: The symbols of this side and their ids.
-        normaliser: Applied to each text before it is split.
-        options: Keyword arguments of an implementation are its options in a config, and must be plain values that it
-            keeps as attributes.
+    Its keyword arguments are its options in a config, and must be plain values that it keeps as attributes.
 
     Attributes:
         name: The config value that selects the class.
         columns: Number of columns of a text; above 1, tabs separate them.
         vocabulary: The symbols of this side and their ids.
+        normalise: Applied to each text before it is split.
     """
 
     name: ClassVar[str]
@@ -86,14 +86,14 @@ class Tokenizer(ABC):
     def detokenize(self, tokens: Iterable[str]) -> str:
         """Join tokens to text."""
 
-    def rebuilt(self, vocabulary: Vocabulary, normaliser: Normaliser) -> Self:
-        """Return a tokenizer that splits like this one, with other symbols and normalisation."""
+    def rebuilt(self, vocabulary: Vocabulary | None = None, normaliser: Normaliser | None = None) -> Self:
+        """Return a tokenizer that splits like this one, with other symbols or another normalisation."""
         other = copy(self)
-        other.vocabulary, other.normalise = vocabulary, normaliser
+        other.vocabulary, other.normalise = vocabulary or self.vocabulary, normaliser or self.normalise
         return other
 
-    def learned(self, texts: Iterable[str]) -> Self:  # noqa: ARG002 - most have nothing to learn
-        """Return a tokenizer that has learned to split from normalised training texts, iterated more than once."""
+    def learned(self, texts: Texts) -> Self:  # noqa: ARG002 - most have nothing to learn
+        """Return a tokenizer that has learned to split from normalised training texts."""
         return self
 
     def learned_tokens(self) -> list[str]:
@@ -105,7 +105,7 @@ class Tokenizer(ABC):
         return self.tokenize(self.normalise(text))
 
     def encode(self, text: str) -> list[int]:
-        """Normalise and tokenise a text, and return the ids of its tokens, without begin and end."""
+        """Return the ids of a text's `tokens`, without begin and end."""
         return self.vocabulary.ids(self.tokens(text))
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -119,13 +119,8 @@ class Tokenizer(ABC):
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for a checkpoint; `tokenizer_from_dict` builds an equal tokenizer from them."""
-        form, lower_case = self.normalise
-        return {
-            "tokens": self.spec(),
-            "symbols": self.vocabulary.symbols,
-            "normalization": form,
-            "lower_case": lower_case,
-        }
+        form, lower = self.normalise
+        return {"tokens": self.spec(), "symbols": self.vocabulary.symbols, "normalization": form, "lower_case": lower}
 
 
 class CharacterTokenizer(Tokenizer):
@@ -170,10 +165,7 @@ class GraphemeTokenizer(CharacterTokenizer):
 
 
 class SplitTokenizer(Tokenizer):
-    """Tokens are separated by one or more separators.
-
-    Args:
-        separator: A text, such as ``;``.
+    """Tokens are separated by one or more separators, such as ``;``.
 
     Example:
         >>> SplitTokenizer(Vocabulary([]), separator=";").tokenize("N;ACC;PL")
@@ -236,49 +228,42 @@ class SubwordTokenizer(Tokenizer):
         super().__init__(vocabulary, normaliser)
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # threads do not survive the fork of a loader's worker
         self._library = import_extra("tokenizers", "text")
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        if type(size) is not int or size < 1:
             raise UserError(f"size={size} must be a whole number of at least 1")
-        self.size = size
-        self.model = model
+        self.size, self.model = size, model
         try:
-            self._tokenizer = self._library.Tokenizer.from_str(model) if model else None
+            self._tokenizer: Any = self._library.Tokenizer.from_str(model) if model else None
         except Exception as error:  # the library raises nothing more specific
             raise UserError("model is not what the library tokenizers has written") from error
 
-    def learned(self, texts: Iterable[str]) -> "SubwordTokenizer":
+    def learned(self, texts: Texts) -> "SubwordTokenizer":
         """Return a tokenizer with the tokens of normalised training texts, unless this one has some."""
         if self.model:
             return self
         library = self._library
+        splitters = library.pre_tokenizers
         tokenizer = library.Tokenizer(library.models.BPE(unk_token=UNKNOWN))
-        tokenizer.pre_tokenizer = library.pre_tokenizers.Sequence(
-            [library.pre_tokenizers.Metaspace(), library.pre_tokenizers.Punctuation("isolated")]
-        )
+        tokenizer.pre_tokenizer = splitters.Sequence([splitters.Metaspace(), splitters.Punctuation("isolated")])
         tokenizer.decoder = library.decoders.Metaspace()
-        trainer = library.trainers.BpeTrainer(
-            vocab_size=self.size, special_tokens=[UNKNOWN], show_progress=False, max_token_length=32
-        )
-        tokenizer.train_from_iterator(texts, trainer)
+        options = {"vocab_size": self.size, "special_tokens": [UNKNOWN], "max_token_length": 32}
+        tokenizer.train_from_iterator(texts(), library.trainers.BpeTrainer(**options, show_progress=False))
         return SubwordTokenizer(self.vocabulary, self.normalise, size=self.size, model=tokenizer.to_str())
 
     def learned_tokens(self) -> list[str]:
         """Return all subwords; single letters of the training texts may occur there in longer ones only."""
-        return sorted(self._tokenizer.get_vocab().keys() - {UNKNOWN})  # pyright: ignore[reportOptionalMemberAccess]
+        return sorted(self._tokenizer.get_vocab().keys() - {UNKNOWN})
 
     def tokenize(self, text: str) -> list[str]:
         """Split normalised text into subwords."""
-        return self._tokenizer.encode(text, add_special_tokens=False).tokens  # pyright: ignore[reportOptionalMemberAccess]
+        return self._tokenizer.encode(text, add_special_tokens=False).tokens
 
     def detokenize(self, tokens: Iterable[str]) -> str:
         """Join subwords to text."""
-        return self._tokenizer.decoder.decode(list(tokens))  # pyright: ignore[reportOptionalMemberAccess]
+        return self._tokenizer.decoder.decode(list(tokens))
 
 
 class ColumnTokenizer(Tokenizer):
-    r"""Texts of several columns, separated by tabs, each with its own tokenizer.
-
-    Args:
-        parts: A tokenizer for each column; their vocabularies are not used.
+    r"""Texts of several columns, separated by tabs, each with its own tokenizer, whose vocabulary is not used.
 
     Example:
         >>> tokenizer = build_tokenizer(["characters", {"name": "split", "separator": ";"}])
@@ -295,11 +280,14 @@ class ColumnTokenizer(Tokenizer):
         self.parts = list(parts)
         self.columns = len(self.parts)
 
-    def learned(self, texts: Iterable[str]) -> "ColumnTokenizer":
+    def learned(self, texts: Texts) -> "ColumnTokenizer":
         """Return a tokenizer whose columns have learned."""
-        # A generator reads nothing unless a column's tokenizer learns.
-        columns = ((part, (text.split(COLUMN)[n] for text in texts)) for n, part in enumerate(self.parts))
-        return ColumnTokenizer(self.vocabulary, self.normalise, [part.learned(column) for part, column in columns])
+
+        def column(number: int) -> Iterable[str]:
+            return (text.split(COLUMN)[number] for text in texts())
+
+        parts = [part.learned(partial(column, number)) for number, part in enumerate(self.parts)]
+        return ColumnTokenizer(self.vocabulary, self.normalise, parts)
 
     def learned_tokens(self) -> list[str]:
         """Return what the tokenizers of the columns have learned."""
@@ -328,29 +316,22 @@ class ColumnTokenizer(Tokenizer):
         return [part.spec() for part in self.parts]
 
 
-TOKENIZERS: dict[str, type[Tokenizer]] = {
-    kind.name: kind
-    for kind in (CharacterTokenizer, GraphemeTokenizer, SpaceTokenizer, SplitTokenizer, SubwordTokenizer)
-}
+KINDS = (CharacterTokenizer, GraphemeTokenizer, SpaceTokenizer, SplitTokenizer, SubwordTokenizer)
+TOKENIZERS: dict[str, type[Tokenizer]] = {kind.name: kind for kind in KINDS}
 """Registry of tokenizers: value of ``data.source_tokens`` and ``data.target_tokens`` to class."""
 
 
 def options_of(kind: type[Tokenizer]) -> list[str]:
     """Return the names of the options of a tokenizer: the keyword arguments of its class."""
-    parameters = inspect.signature(kind).parameters.values()
-    return [parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
+    return inspect.getfullargspec(kind).kwonlyargs
 
 
 def build_tokenizer(
     spec: object, normaliser: Normaliser = NFC, symbols: Sequence[str] = (), key: str = "tokens"
 ) -> Tokenizer:
-    """Build a tokenizer.
+    """Build a tokenizer for normalised texts with these symbols.
 
-    Args:
-        spec: A name; a mapping with a ``name`` and options; or a list of these, one for each column.
-        normaliser: How texts are normalised.
-        symbols: Of the vocabulary.
-        key: The setting that holds ``spec``, for errors.
+    Its ``spec``, the setting ``key``, is a name; a mapping with a ``name`` and options; or a list, one for each column.
 
     Raises:
         UserError: If there is no such tokenizer or option, or the library that it needs is not installed.

@@ -51,7 +51,7 @@ class PairsDataModule(LightningDataModule):
         if training:
             sampler.resume(self.first_epoch, self.first_batch)
         if getattr(self.trainer, "overfit_batches", 0):
-            sampler = FixedBatches(sampler)
+            sampler = FixedBatches(list(sampler))
         rank, processes = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         return DataLoader(
             dataset if processes == 1 else Shares(dataset, rank, processes),

@@ -26,7 +26,4 @@ def build_source(settings: Mapping[str, Any]) -> DataSource:
     return read_settings(kind, {key: value for key, value in settings.items() if key != "task"}, "data")
 
 
-__all__ = [
-    "SOURCES", "TSV", "CMUdict", "DataSource", "Dates", "Pair", "Parallel", "Reverse", "Split", "TextFiles",
-    "build_source",
-]  # fmt: skip
+__all__ = ["SOURCES", "DataSource", "Pair", "Reverse", "Split", "TextFiles", "build_source"]

@@ -3,9 +3,9 @@
 import random
 import re
 from collections.abc import Iterator
-from typing import Any, ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
-from pydantic import field_validator, model_validator
+from pydantic import AfterValidator, model_validator
 
 from seq2seq.data.lines import Wrap
 from seq2seq.data.sources.files import TextFiles, absolute, merge_references
@@ -13,41 +13,27 @@ from seq2seq.data.sources.source import Pair, Split
 from seq2seq.errors import UserError
 from seq2seq.settings import Fraction, Natural
 
-VARIANT = re.compile(r"\(\d+\)$")
-"""Marks a word's second and further pronunciations."""
-
 
 class CMUdict(TextFiles):
     """``abacus`` to ``AE B AH K AH S``. All pronunciations of a word are in the same split.
 
     A line holds a word, spaces, and phonemes. Text after ``#`` and lines that start with ``;;;`` are comments.
-
-    Attributes:
-        file: The dictionary.
-        val_share: Share of the words that is kept for validation.
-        test_share: Share of the words that is kept for test.
-        stress: Whether vowels keep their stress, the digit in ``AE1``.
-        seed: Seed of the split.
     """
 
     name: ClassVar[str] = "cmudict"
+    key: ClassVar[str] = "data.file"
 
-    train: Any = None
-    val: Any = None
-    test: Any = None
-    file: str | None
+    train: None = None
+    val: None = None
+    test: None = None
+    file: Annotated[str | None, AfterValidator(absolute)]
     val_share: Fraction
     test_share: Fraction
     stress: bool
     seed: Natural
 
-    _absolute_file = field_validator("file")(absolute)
-
     @model_validator(mode="after")
-    def _check_splits(self) -> Self:
-        for split in ("train", "val", "test"):
-            if getattr(self, split) is not None:
-                raise UserError(f"data.{split}={getattr(self, split)} cannot be given: data.file holds all splits")
+    def _check_shares(self) -> Self:
         if self.val_share + self.test_share >= 1:
             raise UserError(f"data.test_share={self.test_share} and data.val_share={self.val_share} leave no pairs")
         return self
@@ -58,18 +44,13 @@ class CMUdict(TextFiles):
             raise UserError("data.file is missing: give a CMUdict file, data.file=PATH")
         return [self.file]
 
-    def key(self, split: Split) -> str:  # noqa: ARG002 - one file for all splits
-        """Return the key of the dictionary."""
-        return "data.file"
-
     def read(self, split: Split, wrap: Wrap) -> Iterator[Pair]:
         """Yield the pairs of a split: in training one for each pronunciation, elsewhere one for each word."""
         entries = list(self._entries(split, wrap))
         words = sorted({pair.source for pair in entries})
         random.Random(self.seed).shuffle(words)
         val, test = (round(len(words) * share) for share in (self.val_share, self.test_share))
-        chosen = {"val": words[:val], "test": words[val : val + test], "train": words[val + test :]}[split]
-        kept = set(chosen)
+        kept = set({"val": words[:val], "test": words[val : val + test], "train": words[val + test :]}[split])
         pairs = (pair for pair in entries if pair.source in kept)
         yield from pairs if split == "train" else merge_references(pairs)
 
@@ -82,7 +63,7 @@ class CMUdict(TextFiles):
             word, *phonemes = line.partition("#")[0].split()
             if not phonemes:
                 raise UserError(f"{place}: the line has a word and no phonemes; it needs both, separated by spaces")
-            word = VARIANT.sub("", word).lower()
+            word = re.sub(r"\(\d+\)$", "", word).lower()  # a number marks a second or further pronunciation
             text = " ".join(phonemes if self.stress else (phoneme.rstrip("012") for phoneme in phonemes))
             if (word, text) not in seen:
                 seen.add((word, text))

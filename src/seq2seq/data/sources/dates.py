@@ -8,6 +8,7 @@ import random
 import re
 from collections.abc import Iterator
 from datetime import date, timedelta
+from itertools import cycle, islice
 from typing import Annotated, ClassVar, Self
 
 from babel import Locale, UnknownLocaleError
@@ -63,17 +64,7 @@ def date_patterns(locale: Locale) -> list[DateTimePattern]:
 
 
 class Dates(DataSource):
-    """``jeudi 2 janvier 2003`` to ``2003-01-02``. No day occurs in two splits.
-
-    Attributes:
-        train_size: Number of training pairs.
-        val_size: Number of validation pairs.
-        test_size: Number of test pairs. Each split contains every locale equally often.
-        locales: Names of CLDR locales.
-        first_year: Earliest year.
-        last_year: Latest year.
-        seed: Seed of the days and texts; another seed gives another data set.
-    """
+    """``jeudi 2 janvier 2003`` to ``2003-01-02``. No day occurs in two splits; locales are equally frequent in each."""
 
     name: ClassVar[str] = "dates"
     group_name: ClassVar[str | None] = "locale"
@@ -95,31 +86,25 @@ class Dates(DataSource):
             try:
                 Locale.parse(name)
             except (ValueError, TypeError, UnknownLocaleError) as error:
-                raise UserError(
-                    f"data.locales: {name} is no locale that Babel knows; names look like de, en_GB, zh_Hant"
-                ) from error
+                problem = "is no locale that Babel knows; names look like de, en_GB, zh_Hant"
+                raise UserError(f"data.locales: {name} {problem}") from error
         return self
 
-    def _days(self, split: Split) -> list[date]:
-        """Return the days of a split, which depend on the seed and the years only."""
+    def pairs(self, split: Split) -> Iterator[Pair]:
+        """Yield the pairs of a split; the locales take turns. Its days depend on the seed and the years only."""
         first, last = date(self.first_year, 1, 1), date(self.last_year, 12, 31)
         days = [first + timedelta(days=number) for number in range((last - first).days + 1)]
         random.Random(self.seed).shuffle(days)
         held_out = int(len(days) * HELD_OUT)
-        return {"val": days[:held_out], "test": days[held_out : 2 * held_out], "train": days[2 * held_out :]}[split]
-
-    def pairs(self, split: Split) -> Iterator[Pair]:
-        """Yield the pairs of a split; the locales take turns."""
+        days = {"val": days[:held_out], "test": days[held_out : 2 * held_out], "train": days[2 * held_out :]}[split]
         generator = random.Random(f"{self.seed} {split}")  # a string gives the same numbers on every platform
-        days = self._days(split)
         locales = [Locale.parse(name) for name in self.locales]
-        patterns = [date_patterns(locale) for locale in locales]
-        size = {"train": self.train_size, "val": self.val_size, "test": self.test_size}[split]
-        for number in range(size):
-            turn = number % len(locales)
+        turns = cycle(
+            [(name, locale, date_patterns(locale)) for name, locale in zip(self.locales, locales, strict=True)]
+        )
+        for name, locale, patterns in islice(turns, getattr(self, f"{split}_size")):
             day = generator.choice(days)
-            text = format_day(day, generator.choice(patterns[turn]), locales[turn], generator)
-            yield Pair(text, day.isoformat(), self.locales[turn])
+            yield Pair(format_day(day, generator.choice(patterns), locale, generator), day.isoformat(), name)
 
 
 def format_day(day: date, pattern: DateTimePattern, locale: Locale, generator: random.Random) -> str:

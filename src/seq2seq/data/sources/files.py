@@ -2,12 +2,12 @@
 
 import glob
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
-from pydantic import ValidationInfo, field_validator
+from pydantic import AfterValidator, ValidationInfo, field_validator
 
 from seq2seq.data.lines import Wrap, read_lines, reading_progress
 from seq2seq.data.sources.source import DataSource, Pair, Split
@@ -15,25 +15,24 @@ from seq2seq.errors import UserError
 from seq2seq.settings import Count
 
 
+def absolute(given: Any, info: ValidationInfo) -> Any:  # noqa: ANN401 - None, a path or a list of paths
+    """Return absolute paths, so that a checkpoint can be evaluated from any working directory."""
+    if not isinstance(given, list):
+        return None if given is None else str(Path(str(given)).expanduser().absolute())
+    if not given or not all(isinstance(path, str) for path in given):
+        raise UserError(f"data.{info.field_name}={given} must be a file, a pattern, or a list of these")
+    return [absolute(path, info) for path in given]
+
+
+Paths = Annotated[Any, AfterValidator(absolute)]
+
+
 class TextFiles(DataSource):
-    """Pairs from UTF-8 text files, which gzip may have packed.
+    """Pairs from UTF-8 text files, which gzip may have packed; of training pairs, large files have a cache."""
 
-    Attributes:
-        train: Training files: a path, a pattern such as ``parts/*.tsv``, or a list of these.
-        val: Validation files.
-        test: Test files; may be the same as ``val``.
-        header: Whether the first line of each file is skipped.
-        comment: Lines that start with this text are skipped; None skips none.
-        max_pairs: Only so many training pairs are used, the first ones; None uses all.
-        max_length: Maximum number of tokens of a source and of a target.
-        skip_invalid: Whether training pairs with an empty or too long side are skipped; otherwise they are an error.
-        cache_dir: Folder for encoded training pairs, which are kept if the files are large; None is ``.cache`` beside
-            the first file.
-    """
-
-    train: Any
-    val: Any
-    test: Any
+    train: Paths
+    val: Paths
+    test: Paths
     header: bool = False
     comment: str | None = None
     max_pairs: Count | None = None
@@ -41,30 +40,23 @@ class TextFiles(DataSource):
     skip_invalid: bool = False
     cache_dir: str | None = None
 
+    # For errors, the key that names the files of a split, and what to give:
+    key: ClassVar[str] = "data.{split}"
+    wanted: ClassVar[str] = "a file, data.{split}=FILE"
+
     @field_validator("comment")
     @classmethod
     def _check_comment(cls, comment: str | None) -> str | None:
         if comment == "":
-            raise UserError(
-                "data.comment='' must be the text that comments start with, or null: every line starts with it"
-            )
+            allowed = "the text that comments start with, or null: every line starts with it"
+            raise UserError(f"data.comment='' must be {allowed}")
         return comment
-
-    @field_validator("train", "val", "test")
-    @classmethod
-    def _absolute(cls, given: object, info: ValidationInfo) -> object:
-        # Absolute, so that a checkpoint can be evaluated from any working directory.
-        if not isinstance(given, list):
-            return absolute(given)
-        if not given or not all(isinstance(path, str) for path in given):
-            raise UserError(f"data.{info.field_name}={given} must be a file, a pattern, or a list of these")
-        return [absolute(path) for path in given]
 
     def files(self, split: Split) -> list[str]:
         """Return the files of a split, those of a pattern in alphabetical order."""
         given = getattr(self, split)
         if given is None:
-            raise UserError(f"data.{split} is missing: give {self.wanted(split)}")
+            raise UserError(f"data.{split} is missing: give {self.wanted.format(split=split)}")
         return [file for path in (given if isinstance(given, list) else [given]) for file in expand(path, split)]
 
     def pairs(self, split: Split) -> Iterator[Pair]:
@@ -77,20 +69,7 @@ class TextFiles(DataSource):
 
     @abstractmethod
     def read(self, split: Split, wrap: Wrap) -> Iterator[Pair]:
-        """Yield the pairs of a split; see `pairs`.
-
-        Args:
-            split: The split.
-            wrap: To be passed on to `read_lines`.
-        """
-
-    def wanted(self, split: Split) -> str:
-        """Return what a split needs, for an error."""
-        return f"a file, data.{split}=FILE"
-
-    def key(self, split: Split) -> str:
-        """Return the key that names the files of a split."""
-        return f"data.{split}"
+        """Yield the pairs of a split as `pairs` does; ``wrap`` is to be passed on to `lines`."""
 
     def lines(self, path: str, split: Split, wrap: Wrap) -> Iterator[tuple[str, str]]:
         """Yield the lines of a file that are neither header nor comment, each after its place, ``file:line``.
@@ -98,21 +77,16 @@ class TextFiles(DataSource):
         Raises:
             UserError: If there is none.
         """
-        empty = True
-        for number, line in read_lines(path, self.key(split), wrap):
-            if (self.header and number == 1) or (self.comment is not None and line.startswith(self.comment)):
-                continue
-            empty = False
-            yield f"{path}:{number}", line
+        empty, key = True, self.key.format(split=split)
+        for number, line in read_lines(path, key, wrap):
+            if not ((self.header and number == 1) or (self.comment is not None and line.startswith(self.comment))):
+                empty = False
+                yield f"{path}:{number}", line
         if empty:
-            raise UserError(f"{path}: the file is empty; {self.key(split)} needs at least one line")
+            raise UserError(f"{path}: the file is empty; {key} needs at least one line")
 
     def skip(self, split: Split, problem: str) -> None:
-        """Count a pair that is skipped because of a problem.
-
-        Raises:
-            UserError: If it must not be skipped.
-        """
+        """Count a pair that is skipped because of a problem, or raise `UserError` if it must not be skipped."""
         if split != "train" or not self.skip_invalid:
             raise UserError(problem)
         self._skipped += 1
@@ -121,9 +95,8 @@ class TextFiles(DataSource):
         """Return whether a text has from 1 to ``max_length`` tokens; see `DataSource.accepts`."""
         if 1 <= length <= self.max_length:
             return True
-        problem = f"{pair.place}: the {self.describe(side)} has {length or 'no'} tokens; "
-        limit = f"data.max_length={self.max_length} allows {self.max_length}"
-        self.skip(split, problem + (limit if length else "it needs at least one"))
+        limit = f"data.max_length={self.max_length} allows {self.max_length}" if length else "it needs at least one"
+        self.skip(split, f"{pair.place}: the {self.describe(side)} has {length or 'no'} tokens; {limit}")
         return False
 
     def describe(self, side: str) -> str:
@@ -131,17 +104,8 @@ class TextFiles(DataSource):
         return side
 
 
-def absolute(path: Any) -> Any:  # noqa: ANN401 - a path or None
-    """Return an absolute path; None for None."""
-    return None if path is None else str(Path(str(path)).expanduser().absolute())
-
-
 def expand(path: str, split: Split) -> list[str]:
-    """Return the files that a pattern matches, in alphabetical order; any other path as it is.
-
-    Raises:
-        UserError: If there is none.
-    """
+    """Return the files that a pattern matches, of which there must be some, in alphabetical order; else the path."""
     if not glob.has_magic(path) or Path(path).exists():
         return [path]
     found = sorted(glob.glob(path, recursive=True))  # noqa: PTH207 - of an absolute path
@@ -163,9 +127,3 @@ def merge_references(pairs: Iterator[Pair]) -> list[Pair]:
         if pair.target not in first.references:
             merged[pair.source] = first._replace(alternatives=(*first.alternatives, pair.target))
     return list(merged.values())
-
-
-def settings_of_content(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that decide on the encoded training pairs, whatever the paths of the files."""
-    irrelevant = ("train", "val", "test", "batch_size", "batch_tokens", "max_epochs", "num_workers", "cache_dir")
-    return {key: value for key, value in settings.items() if key not in irrelevant}

@@ -1,6 +1,5 @@
 """Pairs from files whose lines belong together."""
 
-import math
 from collections.abc import Iterator
 from itertools import zip_longest
 from typing import ClassVar, Self
@@ -21,19 +20,16 @@ class Parallel(TextFiles):
     """
 
     name: ClassVar[str] = "parallel"
+    wanted: ClassVar[str] = "two files, data.{split}=[SOURCES,TARGETS]"
 
     @model_validator(mode="after")
     def _check_lists(self) -> Self:
         for split in ("train", "val", "test"):
             given = getattr(self, split)
-            most = 2 if split == "train" else math.inf
-            if given is not None and not (isinstance(given, list) and 2 <= len(given) <= most):
-                raise UserError(f"data.{split}={given} must be a list: {self.wanted(split)}")
+            valid = isinstance(given, list) and (len(given) == 2 or (len(given) > 2 and split != "train"))
+            if given is not None and not valid:
+                raise UserError(f"data.{split}={given} must be a list: {self.wanted.format(split=split)}")
         return self
-
-    def wanted(self, split: Split) -> str:
-        """Return what a split needs, for an error."""
-        return f"two files, data.{split}=[SOURCES,TARGETS]"
 
     def read(self, split: Split, wrap: Wrap) -> Iterator[Pair]:
         """Yield the pairs of a split."""
@@ -51,13 +47,11 @@ class Parallel(TextFiles):
             counts = [count + (line is not None) for count, line in zip(counts, lines, strict=True)]
             if len(set(counts)) > 1:
                 continue  # to the end, to tell how many lines there are
-            place = lines[0][0]
-            texts = [text for _, text in lines]
-            if all(map(str.strip, texts)):
-                yield Pair(texts[0], texts[1], place=place, alternatives=tuple(texts[2:]))
-            else:
-                empty = next(where for where, text in lines if not text.strip())
-                self.skip(split, f"{empty}: the line is empty; it needs at least one token")
+            if empty := [place for place, text in lines if not text.strip()]:
+                self.skip(split, f"{empty[0]}: the line is empty; it needs at least one token")
+                continue
+            source, target, *alternatives = (text for _, text in lines)
+            yield Pair(source, target, place=lines[0][0], alternatives=tuple(alternatives))
         if len(set(counts)) > 1:
             found = " and ".join(f"{path} has {count}" for path, count in zip(paths, counts, strict=True))
             raise UserError(f"data.{split}: aligned files need as many lines as each other, but {found}")

@@ -13,16 +13,7 @@ from seq2seq.settings import Count, Natural
 
 
 class Reverse(DataSource):
-    """``k c r a`` to ``a r c k``. No source occurs in two splits.
-
-    Attributes:
-        train_size: Number of training pairs.
-        val_size: Number of validation pairs.
-        test_size: Number of test pairs.
-        min_letters: Length of the shortest sequence.
-        max_letters: Length of the longest sequence.
-        seed: Seed of the sequences; another seed gives another data set.
-    """
+    """``k c r a`` to ``a r c k``. No source occurs in two splits."""
 
     name: ClassVar[str] = "reverse"
 
@@ -41,10 +32,8 @@ class Reverse(DataSource):
         wanted = self.train_size + self.val_size + self.test_size
         available = sum(26**letters for letters in range(self.min_letters, self.max_letters + 1))
         if wanted * 2 > available:
-            raise UserError(
-                f"data.max_letters={self.max_letters} gives {available} sequences, which is too few for {wanted} "
-                "different pairs; use longer ones or less than half as many pairs"
-            )
+            problem = f"data.max_letters={self.max_letters} gives {available} sequences, which is too few for {wanted}"
+            raise UserError(f"{problem} different pairs; use longer ones or less than half as many pairs")
         return self
 
     def pairs(self, split: Split) -> Iterator[Pair]:
@@ -55,11 +44,5 @@ class Reverse(DataSource):
         while len(seen) < total:
             letters = generator.choices(string.ascii_lowercase, k=generator.randint(self.min_letters, self.max_letters))
             seen[" ".join(letters)] = None
-        sources = list(seen)
-        ends = {
-            "train": (0, self.train_size),
-            "val": (self.train_size, -self.test_size),
-            "test": (-self.test_size, None),
-        }
-        start, end = ends[split]
-        return (Pair(source, source[::-1]) for source in sources[start:end])
+        start = {"train": 0, "val": self.train_size, "test": self.train_size + self.val_size}[split]
+        return (Pair(source, source[::-1]) for source in list(seen)[start : start + getattr(self, f"{split}_size")])

@@ -16,11 +16,9 @@ SIDES = ("source", "target")
 
 
 class Pair(NamedTuple):
-    """A source text and its target.
+    """A source text, in which tabs separate columns if there are several, and its target.
 
     Attributes:
-        source: Text; tabs separate its columns if there are several.
-        target: Text.
         group: What results are also reported by, for example a locale; empty if nothing.
         place: Where the pair stands, ``file:line``, for errors; empty if in no file.
         alternatives: Further targets that count as right in validation and test.
@@ -41,22 +39,12 @@ class Pair(NamedTuple):
 class DataSource(Settings, ABC):
     """Yields the pairs of each split, and holds the settings for tokenising and batching them.
 
-    The fields are the keys of ``data`` in a config; those with a default may be left out. A subclass adds its own.
+    The fields are the keys of ``data`` in a config, which ``docs/configuration.md`` explains; those with a default may
+    be left out. A subclass adds its own.
 
     Attributes:
         name: The value of ``data.task`` that selects the class.
         group_name: What `Pair.group` holds; None if nothing.
-        source_tokens: The source's tokenizer: a name, a mapping with a name and options, or a list for several columns.
-        target_tokens: That of the target.
-        normalization: Unicode's normal form, for both sides, or a mapping from ``source`` and ``target``.
-        lower_case: Whether all texts are put in lower case.
-        shared_vocabulary: Whether both sides have one vocabulary.
-        min_count: Symbols that occur less often in the training pairs are unknown, on both sides.
-        max_symbols: Only so many symbols, the most frequent ones, are known, on each side; None for all.
-        batch_size: Maximum number of pairs in a batch.
-        batch_tokens: Maximum number of tokens of a side in a batch, padding included; None for any number.
-        max_epochs: Number of epochs that suits the data; ``trainer.max_epochs`` refers to it.
-        num_workers: Processes that prepare batches; 0 prepares them in the training process, which is fastest here.
     """
 
     name: ClassVar[str]
@@ -85,22 +73,16 @@ class DataSource(Settings, ABC):
     def _check_tokens(self) -> Self:
         if isinstance(self.normalization, dict) and self.normalization.keys() != set(SIDES):
             raise UserError(f"data.normalization={self.normalization} must have the keys {' and '.join(SIDES)}")
-        tokenizers = {side: self.make_tokenizer(side) for side in SIDES}
+        _, target = map(self.make_tokenizer, SIDES)
         if self.shared_vocabulary and self.source_tokens != self.target_tokens:
-            raise UserError(
-                f"data.shared_vocabulary=true needs equal tokens on both sides, and not data.source_tokens="
-                f"{self.source_tokens} and data.target_tokens={self.target_tokens}"
-            )
-        if tokenizers["target"].columns > 1:
+            found = f"data.source_tokens={self.source_tokens} and data.target_tokens={self.target_tokens}"
+            raise UserError(f"data.shared_vocabulary=true needs equal tokens on both sides, and not {found}")
+        if target.columns > 1:
             raise UserError(f"data.target_tokens={self.target_tokens} must not be a list: a target has one column")
         return self
 
     def make_tokenizer(self, side: str) -> Tokenizer:
-        """Return the tokenizer of a side, ``source`` or ``target``, without symbols.
-
-        Raises:
-            UserError: If the settings do not name one.
-        """
+        """Return the tokenizer of a side, ``source`` or ``target``, without symbols; see `build_tokenizer`."""
         form = self.normalization[side] if isinstance(self.normalization, dict) else self.normalization
         normaliser = Normaliser(form, self.lower_case)
         return build_tokenizer(getattr(self, f"{side}_tokens"), normaliser, key=f"data.{side}_tokens")
@@ -122,13 +104,7 @@ class DataSource(Settings, ABC):
         """
 
     def accepts(self, side: str, length: int, pair: Pair, split: Split) -> bool:  # noqa: ARG002 - in a file, it may
-        """Return whether a pair is used, given the number of tokens of one of its sides.
-
-        Args:
-            side: ``source`` or ``target``.
-            length: Number of tokens.
-            pair: The pair.
-            split: Its split.
+        """Return whether a pair of a split is used, given the number of tokens of its ``source`` or ``target``.
 
         Raises:
             UserError: If the text has no tokens or too many, and the pair must not be skipped.

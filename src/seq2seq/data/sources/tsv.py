@@ -7,23 +7,17 @@ from pydantic import model_validator
 
 from seq2seq.data.lines import Wrap
 from seq2seq.data.sources.files import TextFiles, merge_references
-from seq2seq.data.sources.source import Pair, Split
+from seq2seq.data.sources.source import SIDES, Pair, Split
 from seq2seq.data.tokenizer import COLUMN
 from seq2seq.errors import UserError
 from seq2seq.settings import Count
 
 
 class TSV(TextFiles):
-    """One pair per line, in some of the columns that tabs separate, without quoting.
-
-    Attributes:
-        source_column: Column of the source, counted from 1; a list for several, in the order in which they are read.
-        target_column: Column of the target.
-        merge_references: Whether lines of validation and test with the same source are one pair, for which any of their
-            targets counts as right.
-    """
+    """One pair per line, in some of the columns that tabs separate, without quoting."""
 
     name: ClassVar[str] = "tsv"
+    wanted: ClassVar[str] = "a tab-separated file, data.{split}=FILE"
 
     source_column: Count | list[Count]
     target_column: Count
@@ -31,16 +25,12 @@ class TSV(TextFiles):
 
     @model_validator(mode="after")
     def _check_columns(self) -> Self:
-        columns = self._columns("source")
+        columns, given = self._columns("source"), f"data.source_column={self.source_column}"
         if self.target_column in columns:
-            raise UserError(
-                f"data.target_column={self.target_column} must differ from data.source_column={self.source_column}"
-            )
+            raise UserError(f"data.target_column={self.target_column} must differ from {given}")
         if len(columns) != self.make_tokenizer("source").columns:
-            raise UserError(
-                f"data.source_column={self.source_column} and data.source_tokens={self.source_tokens} must be lists of "
-                "the same length, or a column and its tokens"
-            )
+            allowed = "must be lists of the same length, or a column and its tokens"
+            raise UserError(f"{given} and data.source_tokens={self.source_tokens} {allowed}")
         return self
 
     def read(self, split: Split, wrap: Wrap) -> Iterator[Pair]:
@@ -53,30 +43,24 @@ class TSV(TextFiles):
         )
         yield from merge_references(pairs) if self.merge_references and split != "train" else pairs
 
-    def wanted(self, split: Split) -> str:
-        """Return what a split needs, for an error."""
-        return f"a tab-separated file, data.{split}=FILE"
-
     def describe(self, side: str) -> str:
         """Return a side and its columns."""
         columns = self._columns(side)
         return f"{side} (column{'s' * (len(columns) > 1)} {', '.join(map(str, columns))})"
 
     def _columns(self, side: str) -> list[int]:
-        given = self.source_column if side == "source" else self.target_column
+        given = getattr(self, f"{side}_column")
         return given if isinstance(given, list) else [given]
 
     def _texts(self, columns: list[str], place: str, split: Split) -> list[str] | None:
         """Return source and target; None for a line that is skipped."""
         texts = []
-        for side in ("source", "target"):
+        for side in SIDES:
             numbers = self._columns(side)
             if max(numbers) > len(columns):
-                given = self.source_column if side == "source" else self.target_column
-                raise UserError(
-                    f"{place}: data.{side}_column={given}, but the line has {len(columns)} column"
-                    f"{'s' * (len(columns) != 1)}; columns are separated by tabs and counted from 1"
-                )
+                found = f"but the line has {len(columns)} column{'s' * (len(columns) != 1)}"
+                given = f"data.{side}_column={getattr(self, f'{side}_column')}"
+                raise UserError(f"{place}: {given}, {found}; columns are separated by tabs and counted from 1")
             chosen = [columns[number - 1] for number in numbers]
             if not all(map(str.strip, chosen)):
                 self.skip(split, f"{place}: the {self.describe(side)} is empty; it needs at least one token")
