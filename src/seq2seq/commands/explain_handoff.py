@@ -90,7 +90,7 @@ def given_texts(given: object, tokenizer: Tokenizer) -> list[str]:
     if given is None:
         symbols = range(len(SPECIALS), len(tokenizer.vocabulary))
         return [tokenizer.decode(symbols[:size]) for size in (5, 3)]
-    texts = given if isinstance(given, list) else [given]
+    texts: list[Any] = given if isinstance(given, list) else [given]
     if not texts:
         raise UserError("text=[] must contain at least one text")
     for text in texts:
