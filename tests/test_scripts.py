@@ -230,7 +230,14 @@ def test_a_sweep_goes_on_after_a_failure_and_ends_with_a_summary(tmp_path, launc
     )
 
 
-@pytest.mark.parametrize(("name", "code", "workers"), [("SIGTERM", 143, 1), ("SIGUSR1", 138, 0), ("SIGINT", 130, 1)])
+@pytest.mark.parametrize(
+    ("name", "code", "workers"),
+    [
+        ("SIGTERM", 143, 1),
+        pytest.param("SIGUSR1", 138, 0, marks=pytest.mark.slow),
+        pytest.param("SIGINT", 130, 1, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_to_all_processes_of_a_run_is_survived(tmp_path, name, code, workers):
     # A worker that has just been forked does not know yet what to ignore: let the signal come in mid-epoch.
     command = [*TINY, "data.train_size=20000", "checkpoint.every_n_steps=50", f"data.num_workers={workers}"]
