@@ -141,6 +141,17 @@ def test_a_metric_is_a_class(recipe):
     assert metric.compute() == (2 + 0.5) / 2
 
 
+def test_a_scheduler_is_a_function(recipe):
+    import torch
+
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = recipe("scheduler")["inverse_square_root"](optimizer, total_steps=2000)
+
+    rates = [schedule.lr_lambdas[0](step) for step in (0, 199, 399, 1599)]
+
+    assert rates == [1 / 400, 0.5, 1, 0.5]
+
+
 def test_a_search_is_a_callable(recipe):
     import torch
     from conftest import make_model

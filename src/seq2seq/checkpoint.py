@@ -1,4 +1,16 @@
-"""Checkpoints: plain numbers, strings, lists, dicts and tensors, so that reading one runs no code."""
+"""Checkpoints: plain numbers, strings, lists, dicts and tensors, so that reading one runs no code.
+
+================ =========================================================== ==================================
+key              content                                                     written by
+================ =========================================================== ==================================
+state_dict       the weights, those of the network below ``model.``          Lightning
+hyper_parameters the arguments of `seq2seq.training.module.Seq2SeqModule`    Lightning
+seq2seq_format   see `FORMAT`                                                `seq2seq.training.module`
+seq2seq_config   the config of the run, compared when it resumes             `seq2seq.training.module`
+seq2seq_log      ``metrics.csv`` so far, in ``last.ckpt``                    `seq2seq.resuming.saving`
+the others       what Lightning needs to resume                              Lightning
+================ =========================================================== ==================================
+"""
 
 import zipfile
 from collections.abc import Iterator, Mapping

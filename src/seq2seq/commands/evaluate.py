@@ -18,7 +18,7 @@ from seq2seq.metrics.tokens import closest
 from seq2seq.reporting import errors
 from seq2seq.reporting.plots import save
 from seq2seq.reporting.tables import Result, show_groups, show_metrics, show_predictions, write_predictions
-from seq2seq.runs.directory import refuse_used
+from seq2seq.runs.directory import METRICS, refuse_used
 from seq2seq.runs.files import write_json
 from seq2seq.settings import Settings, read_settings, resolve_config
 from seq2seq.training.build import build_metrics, build_trainer, silence_expected_warnings
@@ -111,7 +111,7 @@ def write(output_dir: Path, result: Result, cases: list[errors.Case], content: d
     errors.write_errors(output_dir / "errors.tsv", cases)
     errors.write_confusions(output_dir / "confusions.tsv", errors.confusions(cases))
     save(errors.error_picture(cases), output_dir / "errors.png")
-    write_json(output_dir / "metrics.json", content)
+    write_json(output_dir / METRICS, content)
     console = Console()
     state = content["state"]
     show_metrics(console, {"test" if state == KEPT else f"test, state {state}": result})

@@ -47,7 +47,7 @@ class PredictSettings(Settings):
 
 
 def predict(config: DictConfig) -> None:
-    """Predict line by line, from ``input`` or stdin to ``output`` or stdout.
+    """Predict line by line, from ``input`` or stdin to ``output`` or stdout: ``search.n_best`` lines for each.
 
     Raises:
         UserError: If the checkpoint, a file or a line is not valid.
@@ -77,8 +77,8 @@ def predict(config: DictConfig) -> None:
         for chunk in Arriving(source).chunks(name, CHUNK * settings.batch_size):
             check_columns(chunk, name, predictor.source_tokenizer.columns)
             predictions = predictor.n_best([line for _, line in chunk], settings.batch_size)
-            best = (hypothesis for hypotheses in predictions for hypothesis in hypotheses)
-            write_lines(file, (one.text + f"\t{one.log_prob:.4f}" * settings.scores + "\n" for one in best))
+            every = (hypothesis for hypotheses in predictions for hypothesis in hypotheses)
+            write_lines(file, (one.text + f"\t{one.log_prob:.4f}" * settings.scores + "\n" for one in every))
             for (number, line), hypotheses in zip(chunk, predictions, strict=True):
                 write_attention(number, line, hypotheses[0])
             bar.update(task, completed=source.tell() if size else 0, lines=chunk[-1][0])

@@ -39,7 +39,7 @@ class TSV(TextFiles):
             Pair(*texts, place=place)
             for path in self.files(split)
             for place, line in self.lines(path, split, wrap)
-            if (texts := self._texts(line.split(COLUMN), place, split))
+            if (texts := self._source_and_target(line.split(COLUMN), place, split))
         )
         yield from merge_references(pairs) if self.merge_references and split != "train" else pairs
 
@@ -52,7 +52,7 @@ class TSV(TextFiles):
         given = getattr(self, f"{side}_column")
         return given if isinstance(given, list) else [given]
 
-    def _texts(self, columns: list[str], place: str, split: Split) -> list[str] | None:
+    def _source_and_target(self, columns: list[str], place: str, split: Split) -> list[str] | None:
         """Return source and target; None for a line that is skipped."""
         texts = []
         for side in SIDES:
