@@ -70,7 +70,7 @@ def evaluate(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()
         for model in models:
             model.model.bridge = AlteredBridge(model.model.bridge, state)
     data = data_of_checkpoint(first, settings.data, overrides)
-    trainer = build_trainer(config.trainer, output_dir, callbacks=[], loggers=[])
+    trainer = build_trainer(config.trainer, output_dir)
     with about_setting("trainer", whole_run=True):
         trainer.test(module, datamodule=data, verbose=False)
     result = result_of(module, data, "test")

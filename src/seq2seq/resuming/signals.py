@@ -59,27 +59,22 @@ class StopSignals(pl.Callback):
         if not self._training or not first:
             raise Stopped(number)
 
-    def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take SIGTERM from Lightning, which would end training as if it were complete, or wait for other processes."""
         if self._handlers:
             signal.signal(signal.SIGTERM, self._handle)
 
-    on_test_start = on_sanity_check_start
-
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """From here on, there is a step to wait for."""
-        self.on_sanity_check_start(trainer, pl_module)
+        self.on_test_start(trainer, pl_module)
         self._training = True
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Save the state and end the program, if a signal has come."""
-        requests: Any = pl_module.requests
         if self.received is not None:
-            requests.ask(signal.Signals(self.received).name)
+            pl_module.requests.own.add(self.received)
         for number in STOP_SIGNALS:
-            if requests.granted(signal.Signals(number).name):
+            if number in pl_module.requests.granted:
                 self._save(trainer)
                 raise Stopped(number)
 
@@ -99,7 +94,7 @@ class StopSignals(pl.Callback):
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Validation does not wait for its end, unless other processes do."""
-        self.on_sanity_check_start(trainer, pl_module)
+        self.on_test_start(trainer, pl_module)
         if trainer.world_size > 1:
             return
         self._training = False

@@ -48,7 +48,7 @@ def leave_log_to_first(output_dir: Path, log_file: Path) -> None:
 
 
 def end_with_parent(parent: int) -> None:
-    """Wait until the parent of this process has ended, and end it, too; it might wait for the parent forever."""
+    """End this process, which might wait for its parent forever, when the parent has ended."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
@@ -91,9 +91,7 @@ def one_line_errors() -> Iterator[None]:
 def check_overrides(config: Path, arguments: Sequence[str]) -> None:
     """Raise a `UserError` for what Hydra answers with a traceback or not at all: no name for a group, a new section.
 
-    Args:
-        config: The command's config, a YAML file beside the folders of the groups.
-        arguments: Of the command line.
+    ``config`` is the command's, a YAML file beside the folders of the groups.
     """
     own_configs = any(one.startswith(("-c", "--config")) or "hydra.searchpath" in one for one in arguments)
     for argument in arguments:
