@@ -32,7 +32,6 @@ from seq2seq.training.build import (
     build_optimizer,
     build_trainer,
     matmul_precision,
-    silence_expected_warnings,
 )
 from seq2seq.training.callbacks import BatchSeed, EpochLines, WeightAveraging
 from seq2seq.training.datamodule import PairsDataModule
@@ -105,7 +104,6 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
         UserError: If a setting or a file is not valid; nothing has been trained or written then.
         Stopped: When a signal has ended the run.
     """
-    silence_expected_warnings()
     settings: dict[str, Any] = resolve_config(config)
     read_settings(TrainSettings, settings)
     start = find_start(output_dir, settings)
@@ -116,7 +114,7 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
 
     pl.seed_everything(settings["seed"], workers=True, verbose=False)
     prepared = prepare(build_source(settings["data"]), ("train", "val", "test"))
-    data = PairsDataModule(prepared, seed=settings["seed"], first_epoch=start.epoch, first_batch=start.batch)
+    data = PairsDataModule(prepared, seed=settings["seed"], start=start.position)
     module = build_module(config, settings, prepared)
     start.check(module)
 

@@ -38,8 +38,7 @@ class Start(NamedTuple):
     settings: Mapping[str, Any]
     checkpoint: str | None = None  # that it resumes from; None for a run from the beginning
     saved: Mapping[str, Any] = {}  # the content of the checkpoint
-    epoch: int = 0  # in which it begins, counted from 0
-    batch: int = 0  # number of batches of that epoch that are done
+    position: tuple[int, int] = (0, 0)  # the epoch, counted from 0, and how many of its batches are done
     results: dict[str, Any] | None = None  # the content of ``metrics.json``, if the run is finished already
 
     def check(self, module: Seq2SeqModule) -> None:
@@ -101,11 +100,10 @@ def find_start(output_dir: Path, settings: Mapping[str, Any]) -> Start:
         checkpoint = None if auto else settings["resume"]
         saved = read_to_resume(checkpoint) if checkpoint else {}
         refuse_used(output_dir, checkpoint)
-    epoch, batch = position(saved) if checkpoint else (0, 0)
-    epochs = settings["trainer"]["max_epochs"]
-    if 0 < epochs < epoch:
-        raise UserError(f"trainer.max_epochs={epochs} must be at least the {epoch} epochs that are already done")
-    return Start(output_dir, settings, checkpoint, saved, epoch, batch)
+    done, epochs = position(saved) if checkpoint else (0, 0), settings["trainer"]["max_epochs"]
+    if 0 < epochs < done[0]:
+        raise UserError(f"trainer.max_epochs={epochs} must be at least the {done[0]} epochs that are already done")
+    return Start(output_dir, settings, checkpoint, saved, done)
 
 
 def check_same(output_dir: Path, settings: Mapping[str, Any]) -> None:

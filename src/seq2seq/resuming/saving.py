@@ -32,10 +32,10 @@ class WholeCheckpoints(TorchCheckpointIO):
     """Writes each checkpoint beside its place, in the same folder, and renames it when it is complete and on disk."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write a checkpoint; whatever happens, the one that ``path`` holds is lost only when the new one is whole.
+        """Write a checkpoint; whatever happens, such as a full disk, the one at ``path`` stays until this one is whole.
 
         Raises:
-            UserError: If it cannot be written, for example because the disk is full.
+            UserError: If it cannot be written.
         """
         if not all(tensor.isfinite().all() for tensor in checkpoint["state_dict"].values()):
             log.warning("%s is not written: weights are no longer finite numbers", path)

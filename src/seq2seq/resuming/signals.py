@@ -95,18 +95,15 @@ class StopSignals(pl.Callback):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Validation does not wait for its end, unless other processes do."""
         self.on_test_start(trainer, pl_module)
-        if trainer.world_size > 1:
-            return
-        self._training = False
-        if self.received is not None:
-            raise Stopped(self.received)
+        if trainer.world_size == 1:
+            self.on_train_end(trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Training goes on."""
         self._training = trainer.state.fn == "fit" and not trainer.sanity_checking
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Training is complete."""
+        """There is no step to wait for any more."""
         self._training = False
         if self.received is not None:
             raise Stopped(self.received)

@@ -25,7 +25,7 @@ from seq2seq.runs.files import write_file
 
 def runs(sweep_dir: Path) -> list[Path]:
     """Return the directories of a sweep's runs, in the order of their numbers."""
-    found = [path.parent for path in sweep_dir.glob(f"*/{OVERRIDES}")]
+    found = (path.parent for path in sweep_dir.glob(f"*/{OVERRIDES}"))
     return sorted(found, key=lambda path: (len(path.name), path.name))
 
 

@@ -138,6 +138,7 @@ def build_trainer(
     plugins: Sequence[CheckpointIO] = (),
 ) -> pl.Trainer:
     """Build the trainer of a section ``trainer``, with a live bar if it runs in a terminal."""
+    silence_expected_warnings()
     for name, instead in SET_ELSEWHERE.items():
         if name in node:
             raise UserError(f"trainer.{name}={node[name]} has no effect here: {instead}")
