@@ -32,11 +32,7 @@ class WholeCheckpoints(TorchCheckpointIO):
     """Writes each checkpoint beside its place, in the same folder, and renames it when it is complete and on disk."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write a checkpoint; whatever happens, such as a full disk, the one at ``path`` stays until this one is whole.
-
-        Raises:
-            UserError: If it cannot be written.
-        """
+        """Write a checkpoint, or raise a `UserError`; the one at ``path`` stays until the new one is whole."""
         if not all(tensor.isfinite().all() for tensor in checkpoint["state_dict"].values()):
             log.warning("%s is not written: weights are no longer finite numbers", path)
             return
@@ -85,13 +81,9 @@ class RunCheckpoint(ModelCheckpoint):
 
 
 class LastCheckpoint(RunCheckpoint):
-    """The last state of a run: of the last epoch, and before that, every few steps or minutes.
+    """The last state of a run: of the last epoch, and before its end, every few batches or minutes, if they are given.
 
     A run that resumes from it ends with the same weights and the same log as one that never stopped.
-
-    Args:
-        every_n_steps: Save after so many batches of an epoch; None for no such limit.
-        every_minutes: Save after so many minutes; None for no such limit.
     """
 
     def __init__(self, filename: str, every_n_steps: Count | None = None, every_minutes: Minutes | None = None) -> None:

@@ -19,13 +19,8 @@ class StopSignals(pl.Callback):
 
     As a context manager it handles the signals; as a callback, it tells when there is a step to wait for. At any other
     time, and at a second signal, the program ends at once. Of several processes, all stop at the same step, and a
-    validation is waited for, as they can only save together.
-
-    Args:
-        output_dir: The run's directory, to say what is kept there.
-
-    Raises:
-        Stopped: When the program is to end.
+    validation is waited for, as they can only save together. The error is then `Stopped`, and the log says what is kept
+    in the run's directory.
     """
 
     def __init__(self, output_dir: Path) -> None:

@@ -130,10 +130,10 @@ def run_main(main: Callable[[], object]) -> None:
 def run_job(
     job: Callable[..., object], config: DictConfig, *, in_sweeps: bool = False, several: bool = False
 ) -> object:
-    """Call a job with the config, the directory that Hydra made for it, and the overrides.
+    """Call a command's function with the config, the directory that Hydra made for it, and the overrides.
 
     Args:
-        job: A command's function.
+        job: The function.
         config: The composed config.
         in_sweeps: Whether a sweep continues after a failure, which is printed and kept in the run's directory for the
             summary. Otherwise a failure ends the sweep.
@@ -153,7 +153,7 @@ def run_job(
             if hydra.mode == RunMode.MULTIRUN and in_sweeps:
                 reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
                 print_error(error, f"{' '.join(overrides)}: {reason}")
-                write_file(output_dir / FAILURE, lambda file: file.write(reason + "\n"))
+                write_file(output_dir / FAILURE, reason + "\n")
                 if not (output_dir / CONFIG).exists():  # otherwise the overrides are those of an earlier run
                     write_yaml(output_dir / OVERRIDES, overrides)
                 return None

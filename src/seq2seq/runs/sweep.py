@@ -20,7 +20,7 @@ from rich.text import Text
 from seq2seq.errors import UserError
 from seq2seq.runs.console import one_line_errors
 from seq2seq.runs.directory import FAILURE, METRICS, OVERRIDES
-from seq2seq.runs.files import write_file
+from seq2seq.runs.files import output_file, write_file
 
 
 def runs(sweep_dir: Path) -> list[Path]:
@@ -89,7 +89,8 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
     for row in rows:
         numbers = [row.numbers.get(column, "") for column in columns]
         lines.append([row.name, " ".join(row.overrides), *numbers, row.failure])
-    write_file(path, lambda file: csv.writer(file, lineterminator="\n").writerows(lines))
+    with output_file(path, "file") as file:
+        csv.writer(file, lineterminator="\n").writerows(lines)
 
 
 T_95 = (
@@ -149,7 +150,7 @@ def write_markdown(path: Path, rows: Sequence[Row]) -> None:
     text = [f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines]
     text += ["", f"All runs: `{' '.join(sorted(shared))}`"] if shared else []
     text += ["", f"{len(rows) - len(finished)} of {len(rows)} runs failed"] if len(finished) < len(rows) else []
-    write_file(path, lambda file: file.write("\n".join(text) + "\n"))
+    write_file(path, "\n".join(text) + "\n")
 
 
 class WritableDirectory(Callback):

@@ -49,11 +49,7 @@ def build(node: DictConfig, key: str, *arguments: Any, **keywords: Any) -> Any:
 
 
 def find_target(node: DictConfig, key: str) -> Any:
-    """Return what a node's ``_target_`` names.
-
-    Raises:
-        UserError: If there is nothing of that name, or a package that its module imports is missing.
-    """
+    """Return what a node's ``_target_`` names; raise a `UserError` if that is nothing, or needs a missing package."""
     if not isinstance(node, DictConfig) or "_target_" not in node:
         raise UserError(f"{key}={node} must hold a _target_ and its arguments")
     target = str(node.get("_target_"))
