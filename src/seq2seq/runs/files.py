@@ -18,8 +18,7 @@ from seq2seq.errors import UserError, visible
 def atomic_write(path: Path, key: str) -> Iterator[Path]:
     """Provide a temporary path beside ``path``, which replaces ``path`` on success.
 
-    Raises:
-        UserError: If it cannot be written; ``key`` is the setting that named it.
+    If it cannot be written, the `UserError` begins with ``key``, the setting that named it.
     """
     target = Path(os.path.realpath(path))  # a link is kept, and its target replaced
     special = target.exists() and not target.is_file()  # a pipe or a device cannot be renamed onto

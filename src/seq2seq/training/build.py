@@ -33,12 +33,7 @@ CHECKED = ("seq2seq", "pytorch_lightning")
 
 
 def build(node: DictConfig, key: str, *arguments: Any, **keywords: Any) -> Any:
-    """Build the object that a node's ``_target_`` names.
-
-    Raises:
-        UserError: If there is no such class, or it does not accept the node's values. What a class of the user's raises
-            keeps its traceback.
-    """
+    """Build the object that a node's ``_target_`` names; raise a `UserError` if it cannot be, see `about_setting`."""
     target = find_target(node, key)
     with about_setting(key):
         check_arguments(target, resolve_config(node), key)

@@ -96,10 +96,8 @@ class Seq2SeqModule(Evaluation):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the smoothed loss of a batch under teacher forcing, the mean over its target tokens.
 
-        Of several processes, each has a share of the batch; the average over them is the mean over the whole batch.
-
-        Raises:
-            UserError: If it is not a finite number.
+        Of several processes, each has a share of the batch; the average over them is the mean over the whole batch. If
+        that is not a finite number, a `UserError` ends training.
         """
         if len(batch.indices):
             inputs = self._scheduled_inputs(batch) if self.scheduled_sampling else batch.inputs
