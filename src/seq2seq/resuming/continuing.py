@@ -112,9 +112,8 @@ def check_same(output_dir: Path, settings: Mapping[str, Any]) -> None:
     now = dict(flatten_keys(settings))
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key) and not key.startswith(IRRELEVANT):
-            instead = "choose another directory, or remove it"
-            this = f"this one has {now.get(key)}"
-            raise UserError(f"{output_dir} holds a run with {key}={before.get(key)}, and {this}; {instead}")
+            both = f"{key}={before.get(key)}, and this one has {now.get(key)}"
+            raise UserError(f"{output_dir} holds a run with {both}; choose another directory, or remove it")
 
 
 def read_to_resume(path: str) -> dict[str, Any]:

@@ -25,7 +25,6 @@ from seq2seq.training.processes import SAVE
 log = logging.getLogger(__name__)
 
 Minutes = Annotated[float, Field(ge=0)]
-"""A number of minutes."""
 
 
 class WholeCheckpoints(TorchCheckpointIO):

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from seq2seq.errors import UserError
@@ -69,9 +69,8 @@ def show_summary(console: Console, rows: Sequence[Row]) -> None:
     """Print a row for each run with the overrides that not all runs share, and below it why runs failed."""
     shared = set.intersection(*(set(row.overrides) for row in rows)) if len(rows) > 1 else set()
     columns = columns_of(rows) or ["result"]
-    table = Table("run", "overrides", *columns, title="Summary", caption=Text(" ".join(sorted(shared))))
-    for column in table.columns:
-        column.overflow = "fold"
+    header = (Column(name, overflow="fold") for name in ("run", "overrides", *columns))
+    table = Table(*header, title="Summary", caption=Text(" ".join(sorted(shared))))
     for row in rows:
         own = " ".join(override for override in row.overrides if override not in shared)
         numbers = [row.numbers.get(column, "") for column in columns] if row.numbers else ["failed"]

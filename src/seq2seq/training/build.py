@@ -88,11 +88,8 @@ SET_ELSEWHERE = {
 }
 """Arguments of the trainer that are not the user's to give, and what to give instead."""
 
-MatmulPrecision = Literal["highest", "high", "medium"]
-"""The values of ``torch.set_float32_matmul_precision``."""
-
-Part = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)]
-"""A number of batches, or a fraction of all."""
+MatmulPrecision = Literal["highest", "high", "medium"]  # of ``torch.set_float32_matmul_precision``
+Part = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)]  # a number of batches, or a fraction of all
 
 
 class TrainerSettings(Settings, extra="allow"):

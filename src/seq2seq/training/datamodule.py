@@ -58,8 +58,7 @@ class PairsDataModule(LightningDataModule):
         )
 
 
-GRACE = 5
-"""Seconds that a worker lives on after SIGTERM."""
+GRACE = 5  # seconds that a worker lives on after SIGTERM
 
 
 def leave_signals_to_parent(_worker: int) -> None:

@@ -12,9 +12,7 @@ from seq2seq.data import UNK
 from seq2seq.errors import STOP_SIGNALS
 from seq2seq.nn import Seq2Seq
 
-SAVE = "save"
-"""The request to save the state."""
-
+SAVE = "save"  # the state, and go on
 REQUESTS = (SAVE, *STOP_SIGNALS)
 """What a process may ask of all: to save the state, or to end as if each had received the signal."""
 
