@@ -26,17 +26,14 @@ from torchmetrics import MetricCollection
 from seq2seq.errors import UserError, about_setting
 from seq2seq.settings import Count, Fraction, Natural, Settings, read_settings, resolve_config
 
-log = logging.getLogger(__name__)
-
 CHECKED = ("seq2seq", "pytorch_lightning")
 """Packages whose arguments are checked by their annotations; classes of the user's check themselves."""
 
 
 def build(node: DictConfig, key: str, *arguments: Any, **keywords: Any) -> Any:
     """Build the object that a node's ``_target_`` names; raise a `UserError` if it cannot be, see `about_setting`."""
-    target = find_target(node, key)
     with about_setting(key):
-        check_arguments(target, resolve_config(node), key)
+        check_arguments(find_target(node, key), resolve_config(node), key)
         try:
             return instantiate(node, *arguments, **keywords)
         except InstantiationException as error:
@@ -54,7 +51,6 @@ def find_target(node: DictConfig, key: str) -> Any:
         if isinstance(error.value, ModuleNotFoundError):
             missing = error.value.name
             raise UserError(f"{key}._target_={target} needs the package {missing}, which is not installed") from error
-        log.error("%s leads to this error:", key)
         raise (error.value or error) from None
     if found is None:
         raise UserError(f"{key}._target_={target} must be the full name of a class or a function")
