@@ -52,12 +52,11 @@ def about_setting(key: str, *, whole_run: bool = False) -> Iterator[None]:
 
     What passes through a class of the user's is such another error, even if that class has called a library.
 
+    Our network names the keys itself.
+
     Args:
         key: The setting, or the section, whose values the block hands to a library or to a class of the user's.
         whole_run: Whether the block is about other settings, too, so that an error that is kept must not name this one.
-
-    Raises:
-        UserError: If a library raised the error, or our network, which names the keys itself.
     """
     try:
         yield

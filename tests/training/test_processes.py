@@ -1,5 +1,7 @@
 """The parts from which training by several processes is made, without starting any."""
 
+import signal
+
 import pytest
 import torch
 from conftest import TINY, make_model
@@ -37,13 +39,12 @@ def test_a_share_of_a_batch_smaller_than_the_number_of_processes_is_empty():
 
 def test_with_one_process_a_request_is_granted_at_once():
     requests = processes.Requests()
-    requests.ask(processes.SAVE)
+    requests.own.add(processes.SAVE)
 
-    assert requests.granted(processes.SAVE)
-    assert not requests.granted("SIGTERM")
+    assert requests.granted == {processes.SAVE}
     assert requests.exchange(torch.tensor(2.0)) == 2
-    requests.withdraw(processes.SAVE)
-    assert not requests.granted(processes.SAVE)
+    requests.own.discard(processes.SAVE)
+    assert not requests.granted
 
 
 def test_with_several_processes_a_request_is_granted_to_all_when_the_loss_is_averaged(monkeypatch):
@@ -51,11 +52,11 @@ def test_with_several_processes_a_request_is_granted_to_all_when_the_loss_is_ave
     other = torch.tensor([4.0, 0.0, 0.0, 1.0, 0.0])  # its loss, and that it has heard SIGTERM
     monkeypatch.setattr(distributed, "all_reduce", lambda total: total.add_(other))
     requests = processes.Requests()
-    requests.ask(processes.SAVE)
+    requests.own.add(processes.SAVE)
 
-    assert not requests.granted(processes.SAVE)
+    assert not requests.granted
     assert requests.exchange(torch.tensor(1.0)) == 2.5
-    assert [name for name in processes.REQUESTS if requests.granted(name)] == ["save", "SIGTERM"]
+    assert requests.granted == {"save", signal.SIGTERM}
 
 
 def test_parameters_that_no_loss_reaches_are_not_waited_for():

@@ -21,7 +21,7 @@ from seq2seq.reporting.tables import Result, show_groups, show_metrics, show_pre
 from seq2seq.runs.directory import METRICS, refuse_used
 from seq2seq.runs.files import write_json
 from seq2seq.settings import Settings, read_settings, resolve_config
-from seq2seq.training.build import build_metrics, build_trainer, silence_expected_warnings
+from seq2seq.training.build import build_metrics, build_trainer
 from seq2seq.training.checkpoint_data import data_of_checkpoint
 from seq2seq.training.evaluation import Evaluation, result_of
 
@@ -55,7 +55,6 @@ def evaluate(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()
     Raises:
         UserError: If the checkpoint, a file or a setting is not valid.
     """
-    silence_expected_warnings()
     config = for_evaluation(config, overrides)
     settings = read_settings(EvaluateSettings, resolve_config(config))
     refuse_used(output_dir)
@@ -70,7 +69,7 @@ def evaluate(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()
         for model in models:
             model.model.bridge = AlteredBridge(model.model.bridge, state)
     data = data_of_checkpoint(first, settings.data, overrides)
-    trainer = build_trainer(config.trainer, output_dir, callbacks=[], loggers=[])
+    trainer = build_trainer(config.trainer, output_dir)
     with about_setting("trainer", whole_run=True):
         trainer.test(module, datamodule=data, verbose=False)
     result = result_of(module, data, "test")

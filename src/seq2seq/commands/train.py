@@ -19,7 +19,7 @@ from seq2seq.errors import UserError, about_setting
 from seq2seq.model import Fast, ModelSettings
 from seq2seq.reporting.trackers import closed_at_the_end
 from seq2seq.resuming.continuing import find_start
-from seq2seq.resuming.saving import WholeCheckpoints
+from seq2seq.resuming.saving import Minutes, WholeCheckpoints
 from seq2seq.resuming.signals import StopSignals
 from seq2seq.settings import Count, Fraction, Probability, Settings, choose, read_settings, resolve_config
 from seq2seq.training.build import (
@@ -32,9 +32,8 @@ from seq2seq.training.build import (
     build_optimizer,
     build_trainer,
     matmul_precision,
-    silence_expected_warnings,
 )
-from seq2seq.training.callbacks import BatchSeed, WeightAveraging
+from seq2seq.training.callbacks import BatchSeed, EpochLines, WeightAveraging
 from seq2seq.training.datamodule import PairsDataModule
 from seq2seq.training.module import Seq2SeqModule
 from seq2seq.training.processes import freeze_unused
@@ -47,7 +46,7 @@ class CheckpointSettings(Settings):
     """The keys of ``checkpoint``."""
 
     every_n_steps: Count | None
-    every_minutes: Annotated[float, Field(ge=0)] | None
+    every_minutes: Minutes | None
 
 
 class TrainSettings(Settings):
@@ -94,21 +93,17 @@ class TrainSettings(Settings):
 
 
 def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Train, test the best checkpoint, and leave the results in ``output_dir``.
+    """Train, test the best checkpoint, and return the content of ``metrics.json``.
 
     Args:
         config: Composed from ``configs/train.yaml``.
         output_dir: The run's directory; it must not hold a run, unless this one resumes it.
         overrides: Overrides of the command line, kept beside the config.
 
-    Returns:
-        The content of ``metrics.json``.
-
     Raises:
         UserError: If a setting or a file is not valid; nothing has been trained or written then.
         Stopped: When a signal has ended the run.
     """
-    silence_expected_warnings()
     settings: dict[str, Any] = resolve_config(config)
     read_settings(TrainSettings, settings)
     start = find_start(output_dir, settings)
@@ -119,22 +114,17 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
 
     pl.seed_everything(settings["seed"], workers=True, verbose=False)
     prepared = prepare(build_source(settings["data"]), ("train", "val", "test"))
-    data = PairsDataModule(prepared, seed=settings["seed"], first_epoch=start.epoch, first_batch=start.batch)
+    data = PairsDataModule(prepared, seed=settings["seed"], start=start.position)
     module = build_module(config, settings, prepared)
     start.check(module)
 
     loggers = build_loggers(config.logger, output_dir)
     signals = StopSignals(output_dir)
-    averaging = [WeightAveraging(decay=settings["weight_averaging"])] if settings["weight_averaging"] else []
-    callbacks = [signals, BatchSeed(settings["seed"]), *averaging, *build_callbacks(config.callbacks, output_dir)]
-    trainer = build_trainer(
-        config.trainer,
-        output_dir,
-        callbacks=callbacks,
-        loggers=loggers,
-        monitor=settings["monitor"],
-        checkpoint_io=WholeCheckpoints(),
-    )
+    callbacks = [signals, BatchSeed(settings["seed"]), EpochLines(settings["monitor"])]
+    if settings["weight_averaging"]:
+        callbacks.append(WeightAveraging(decay=settings["weight_averaging"]))
+    callbacks += build_callbacks(config.callbacks, output_dir)
+    trainer = build_trainer(config.trainer, output_dir, callbacks, loggers, [WholeCheckpoints()])
     prepare_processes(trainer, module, prepared)
 
     with start.entered(trainer, overrides), signals, closed_at_the_end(loggers):

@@ -150,7 +150,7 @@ class StudyReport(SweepSummary):
         try:
             if found:
                 text = markdown(found, self.epoch)
-                write_file(sweep_dir / "table.md", lambda file: file.write(text))
+                write_file(sweep_dir / "table.md", text)
                 save(picture(found), sweep_dir / "study.png")
                 Console().print(Markdown(text))
         finally:

@@ -113,7 +113,7 @@ def texts_of(prediction: Prediction) -> list[str]:
 
 def write_rows(path: Path, rows: Iterable[Sequence[object]]) -> None:
     """Write rows as tab-separated lines."""
-    write_file(path, lambda file: file.writelines("\t".join(map(str, row)) + "\n" for row in rows))
+    write_file(path, "".join("\t".join(map(str, row)) + "\n" for row in rows))
 
 
 def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:

@@ -32,25 +32,14 @@ log = logging.getLogger(__name__)
 
 
 class Start(NamedTuple):
-    """Where a run begins.
-
-    Attributes:
-        output_dir: Its directory.
-        settings: Its settings.
-        checkpoint: The checkpoint that it resumes from; None for a run from the beginning.
-        saved: The content of the checkpoint; empty if there is none.
-        epoch: The epoch in which it begins, counted from 0.
-        batch: How many batches of that epoch are done.
-        results: The content of ``metrics.json``, if the run is finished already.
-    """
+    """Where a run begins."""
 
     output_dir: Path
     settings: Mapping[str, Any]
-    checkpoint: str | None = None
-    saved: Mapping[str, Any] = {}
-    epoch: int = 0
-    batch: int = 0
-    results: dict[str, Any] | None = None
+    checkpoint: str | None = None  # that it resumes from; None for a run from the beginning
+    saved: Mapping[str, Any] = {}  # the content of the checkpoint
+    position: tuple[int, int] = (0, 0)  # the epoch, counted from 0, and how many of its batches are done
+    results: dict[str, Any] | None = None  # the content of ``metrics.json``, if the run is finished already
 
     def check(self, module: Seq2SeqModule) -> None:
         """Raise a `UserError` if the checkpoint belongs to another run, and log what else has changed since."""
@@ -59,8 +48,7 @@ class Start(NamedTuple):
         resume, again = f"resume={self.checkpoint}", "give the overrides of that run again"
         for side in ("source", "target"):
             if module.hparams[f"{side}_tokenizer"] != self.saved[HYPERPARAMETERS][f"{side}_tokenizer"]:
-                data = "give the training data of that run again"
-                raise UserError(f"data: the {side} vocabulary differs from that of {resume}; {data}")
+                raise UserError(f"data: the {side} vocabulary differs from that of {resume}; give the data of that run")
         averaged = "averaging_state" in self.saved
         if averaged is not (self.settings["weight_averaging"] > 0):
             raise UserError(f"weight_averaging: {resume} was trained {'with' if averaged else 'without'} it; {again}")
@@ -76,8 +64,7 @@ class Start(NamedTuple):
     def entered(self, trainer: pl.Trainer, overrides: Sequence[str]) -> Iterator[None]:
         """Lock the directory, write the settings there, and restore the log; of several processes, the first does so.
 
-        Raises:
-            UserError: If another run, which may have started in the same second, uses the directory.
+        It is checked once more, as another run may have started in the same second.
         """
         check_version(trainer)
         if not trainer.is_global_zero:
@@ -101,29 +88,22 @@ class Start(NamedTuple):
 
 
 def find_start(output_dir: Path, settings: Mapping[str, Any]) -> Start:
-    """Return where a run with these settings begins in a directory.
-
-    Raises:
-        UserError: If the directory holds another run, or the checkpoint to resume from is not valid.
-    """
-    checkpoint, saved = settings["resume"], {}
-    if checkpoint != "auto":
-        saved = read_to_resume(checkpoint) if checkpoint else {}
-        refuse_used(output_dir, checkpoint)
-    elif (output_dir / CONFIG).exists():
+    """Return where a run begins; raise a `UserError` if its directory holds another, or the checkpoint is not valid."""
+    auto = settings["resume"] == "auto"
+    if auto and (output_dir / CONFIG).exists():
         check_same(output_dir, settings)
         if (output_dir / METRICS).exists():
             (output_dir / FAILURE).unlink(missing_ok=True)  # left by an attempt with other settings
             return Start(output_dir, settings, results=json.loads((output_dir / METRICS).read_text(encoding="utf-8")))
         checkpoint, saved = newest_checkpoint(output_dir)
     else:
-        checkpoint = None
-        refuse_used(output_dir)
-    epoch, batch = position(saved) if checkpoint else (0, 0)
-    epochs = settings["trainer"]["max_epochs"]
-    if 0 < epochs < epoch:
-        raise UserError(f"trainer.max_epochs={epochs} must be at least the {epoch} epochs that are already done")
-    return Start(output_dir, settings, checkpoint, saved, epoch, batch)
+        checkpoint = None if auto else settings["resume"]
+        saved = read_to_resume(checkpoint) if checkpoint else {}
+        refuse_used(output_dir, checkpoint)
+    done, epochs = position(saved) if checkpoint else (0, 0), settings["trainer"]["max_epochs"]
+    if 0 < epochs < done[0]:
+        raise UserError(f"trainer.max_epochs={epochs} must be at least the {done[0]} epochs that are already done")
+    return Start(output_dir, settings, checkpoint, saved, done)
 
 
 def check_same(output_dir: Path, settings: Mapping[str, Any]) -> None:
@@ -132,10 +112,8 @@ def check_same(output_dir: Path, settings: Mapping[str, Any]) -> None:
     now = dict(flatten_keys(settings))
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key) and not key.startswith(IRRELEVANT):
-            raise UserError(
-                f"{output_dir} holds a run with {key}={before.get(key)}, and this one has {now.get(key)}; "
-                "choose another directory, or remove it"
-            )
+            both = f"{key}={before.get(key)}, and this one has {now.get(key)}"
+            raise UserError(f"{output_dir} holds a run with {both}; choose another directory, or remove it")
 
 
 def read_to_resume(path: str) -> dict[str, Any]:

@@ -24,16 +24,14 @@ from seq2seq.training.processes import SAVE
 
 log = logging.getLogger(__name__)
 
+Minutes = Annotated[float, Field(ge=0)]
+
 
 class WholeCheckpoints(TorchCheckpointIO):
     """Writes each checkpoint beside its place, in the same folder, and renames it when it is complete and on disk."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write a checkpoint; whatever happens, the one that ``path`` holds is lost only when the new one is whole.
-
-        Raises:
-            UserError: If it cannot be written, for example because the disk is full.
-        """
+        """Write a checkpoint, or raise a `UserError`; the one at ``path`` stays until the new one is whole."""
         if not all(tensor.isfinite().all() for tensor in checkpoint["state_dict"].values()):
             log.warning("%s is not written: weights are no longer finite numbers", path)
             return
@@ -50,19 +48,12 @@ class RunCheckpoint(ModelCheckpoint):
     """`ModelCheckpoint` that keeps one file, always under the same name, and survives a move of the run's directory.
 
     Of equal epochs it keeps the later. A run that resumes takes the file along from the directory of the checkpoint it
-    resumes from; Lightning's callback would forget its score and replace it by whatever comes next.
-
-    Args:
-        dirpath: The run's directory.
-        filename: File name, without suffix.
-        monitor: The metric that selects the best epoch; None keeps the last.
-        mode: ``max`` or ``min``.
+    resumes from; Lightning's callback would forget its score and replace it by whatever comes next. Without a
+    ``monitor``, the last epoch counts as the best.
     """
 
-    def __init__(
-        self, dirpath: str, filename: str, monitor: str | None = None, mode: Literal["min", "max"] = "min"
-    ) -> None:
-        super().__init__(dirpath, filename=filename, monitor=monitor, mode=mode, enable_version_counter=False)
+    def __init__(self, filename: str, monitor: str | None = None, mode: Literal["min", "max"] = "min") -> None:
+        super().__init__(filename=filename, monitor=monitor, mode=mode, enable_version_counter=False)
 
     def check_monitor_top_k(self, trainer: pl.Trainer, current: torch.Tensor | None = None) -> bool:
         """Return whether this epoch is the best; of equal epochs, the later is."""
@@ -70,9 +61,7 @@ class RunCheckpoint(ModelCheckpoint):
         equal = current is not None and best is not None and bool(current == best)
         return equal or super().check_monitor_top_k(trainer, current)
 
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Take the file along, and let the state that is restored next name it where it is now."""
         state = checkpoint["callbacks"].pop(self.state_key, None)
         if trainer.state.fn != "fit" or not state or not state["best_model_path"]:  # is tested; or none was written yet
@@ -91,43 +80,28 @@ class RunCheckpoint(ModelCheckpoint):
 
 
 class LastCheckpoint(RunCheckpoint):
-    """The last state of a run: of the last epoch, and before that, every few steps or minutes.
+    """The last state of a run: of the last epoch, and before its end, every few batches or minutes, if they are given.
 
     A run that resumes from it ends with the same weights and the same log as one that never stopped.
-
-    Args:
-        dirpath: The run's directory.
-        filename: File name, without suffix.
-        every_n_steps: Save after so many batches of an epoch; None for no such limit.
-        every_minutes: Save after so many minutes; None for no such limit.
     """
 
-    def __init__(
-        self,
-        dirpath: str,
-        filename: str,
-        every_n_steps: Count | None = None,
-        every_minutes: Annotated[float, Field(ge=0)] | None = None,
-    ) -> None:
-        super().__init__(dirpath, filename)
+    def __init__(self, filename: str, every_n_steps: Count | None = None, every_minutes: Minutes | None = None) -> None:
+        super().__init__(filename)
         self.every_n_steps = every_n_steps
         self.every_seconds = math.inf if every_minutes is None else 60 * every_minutes
         self._saved_at = time.monotonic()
         self._between_batches = False
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Save what the batches before this one have left, if it is time to.
 
         Lightning's callback saves at the end of a batch, before the batch is counted and its results are logged.
         """
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        requests: Any = pl_module.requests
         if time.monotonic() - self._saved_at >= self.every_seconds:
-            requests.ask(SAVE)
-        if requests.granted(SAVE) or (self.every_n_steps is not None and batch_idx % self.every_n_steps == 0):
-            requests.withdraw(SAVE)
+            pl_module.requests.own.add(SAVE)
+        if SAVE in pl_module.requests.granted or (self.every_n_steps and batch_idx % self.every_n_steps == 0):
+            pl_module.requests.own.discard(SAVE)
             self.save_between_batches(trainer)
 
     def save_between_batches(self, trainer: pl.Trainer) -> None:
@@ -140,9 +114,7 @@ class LastCheckpoint(RunCheckpoint):
         self._between_batches = False
         self._saved_at = time.monotonic()
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Add ``metrics.csv`` so far, and take back the start of a batch that has not run yet."""
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
         for logger in trainer.loggers:

@@ -19,13 +19,8 @@ class StopSignals(pl.Callback):
 
     As a context manager it handles the signals; as a callback, it tells when there is a step to wait for. At any other
     time, and at a second signal, the program ends at once. Of several processes, all stop at the same step, and a
-    validation is waited for, as they can only save together.
-
-    Args:
-        output_dir: The run's directory, to say what is kept there.
-
-    Raises:
-        Stopped: When the program is to end.
+    validation is waited for, as they can only save together. The error is then `Stopped`, and the log says what is kept
+    in the run's directory.
     """
 
     def __init__(self, output_dir: Path) -> None:
@@ -59,27 +54,22 @@ class StopSignals(pl.Callback):
         if not self._training or not first:
             raise Stopped(number)
 
-    def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take SIGTERM from Lightning, which would end training as if it were complete, or wait for other processes."""
         if self._handlers:
             signal.signal(signal.SIGTERM, self._handle)
 
-    on_test_start = on_sanity_check_start
-
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """From here on, there is a step to wait for."""
-        self.on_sanity_check_start(trainer, pl_module)
+        self.on_test_start(trainer, pl_module)
         self._training = True
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Save the state and end the program, if a signal has come."""
-        requests: Any = pl_module.requests
         if self.received is not None:
-            requests.ask(signal.Signals(self.received).name)
+            pl_module.requests.own.add(self.received)
         for number in STOP_SIGNALS:
-            if requests.granted(signal.Signals(number).name):
+            if number in pl_module.requests.granted:
                 self._save(trainer)
                 raise Stopped(number)
 
@@ -99,19 +89,16 @@ class StopSignals(pl.Callback):
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Validation does not wait for its end, unless other processes do."""
-        self.on_sanity_check_start(trainer, pl_module)
-        if trainer.world_size > 1:
-            return
-        self._training = False
-        if self.received is not None:
-            raise Stopped(self.received)
+        self.on_test_start(trainer, pl_module)
+        if trainer.world_size == 1:
+            self.on_train_end(trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Training goes on."""
         self._training = trainer.state.fn == "fit" and not trainer.sanity_checking
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Training is complete."""
+        """There is no step to wait for any more."""
         self._training = False
         if self.received is not None:
             raise Stopped(self.received)

@@ -48,7 +48,7 @@ def leave_log_to_first(output_dir: Path, log_file: Path) -> None:
 
 
 def end_with_parent(parent: int) -> None:
-    """Wait until the parent of this process has ended, and end it, too; it might wait for the parent forever."""
+    """End this process, which might wait for its parent forever, when the parent has ended."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
@@ -91,9 +91,7 @@ def one_line_errors() -> Iterator[None]:
 def check_overrides(config: Path, arguments: Sequence[str]) -> None:
     """Raise a `UserError` for what Hydra answers with a traceback or not at all: no name for a group, a new section.
 
-    Args:
-        config: The command's config, a YAML file beside the folders of the groups.
-        arguments: Of the command line.
+    ``config`` is the command's, a YAML file beside the folders of the groups.
     """
     own_configs = any(one.startswith(("-c", "--config")) or "hydra.searchpath" in one for one in arguments)
     for argument in arguments:
@@ -132,10 +130,10 @@ def run_main(main: Callable[[], object]) -> None:
 def run_job(
     job: Callable[..., object], config: DictConfig, *, in_sweeps: bool = False, several: bool = False
 ) -> object:
-    """Call a job with the config, the directory that Hydra made for it, and the overrides.
+    """Call a command's function with the config, the directory that Hydra made for it, and the overrides.
 
     Args:
-        job: A command's function.
+        job: The function.
         config: The composed config.
         in_sweeps: Whether a sweep continues after a failure, which is printed and kept in the run's directory for the
             summary. Otherwise a failure ends the sweep.
@@ -155,7 +153,7 @@ def run_job(
             if hydra.mode == RunMode.MULTIRUN and in_sweeps:
                 reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
                 print_error(error, f"{' '.join(overrides)}: {reason}")
-                write_file(output_dir / FAILURE, lambda file: file.write(reason + "\n"))
+                write_file(output_dir / FAILURE, reason + "\n")
                 if not (output_dir / CONFIG).exists():  # otherwise the overrides are those of an earlier run
                     write_yaml(output_dir / OVERRIDES, overrides)
                 return None

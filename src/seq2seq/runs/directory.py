@@ -7,17 +7,10 @@ from pathlib import Path
 
 from seq2seq.errors import UserError
 
-CONFIG = "config.yaml"
-"""The resolved config; if it exists, the directory is taken."""
-
-OVERRIDES = "overrides.yaml"
-"""The overrides of the run's command line."""
-
-METRICS = "metrics.json"
-"""The results; if it exists, the run is finished."""
-
-FAILURE = "error.txt"
-"""The reason why a run of a sweep failed."""
+CONFIG = "config.yaml"  # resolved; if it exists, the directory is taken
+OVERRIDES = "overrides.yaml"  # of the run's command line
+METRICS = "metrics.json"  # the results; if it exists, the run is finished
+FAILURE = "error.txt"  # why a run of a sweep failed
 
 RUN_FILES = ("best.ckpt", "last.ckpt", METRICS, "predictions.tsv")
 """Files that show that a directory holds a run from which something would be lost."""

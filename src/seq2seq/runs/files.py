@@ -4,7 +4,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -18,8 +18,7 @@ from seq2seq.errors import UserError, visible
 def atomic_write(path: Path, key: str) -> Iterator[Path]:
     """Provide a temporary path beside ``path``, which replaces ``path`` on success.
 
-    Raises:
-        UserError: If it cannot be written; ``key`` is the setting that named it.
+    If it cannot be written, the `UserError` begins with ``key``, the setting that named it.
     """
     target = Path(os.path.realpath(path))  # a link is kept, and its target replaced
     special = target.exists() and not target.is_file()  # a pipe or a device cannot be renamed onto
@@ -43,21 +42,21 @@ def output_file(path: Path, key: str) -> Iterator[IO[str]]:
         yield file
 
 
-def write_file(path: Path, write: Callable[[IO[str]], object]) -> None:
-    """Call ``write`` with a new UTF-8 file, which then replaces ``path``."""
+def write_file(path: Path, text: str) -> None:
+    """Write a text as UTF-8."""
     with output_file(path, "file") as file:
-        write(file)
+        file.write(text)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write numbers, strings, lists and dicts as JSON, which lacks infinity and NaN: these become null."""
     finite = json.loads(json.dumps(content), parse_constant=lambda _: None)
-    write_file(path, lambda file: file.write(json.dumps(finite, indent=2, ensure_ascii=False) + "\n"))
+    write_file(path, json.dumps(finite, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_yaml(path: Path, content: object) -> None:
     """Write numbers, strings, lists and dicts as YAML."""
-    write_file(path, lambda file: yaml.safe_dump(content, file, allow_unicode=True, sort_keys=False))
+    write_file(path, yaml.safe_dump(content, allow_unicode=True, sort_keys=False))
 
 
 def utf8_stdout() -> IO[str]:

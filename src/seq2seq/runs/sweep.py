@@ -14,18 +14,18 @@ from typing import Any, NamedTuple
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from seq2seq.errors import UserError
 from seq2seq.runs.console import one_line_errors
 from seq2seq.runs.directory import FAILURE, METRICS, OVERRIDES
-from seq2seq.runs.files import write_file
+from seq2seq.runs.files import output_file, write_file
 
 
 def runs(sweep_dir: Path) -> list[Path]:
     """Return the directories of a sweep's runs, in the order of their numbers."""
-    found = [path.parent for path in sweep_dir.glob(f"*/{OVERRIDES}")]
+    found = (path.parent for path in sweep_dir.glob(f"*/{OVERRIDES}"))
     return sorted(found, key=lambda path: (len(path.name), path.name))
 
 
@@ -40,12 +40,12 @@ class Row(NamedTuple):
 
 def summary_row(run: Path) -> Row:
     """Read what a run left in its directory."""
-    overrides = [str(override) for override in OmegaConf.load(run / OVERRIDES)]
+    numbers, failure = {}, "did not finish"
     if (run / FAILURE).exists():  # of the last attempt, even if an earlier one with other settings finished
-        return Row(run.name, overrides, {}, (run / FAILURE).read_text(encoding="utf-8").strip())
-    if not (run / METRICS).exists():
-        return Row(run.name, overrides, {}, "did not finish")
-    return Row(run.name, overrides, numbers_of(json.loads((run / METRICS).read_text(encoding="utf-8"))), "")
+        failure = (run / FAILURE).read_text(encoding="utf-8").strip()
+    elif (run / METRICS).exists():
+        numbers, failure = numbers_of(json.loads((run / METRICS).read_text(encoding="utf-8"))), ""
+    return Row(run.name, [*map(str, OmegaConf.load(run / OVERRIDES))], numbers, failure)
 
 
 def numbers_of(content: Mapping[str, Any]) -> dict[str, str]:
@@ -69,9 +69,8 @@ def show_summary(console: Console, rows: Sequence[Row]) -> None:
     """Print a row for each run with the overrides that not all runs share, and below it why runs failed."""
     shared = set.intersection(*(set(row.overrides) for row in rows)) if len(rows) > 1 else set()
     columns = columns_of(rows) or ["result"]
-    table = Table("run", "overrides", *columns, title="Summary", caption=Text(" ".join(sorted(shared))))
-    for column in table.columns:
-        column.overflow = "fold"
+    header = (Column(name, overflow="fold") for name in ("run", "overrides", *columns))
+    table = Table(*header, title="Summary", caption=Text(" ".join(sorted(shared))))
     for row in rows:
         own = " ".join(override for override in row.overrides if override not in shared)
         numbers = [row.numbers.get(column, "") for column in columns] if row.numbers else ["failed"]
@@ -89,7 +88,8 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
     for row in rows:
         numbers = [row.numbers.get(column, "") for column in columns]
         lines.append([row.name, " ".join(row.overrides), *numbers, row.failure])
-    write_file(path, lambda file: csv.writer(file, lineterminator="\n").writerows(lines))
+    with output_file(path, "file") as file:
+        csv.writer(file, lineterminator="\n").writerows(lines)
 
 
 T_95 = (
@@ -100,13 +100,7 @@ T_95 = (
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Return the mean and the half-width of its 95 % interval by Student's t, NaN for a single value.
-
-    Example:
-        >>> mean, half = interval([1.0, 2.0, 3.0])
-        >>> mean, round(half, 2)
-        (2.0, 2.48)
-    """
+    """Return the mean and the half-width of its 95 % interval by Student's t, NaN for a single value."""
     deviation = statistics.stdev(values) if len(values) > 1 else math.nan
     return statistics.fmean(values), T_95[min(len(values) - 1, len(T_95)) - 1] * deviation / math.sqrt(len(values))
 
@@ -115,8 +109,8 @@ def format_interval(values: Sequence[float], digits: int) -> str:
     """Return mean and interval as text; empty without values.
 
     Example:
-        >>> format_interval([0.1, 0.2, 0.3], digits=4), format_interval([0.5], digits=1)
-        ('0.2000 ± 0.2484', '0.5')
+        >>> format_interval([1.0, 2.0, 3.0], digits=2), format_interval([0.5], digits=1)
+        ('2.00 ± 2.48', '0.5')
     """
     if not values:
         return ""
@@ -149,7 +143,7 @@ def write_markdown(path: Path, rows: Sequence[Row]) -> None:
     text = [f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines]
     text += ["", f"All runs: `{' '.join(sorted(shared))}`"] if shared else []
     text += ["", f"{len(rows) - len(finished)} of {len(rows)} runs failed"] if len(finished) < len(rows) else []
-    write_file(path, lambda file: file.write("\n".join(text) + "\n"))
+    write_file(path, "\n".join(text) + "\n")
 
 
 class WritableDirectory(Callback):
@@ -157,17 +151,17 @@ class WritableDirectory(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Make the directory of a single run."""
-        make_directory("hydra.run.dir", Path(config.hydra.run.dir))
+        with one_line_errors():  # Hydra only logs what a callback raises, unless it ends the program
+            make_directory("hydra.run.dir", Path(config.hydra.run.dir))
 
 
 def make_directory(key: str, path: Path) -> None:
-    """Make a directory, or end the program with the key that names it."""
-    with one_line_errors():  # Hydra only logs what a callback raises, unless it ends the program
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=path).close()
-        except OSError as error:
-            raise UserError(f"{key}={path} cannot be written: {error.strerror}") from error
+    """Make a directory, in which files can be written."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
+    except OSError as error:
+        raise UserError(f"{key}={path} cannot be written: {error.strerror}") from error
 
 
 class SweepSummary(WritableDirectory):
@@ -179,9 +173,9 @@ class SweepSummary(WritableDirectory):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse a directory that already holds a sweep, unless this one continues it."""
         sweep_dir = Path(config.hydra.sweep.dir)
-        make_directory("hydra.sweep.dir", sweep_dir)
         self.start = time.time() - 1  # file systems round times
         with one_line_errors():
+            make_directory("hydra.sweep.dir", sweep_dir)
             if runs(sweep_dir) and config.get("resume") != "auto":
                 instead = "choose another directory, or resume=auto to continue them"
                 raise UserError(f"hydra.sweep.dir={sweep_dir} already holds runs; {instead}")
@@ -193,6 +187,6 @@ class SweepSummary(WritableDirectory):
         show_summary(Console(), rows)
         write_csv(sweep_dir / "summary.csv", rows)
         write_markdown(sweep_dir / "summary.md", rows)
-        failures = [path for run in runs(sweep_dir) if (path := run / FAILURE).exists()]
+        failures = sweep_dir.glob(f"*/{FAILURE}")
         if any(path.stat().st_mtime >= self.start for path in failures):  # earlier ones are shown, but do not count
             raise SystemExit(1)

@@ -5,7 +5,7 @@ import os
 import pydoc
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -25,24 +25,15 @@ from torchmetrics import MetricCollection
 
 from seq2seq.errors import UserError, about_setting
 from seq2seq.settings import Count, Fraction, Natural, Settings, read_settings, resolve_config
-from seq2seq.training.callbacks import EpochLines
-
-log = logging.getLogger(__name__)
 
 CHECKED = ("seq2seq", "pytorch_lightning")
 """Packages whose arguments are checked by their annotations; classes of the user's check themselves."""
 
 
 def build(node: DictConfig, key: str, *arguments: Any, **keywords: Any) -> Any:
-    """Build the object that a node's ``_target_`` names.
-
-    Raises:
-        UserError: If there is no such class, or it does not accept the node's values. What a class of the user's raises
-            keeps its traceback.
-    """
-    target = find_target(node, key)
+    """Build the object that a node's ``_target_`` names; raise a `UserError` if it cannot be, see `about_setting`."""
     with about_setting(key):
-        check_arguments(target, resolve_config(node), key)
+        check_arguments(find_target(node, key), resolve_config(node), key)
         try:
             return instantiate(node, *arguments, **keywords)
         except InstantiationException as error:
@@ -50,11 +41,7 @@ def build(node: DictConfig, key: str, *arguments: Any, **keywords: Any) -> Any:
 
 
 def find_target(node: DictConfig, key: str) -> Any:
-    """Return what a node's ``_target_`` names.
-
-    Raises:
-        UserError: If there is nothing of that name, or a package that its module imports is missing.
-    """
+    """Return what a node's ``_target_`` names; raise a `UserError` if that is nothing, or needs a missing package."""
     if not isinstance(node, DictConfig) or "_target_" not in node:
         raise UserError(f"{key}={node} must hold a _target_ and its arguments")
     target = str(node.get("_target_"))
@@ -64,7 +51,6 @@ def find_target(node: DictConfig, key: str) -> Any:
         if isinstance(error.value, ModuleNotFoundError):
             missing = error.value.name
             raise UserError(f"{key}._target_={target} needs the package {missing}, which is not installed") from error
-        log.error("%s leads to this error:", key)
         raise (error.value or error) from None
     if found is None:
         raise UserError(f"{key}._target_={target} must be the full name of a class or a function")
@@ -98,11 +84,8 @@ SET_ELSEWHERE = {
 }
 """Arguments of the trainer that are not the user's to give, and what to give instead."""
 
-MatmulPrecision = Literal["highest", "high", "medium"]
-"""The values of ``torch.set_float32_matmul_precision``."""
-
-Part = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)]
-"""A number of batches, or a fraction of all."""
+MatmulPrecision = Literal["highest", "high", "medium"]  # of ``torch.set_float32_matmul_precision``
+Part = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)]  # a number of batches, or a fraction of all
 
 
 class TrainerSettings(Settings, extra="allow"):
@@ -134,32 +117,27 @@ class OptimizerSettings(Settings, extra="allow"):
 def build_trainer(
     node: DictConfig,
     output_dir: Path,
-    *,
-    callbacks: list[pl.Callback],
-    loggers: list[Logger],
-    monitor: str = "",
-    checkpoint_io: CheckpointIO | None = None,
+    callbacks: Sequence[pl.Callback] = (),
+    loggers: Sequence[Logger] = (),
+    plugins: Sequence[CheckpointIO] = (),
 ) -> pl.Trainer:
-    """Build the trainer of a section ``trainer``, and add what shows progress to its callbacks.
-
-    That is a live bar on a terminal, and elsewhere a line for each epoch with the metric ``monitor``, if there is one.
-    """
+    """Build the trainer of a section ``trainer``, with a live bar if it runs in a terminal."""
+    silence_expected_warnings()
     for name, instead in SET_ELSEWHERE.items():
         if name in node:
             raise UserError(f"trainer.{name}={node[name]} has no effect here: {instead}")
     if not loggers:
         callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
     bar = bool(node.get("enable_progress_bar", True)) and sys.stdout.isatty()
-    progress: list[pl.Callback] = [RichProgressBar(leave=True)] if bar else [EpochLines(monitor)] if monitor else []
     trainer = build(
         DictConfig({**node, **choose_devices(node)}),
         "trainer",
         default_root_dir=str(output_dir),
-        callbacks=[*callbacks, *progress],
+        callbacks=[*callbacks, *([RichProgressBar(leave=True)] if bar else [])],
         logger=loggers or False,
         enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
         enable_progress_bar=bar,
-        plugins=checkpoint_io and [checkpoint_io],
+        plugins=list(plugins),
         use_distributed_sampler=False,
     )
     variable = "WORLD_SIZE" if TorchElasticEnvironment.detect() else "SLURM_STEP_NUM_TASKS"
@@ -185,11 +163,10 @@ def choose_devices(node: Mapping[str, Any]) -> dict[str, Any]:
 
 def build_callbacks(node: DictConfig, output_dir: Path) -> list[pl.Callback]:
     """Build the callbacks; checkpoints are kept in the run's directory."""
-    callbacks = []
-    for name, entry in node.items():
-        target = find_target(entry, f"callbacks.{name}")
-        is_checkpoint = isinstance(target, type) and issubclass(target, ModelCheckpoint)
-        callbacks.append(build(entry, f"callbacks.{name}", **({"dirpath": str(output_dir)} if is_checkpoint else {})))
+    callbacks = [build(entry, f"callbacks.{name}") for name, entry in node.items()]
+    for callback in callbacks:
+        if isinstance(callback, ModelCheckpoint):
+            callback.dirpath = os.path.realpath(output_dir)
     return callbacks
 
 
@@ -197,7 +174,6 @@ def build_optimizer(optimizer: DictConfig, scheduler: DictConfig) -> tuple[Calla
     """Build what makes optimizer and scheduler, and try it, so that a mistake is found before training."""
     arguments: list[Any] = [[torch.nn.Parameter(torch.zeros(1))]]
     for key, node in (("optimizer", optimizer), ("scheduler", scheduler)):
-        find_target(node, key)
         if node.get("_partial_") is not True:
             raise UserError(f"{key}._partial_={node.get('_partial_')} must be true: it is called when training starts")
         # A scheduler takes the optimizer and the number of steps.

@@ -59,16 +59,14 @@ class BatchSeed(pl.Callback):
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Seed the batch."""
         number = trainer.current_epoch * int(trainer.num_training_batches) + batch_idx
         torch.manual_seed((self.seed * 1_000_003 + number) * 1_009 + trainer.global_rank)
 
 
 class EpochLines(pl.Callback):
-    """Logs the losses and the monitored metric after each epoch, if no terminal shows a live bar."""
+    """Logs the losses and the monitored metric after each epoch, unless a live bar shows them."""
 
     def __init__(self, monitor: str) -> None:
         self.names = dict.fromkeys(("train/loss", "val/loss_teacher_forced", monitor))
@@ -82,6 +80,8 @@ class EpochLines(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log one line."""
+        if trainer.progress_bar_callback is not None:
+            return
         metrics = trainer.callback_metrics
         values = [f"{name} {metrics[name]:.4f}" for name in self.names if name in metrics]
         epoch, seconds = trainer.current_epoch + 1, time.monotonic() - self._start

@@ -40,12 +40,9 @@ def data_of_checkpoint(
 
 
 def merge_data(trained: dict[str, Any], given: dict[str, Any] | None, overrides: Sequence[str]) -> dict[str, Any]:
-    """Return the settings of the data to evaluate on.
+    """Return the settings of the data to evaluate on, from those of the checkpoint and those of the config, if any.
 
-    Args:
-        trained: ``data`` of the checkpoint.
-        given: ``data`` of the composed config; None without ``data=``.
-        overrides: Of the command line. With the task of the checkpoint, only the keys that they name are replaced.
+    With the task of the checkpoint, only the keys that the overrides name are replaced.
 
     Raises:
         UserError: If they name a key that the checkpoint fixes.
@@ -59,10 +56,8 @@ def merge_data(trained: dict[str, Any], given: dict[str, Any] | None, overrides:
     names = (override.lstrip("+").partition("=")[0] for override in overrides)
     named = {name.removeprefix("data.") for name in names if name.startswith("data.")}
     for key in sorted(named.difference(OVERRIDABLE)):
-        free = ", ".join(key for key in OVERRIDABLE if key in given)
-        raise UserError(
-            f"data.{key}={given.get(key)} cannot be given here: the checkpoint fixes it; what can be given is {free}"
-        )
+        free = f"what can be given is {', '.join(key for key in OVERRIDABLE if key in given)}"
+        raise UserError(f"data.{key}={given.get(key)} cannot be given here: the checkpoint fixes it; {free}")
     if task != own:
         return given | {key: trained[key] for key in OF_TOKENIZERS if key in trained}
     return trained | {key: given[key] for key in OVERRIDABLE if key in named}

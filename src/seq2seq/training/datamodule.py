@@ -17,17 +17,13 @@ class PairsDataModule(LightningDataModule):
     Args:
         prepared: What `seq2seq.data.prepare` returned, with the splits that are needed.
         seed: Seed of the order of the training batches.
-        first_epoch: The epoch whose order comes first; above 0 in a run that resumes. The trainer sets the epoch, too,
-            but workers read ahead of it.
-        first_batch: Number of training batches of that epoch that are already done.
+        start: The epoch whose order comes first, and how many of its training batches are already done, in a run that
+            resumes. The trainer sets the epoch, too, but workers read ahead of it.
     """
 
-    def __init__(self, prepared: PreparedData, *, seed: int = 0, first_epoch: int = 0, first_batch: int = 0) -> None:
+    def __init__(self, prepared: PreparedData, *, seed: int = 0, start: tuple[int, int] = (0, 0)) -> None:
         super().__init__()
-        self.prepared = prepared
-        self.seed = seed
-        self.first_epoch = first_epoch
-        self.first_batch = first_batch
+        self.prepared, self.seed, self.start = prepared, seed, start
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the training batches, shuffled."""
@@ -49,7 +45,7 @@ class PairsDataModule(LightningDataModule):
             *lengths, batch_size=source.batch_size, max_tokens=source.batch_tokens, shuffle=training, seed=self.seed
         )
         if training:
-            sampler.resume(self.first_epoch, self.first_batch)
+            sampler.resume(*self.start)
         if getattr(self.trainer, "overfit_batches", 0):
             sampler = FixedBatches(list(sampler))
         rank, processes = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -62,8 +58,7 @@ class PairsDataModule(LightningDataModule):
         )
 
 
-GRACE = 5
-"""Seconds that a worker lives on after SIGTERM."""
+GRACE = 5  # seconds that a worker lives on after SIGTERM
 
 
 def leave_signals_to_parent(_worker: int) -> None:

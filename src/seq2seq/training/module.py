@@ -34,8 +34,7 @@ class Seq2SeqModule(Evaluation):
         handoff: ``right``, or the name of a mistake in `seq2seq.handoff.mistakes`.
         label_smoothing: Probability mass that the loss spreads over all symbols.
         scheduled_sampling: Probability that a decoder input in training is the model's own prediction.
-        source_tokenizer: `Tokenizer.to_dict` of the source.
-        target_tokenizer: `Tokenizer.to_dict` of the target.
+        source_tokenizer: `Tokenizer.to_dict`, like ``target_tokenizer``.
         max_length: Maximum number of tokens in a prediction.
         data: The section ``data`` of the config, kept so that the model can be tested on the same data again.
         fast: Whether training on a CPU may use `seq2seq.nn.fast`: ``auto`` or False.
@@ -73,9 +72,8 @@ class Seq2SeqModule(Evaluation):
         tokenizers = {"source_tokenizer": source_tokenizer, "target_tokenizer": target_tokenizer}
         values = {"model": model, "handoff": handoff, "fast": fast, "max_length": max_length} | tokenizers
         trained = trained_model(values)
-        found = Greedy(max_length)
-        if search:
-            found = build_search(search, max_length, trained.target_size, only_best=True)
+        size = trained.target_size
+        found = build_search(search, max_length, size, only_best=True) if search else Greedy(max_length)
         super().__init__(found, metrics or MetricCollection({}), trained.target_tokenizer)
         self.save_hyperparameters(logger=False, ignore=["optimizer", "scheduler", "metrics"])
         self.trained = trained._replace(settings=self.hparams)
@@ -98,10 +96,8 @@ class Seq2SeqModule(Evaluation):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the smoothed loss of a batch under teacher forcing, the mean over its target tokens.
 
-        Of several processes, each has a share of the batch; the average over them is the mean over the whole batch.
-
-        Raises:
-            UserError: If it is not a finite number.
+        Of several processes, each has a share of the batch; the average over them is the mean over the whole batch. If
+        that is not a finite number, a `UserError` ends training.
         """
         if len(batch.indices):
             inputs = self._scheduled_inputs(batch) if self.scheduled_sampling else batch.inputs

@@ -12,11 +12,9 @@ from seq2seq.data import UNK
 from seq2seq.errors import STOP_SIGNALS
 from seq2seq.nn import Seq2Seq
 
-SAVE = "save"
-"""The request to save the state."""
-
-REQUESTS = (SAVE, *(number.name for number in STOP_SIGNALS))
-"""What a process may ask of all."""
+SAVE = "save"  # the state, and go on
+REQUESTS = (SAVE, *STOP_SIGNALS)
+"""What a process may ask of all: to save the state, or to end as if each had received the signal."""
 
 
 def count() -> int:
@@ -25,26 +23,19 @@ def count() -> int:
 
 
 class Requests:
-    """What this process asks of all, and what all have heard: a request is granted before one and the same batch.
+    """What this process asks of all, ``own``, and what all have heard: it is granted before one and the same batch.
 
     With one process, that is at once. With several, requests travel with the loss of the step before.
     """
 
     def __init__(self) -> None:
-        self._own: set[str] = set()
-        self._heard: set[str] = set()
+        self.own: set[str | int] = set()
+        self._heard: set[str | int] = set()
 
-    def ask(self, request: str) -> None:
-        """Ask all processes for one of `REQUESTS`."""
-        self._own.add(request)
-
-    def withdraw(self, request: str) -> None:
-        """Forget a request, which has been granted."""
-        self._own.discard(request)
-
-    def granted(self, request: str) -> bool:
-        """Return whether all processes are to do it now."""
-        return request in (self._own if count() == 1 else self._heard)
+    @property
+    def granted(self) -> set[str | int]:
+        """What all processes are to do now."""
+        return self.own if count() == 1 else self._heard
 
     def exchange(self, loss: Tensor) -> Tensor:
         """Return the mean of the loss over all processes; their requests travel with it.
@@ -53,7 +44,7 @@ class Requests:
         """
         if count() == 1:
             return loss.detach()
-        asked = [float(request in self._own) for request in REQUESTS]
+        asked = [float(request in self.own) for request in REQUESTS]
         total = torch.cat([loss.detach().reshape(1), loss.new_tensor(asked)])
         distributed.all_reduce(total)
         self._heard = {request for request, number in zip(REQUESTS, total[1:].tolist(), strict=True) if number}

@@ -24,8 +24,7 @@ from seq2seq.training.module import Seq2SeqModule
 
 log = logging.getLogger(__name__)
 
-HEATMAPS = 4
-"""Number of test pairs whose attention is drawn."""
+HEATMAPS = 4  # test pairs whose attention is drawn
 
 
 def best_checkpoint(trainer: pl.Trainer) -> str | None:
