@@ -29,7 +29,7 @@ TWO = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
 SCRIPT = """
 import os, signal
 import hydra, torch
-from seq2seq.commands.train import train_for_sweeper
+from seq2seq.commands.train import train_and_score
 from seq2seq.runs.console import run_job
 from seq2seq.training.module import Seq2SeqModule
 
@@ -45,7 +45,7 @@ def faulty(module, batch, number):
 @hydra.main(version_base="1.3", config_path=os.environ["CONFIGS"], config_name="train")
 def main(config):
     Seq2SeqModule.on_train_batch_start = faulty
-    run_job(train_for_sweeper, config, several=True)
+    run_job(train_and_score, config, several=True)
 
 main()
 """

@@ -35,7 +35,7 @@ class Predictor:
     """Predicts target texts for source texts.
 
     Args:
-        modules: Trained models; several with the same vocabularies are an ensemble.
+        models: Trained models; several with the same vocabularies are an ensemble.
         device: ``cpu``, ``cuda``, ... or ``auto``.
         search: The search; greedy by default.
 
@@ -43,11 +43,11 @@ class Predictor:
         UserError: If the device is unknown or absent, or the vocabularies differ.
     """
 
-    def __init__(self, modules: Sequence[TrainedModel], device: str = "cpu", search: Search | None = None) -> None:
+    def __init__(self, models: Sequence[TrainedModel], device: str = "cpu", search: Search | None = None) -> None:
         self.device = find_device(device)
-        self.ensemble = make_ensemble(modules, self.device)
-        self.source_tokenizer, self.target_tokenizer = modules[0].source_tokenizer, modules[0].target_tokenizer
-        self.search = search or Greedy(modules[0].max_length)
+        self.ensemble = make_ensemble(models, self.device)
+        self.source_tokenizer, self.target_tokenizer = models[0].source_tokenizer, models[0].target_tokenizer
+        self.search = search or Greedy(models[0].max_length)
 
     def __call__(self, texts: Sequence[str], batch_size: int = 64) -> list[str]:
         """Return the best prediction for each text, in order; an empty text gives an empty one."""
@@ -95,15 +95,15 @@ class Predictor:
         return Alignment(source, target, weights[0, : len(target)].cpu())
 
 
-def make_ensemble(modules: Sequence[TrainedModel], device: torch.device) -> Ensemble:
+def make_ensemble(models: Sequence[TrainedModel], device: torch.device) -> Ensemble:
     """Return an ensemble on a device and in evaluation mode, or raise `UserError` if the vocabularies differ."""
-    for number, module in enumerate(modules[1:], start=2):
+    for number, model in enumerate(models[1:], start=2):
         for side in ("source", "target"):
-            own, first = (getattr(one, f"{side}_tokenizer").to_dict() for one in (module, modules[0]))
+            own, first = (getattr(one, f"{side}_tokenizer").to_dict() for one in (model, models[0]))
             if own != first:
                 problem = f"the {side} vocabulary of checkpoint {number} differs from that of the first"
                 raise UserError(f"checkpoint: {problem}; an ensemble needs models that were trained on the same data")
-    return Ensemble([module.model for module in modules]).to(device).eval()
+    return Ensemble([one.model for one in models]).to(device).eval()
 
 
 def named_paths(checkpoint: object) -> list[str]:

@@ -69,13 +69,13 @@ def read_checkpoint(path: str, key: str = "checkpoint") -> dict[str, Any]:
         raise UserError(f"{key}={path} is a checkpoint of another program; {instead}")
     if found != FORMAT:
         raise UserError(f"{key}={path} has format {found}, and this version reads format {FORMAT} only")
-    with damage_named(path, key):
+    with about_checkpoint(path, key):
         check_weights(content["state_dict"], content[HYPERPARAMETERS]["model"])
     return content
 
 
 @contextmanager
-def damage_named(path: str, key: str = "checkpoint") -> Iterator[None]:
+def about_checkpoint(path: str, key: str = "checkpoint") -> Iterator[None]:
     """Turn what odd content of a file causes into an error of the user's, but not that a package is not installed."""
     try:
         yield
@@ -106,7 +106,7 @@ def check_weights(weights: Mapping[str, Tensor], model: Mapping[str, Any]) -> No
 def load_model(path: str) -> TrainedModel:
     """Load a trained model on the CPU, ready to predict; see `read_checkpoint` for the errors."""
     content = read_checkpoint(path)
-    with damage_named(path):
+    with about_checkpoint(path):
         trained = trained_model(content[HYPERPARAMETERS])
         found = content["state_dict"].items()
         weights = {name.removeprefix(NETWORK): tensor for name, tensor in found if name.startswith(NETWORK)}

@@ -8,7 +8,7 @@ from seq2seq.commands.evaluate import evaluate
 from seq2seq.errors import UserError
 from seq2seq.handoff.ablation import AlteredBridge
 from seq2seq.nn import RNNState
-from seq2seq.training.checkpoint_data import merge_data
+from seq2seq.training.evaluation_data import merge_data
 
 TRAINED = {
     "task": "tsv", "train": "a", "val": "b", "test": "c", "source_column": 2, "target_column": 1,

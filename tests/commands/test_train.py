@@ -17,7 +17,7 @@ from torchmetrics.functional.text import word_error_rate
 
 from seq2seq.checkpoint import load_model
 from seq2seq.commands.evaluate import evaluate
-from seq2seq.commands.train import train, train_for_sweeper
+from seq2seq.commands.train import train, train_and_score
 from seq2seq.errors import Stopped, UserError
 from seq2seq.metrics import ExactMatch
 from seq2seq.resuming.continuing import Start
@@ -295,7 +295,7 @@ def test_an_exact_match_of_zero_does_not_choose_when_another_metric_is_monitored
 
 
 def test_a_sweeper_gets_the_optimized_metric(compose, tmp_path):
-    value = train_for_sweeper(compose("train", *TINY, "optimized_metric=test/symbol_error_rate"), tmp_path)
+    value = train_and_score(compose("train", *TINY, "optimized_metric=test/symbol_error_rate"), tmp_path)
 
     assert value == json.loads((tmp_path / "metrics.json").read_text())["test"]["symbol_error_rate"]
 

@@ -15,7 +15,7 @@ import uvicorn
 from conftest import TINY
 
 from seq2seq.api import Predictor, load_model
-from seq2seq.commands.demo import answerer, demo, describe, listen
+from seq2seq.commands.demo import demo, describe, listen, make_answer
 from seq2seq.commands.train import train
 from seq2seq.decoding import Beam
 from seq2seq.demo.app import make_app
@@ -42,7 +42,7 @@ def ask(app, **request):
 @pytest.fixture(scope="module")
 def answer(tiny_checkpoint):
     module = load_model(str(tiny_checkpoint))
-    return answerer(module, Predictor([module], search=Beam(module.max_length, beam_size=3, n_best=3)))
+    return make_answer(module, Predictor([module], search=Beam(module.max_length, beam_size=3, n_best=3)))
 
 
 def test_an_answer_holds_predictions_attention_and_the_handoff(answer):
@@ -67,7 +67,7 @@ def test_a_wrong_handoff_is_shown_as_such(compose, tmp_path):
     train(compose("train", *TINY, "handoff=wrong_first_rows", "model.attention=none"), tmp_path)
     module = load_model(str(tmp_path / "best.ckpt"))
 
-    found = answerer(module, Predictor([module]))("a b c")
+    found = make_answer(module, Predictor([module]))("a b c")
 
     assert describe(module).endswith("wrong_first_rows (wrong on purpose)")
     assert not found["handoff"]["verified"]

@@ -53,7 +53,7 @@ def demo(config: DictConfig) -> None:
     host, port = settings.host, settings.port
     module = load_model(settings.checkpoint)
     search = build_search(settings.search, module.max_length, module.target_size)
-    answer = answerer(module, Predictor([module], search=search))
+    answer = make_answer(module, Predictor([module], search=search))
     limits = settings.model_dump(include={"max_characters", "seconds", "max_waiting"})
     app = make_app(answer, about=describe(module), hosts=names_of(host), **limits)
     connections = 2 * settings.max_waiting + 32  # also those that have not sent their text yet
@@ -100,7 +100,7 @@ def describe(module: TrainedModel) -> str:
     return line if mistake == RIGHT else f"{line}, {mistake} (wrong on purpose)"
 
 
-def answerer(module: TrainedModel, predictor: Predictor) -> Callable[[str], dict[str, Any]]:
+def make_answer(module: TrainedModel, predictor: Predictor) -> Callable[[str], dict[str, Any]]:
     """Return the function that answers a text with what the page shows, given a model and its predictor."""
 
     def answer(text: str) -> dict[str, Any]:

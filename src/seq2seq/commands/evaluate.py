@@ -22,8 +22,8 @@ from seq2seq.runs.directory import METRICS, refuse_used
 from seq2seq.runs.files import write_json
 from seq2seq.settings import Settings, read_settings, resolve_config
 from seq2seq.training.build import build_metrics, build_trainer
-from seq2seq.training.checkpoint_data import data_of_checkpoint
 from seq2seq.training.evaluation import Evaluation, result_of
+from seq2seq.training.evaluation_data import data_of_checkpoint
 
 log = logging.getLogger(__name__)
 

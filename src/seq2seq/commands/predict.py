@@ -59,9 +59,9 @@ def predict(config: DictConfig) -> None:
         check_different(checkpoint=checkpoint, input=settings.input, **files)
     for key, path in files.items():
         check_free(key, path, overwrite=settings.overwrite)
-    modules, device = load(settings, files)
-    search = build_search(settings.search, modules[0].max_length, modules[0].target_size)
-    predictor = Predictor(modules, device, search)
+    models, device = load(settings, files)
+    search = build_search(settings.search, models[0].max_length, models[0].target_size)
+    predictor = Predictor(models, device, search)
     output = None if settings.output is None else Path(str(settings.output)).expanduser()
     console = Console(stderr=True)
     columns = ("{task.description}", BarColumn(), "{task.fields[lines]} lines", TimeElapsedColumn())

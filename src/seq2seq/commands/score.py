@@ -14,8 +14,8 @@ from seq2seq.data import Batch
 from seq2seq.decoding import Ensemble, EnsembleEncoded, infer
 from seq2seq.runs.files import check_different, check_free, output_file, utf8_stdout, write_lines
 from seq2seq.settings import Settings, read_settings, resolve_config
-from seq2seq.training.checkpoint_data import data_of_checkpoint
 from seq2seq.training.datamodule import PairsDataModule
+from seq2seq.training.evaluation_data import data_of_checkpoint
 
 
 class ScoreSettings(Settings):
@@ -43,9 +43,9 @@ def score(config: DictConfig, overrides: Sequence[str] = ()) -> None:
     for checkpoint in named_paths(settings.checkpoint):
         check_different(checkpoint=checkpoint, output=output)
     device = find_device(settings.device)
-    modules = load_models(settings.checkpoint)
-    ensemble = make_ensemble(modules, device)
-    data = data_of_checkpoint(modules[0], settings.data, overrides)
+    models = load_models(settings.checkpoint)
+    ensemble = make_ensemble(models, device)
+    data = data_of_checkpoint(models[0], settings.data, overrides)
     for file in data.prepared.source.files("test"):
         check_different(**{"data.test": file, "output": output})
     scores = token_log_probs(ensemble, data, device)

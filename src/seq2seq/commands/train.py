@@ -105,8 +105,8 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
         Stopped: When a signal has ended the run.
     """
     settings: dict[str, Any] = resolve_config(config)
-    read_settings(TrainSettings, settings)
-    start = find_start(output_dir, settings)
+    read_settings(TrainSettings, settings)  # refuses what is not allowed; what is read below are the plain values
+    start = find_start(output_dir, settings)  # of a run that does not resume: the beginning
     if start.results is not None:
         log.info("%s is finished already", output_dir)
         return start.results
@@ -138,7 +138,7 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
             return test_and_report(output_dir, trainer, module, data, seconds=time.monotonic() - begin)
 
 
-def train_for_sweeper(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -> float | None:
+def train_and_score(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -> float | None:
     """Train, and return the value of ``optimized_metric`` for a Hydra sweeper; None if there is none."""
     content = train(config, output_dir, overrides)
     split, _, name = str(config.optimized_metric).partition("/")

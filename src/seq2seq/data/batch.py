@@ -18,7 +18,8 @@ class Batch(NamedTuple):
         target: Begin, the token ids, end, then padding, ``(B, T + 1)``.
         target_lengths: Number of tokens to predict, the end included, on the CPU, ``(B,)``.
         indices: Position of each pair in its dataset, on the CPU, ``(B,)``.
-        share: Of the target tokens of a batch that several processes divide, times their number; 1 for a whole batch.
+        share: The weight that makes the mean loss over all processes the mean over the tokens of the whole batch: this
+            one's share of the tokens, times the number of processes; 1 with one process.
 
     Example:
         >>> ids, lengths = torch.tensor([[7, 8], [9, 0]]), torch.tensor([2, 1])

@@ -95,23 +95,23 @@ class TokenSequences:
     def __init__(self, path: Path | None = None) -> None:
         self.numbers: dict[str, int] = {}
         self._path = path
-        self._ids, self._offsets = array("i"), array("q", [0])
+        self._numbers, self._offsets = array("i"), array("q", [0])
         self._written = 0
 
     def append(self, tokens: Iterable[str]) -> None:
         """Add the tokens of a text."""
         numbers = self.numbers
-        self._ids.extend([numbers.setdefault(token, len(numbers)) for token in tokens])
-        self._offsets.append(self._written + len(self._ids))
-        if self._path and len(self._ids) >= CHUNK:
+        self._numbers.extend([numbers.setdefault(token, len(numbers)) for token in tokens])
+        self._offsets.append(self._written + len(self._numbers))
+        if self._path and len(self._numbers) >= CHUNK:
             self._write(self._path)
 
     def _write(self, path: Path) -> None:
-        for buffer, suffix in ((self._ids, ".ids"), (self._offsets, ".offsets")):
+        for buffer, suffix in ((self._numbers, ".ids"), (self._offsets, ".offsets")):
             with path.with_suffix(suffix).open("ab") as file:
                 buffer.tofile(file)
-        self._written += len(self._ids)
-        self._ids, self._offsets = array("i"), array("q")
+        self._written += len(self._numbers)
+        self._numbers, self._offsets = array("i"), array("q")
 
     def counts(self) -> dict[str, int]:
         """Return how often each symbol occurs."""
@@ -127,11 +127,11 @@ class TokenSequences:
             chunk[:] = table[chunk]
         if self._path:
             return FlatSequences.mapped(self._path)
-        return FlatSequences.from_arrays(np.asarray(self._ids), np.asarray(self._offsets))
+        return FlatSequences.from_arrays(np.asarray(self._numbers), np.asarray(self._offsets))
 
     def _chunks(self) -> Iterator[np.ndarray]:
         """Yield all numbers, piece by piece, in the place where they are kept."""
-        numbers = np.asarray(self._ids)
+        numbers = np.asarray(self._numbers)
         if self._path:
             self._write(self._path)
             numbers = np.memmap(self._path.with_suffix(".ids"), np.int32, mode="r+")

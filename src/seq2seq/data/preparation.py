@@ -81,7 +81,7 @@ def prepare(source: DataSource, splits: Iterable[Split], tokenizers: Tokenizers 
     if tokenizers is None:
         tokenizers, datasets["train"] = prepare_training(source)
     for split in splits:
-        if split not in datasets:
+        if split not in datasets:  # the training pairs are encoded with their tokenizers
             pairs[split], datasets[split] = encode(source, split, tokenizers)
     return PreparedData(source, *tokenizers, datasets, pairs)
 

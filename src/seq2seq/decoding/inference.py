@@ -1,4 +1,4 @@
-"""The inference loop of evaluation, prediction and scoring."""
+"""The inference loop of prediction and scoring; evaluation runs through Lightning."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar

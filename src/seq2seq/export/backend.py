@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from seq2seq.api import named_paths
-from seq2seq.checkpoint import damage_named, load_model
+from seq2seq.checkpoint import about_checkpoint, load_model
 from seq2seq.data import tokenizer_from_dict
 from seq2seq.errors import import_extra
 from seq2seq.export.files import Export, export_module, read_export
@@ -137,5 +137,5 @@ def load_export(path: str) -> TrainedModel:
     if not folder.is_dir():
         return open_export(export_module(load_model(path)))
     export = read_export(folder)
-    with damage_named(path):
+    with about_checkpoint(path):
         return open_export(export)

@@ -31,7 +31,7 @@ def make_rnn(
     """
     if cell not in CELLS:
         raise ValueError(f"cell={cell} must be one of {', '.join(CELLS)}")
-    kinds = fast_layers.CELLS if fast else CELLS
+    kinds = fast_layers.CELLS if fast else CELLS  # the fast ones differ from PyTorch's in training on a CPU only
     return kinds[cell](
         input_size,
         hidden_size,

@@ -1,6 +1,7 @@
 """The final state of a recurrent network, by layer and direction.
 
-Only this module depends on how PyTorch flattens layers and directions into the first axis of ``h_n``::
+Only this module, and the kernels in `seq2seq.nn.fast`, depend on how PyTorch flattens layers and directions into the
+first axis of ``h_n``::
 
     h_n[0]  layer 0 forward         h[0, 0]
     h_n[1]  layer 0 backward        h[0, 1]

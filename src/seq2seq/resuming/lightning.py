@@ -26,6 +26,11 @@ def check_version(trainer: pl.Trainer) -> None:
     )
 
 
+def progress_of(trainer: pl.Trainer) -> Any:
+    """Return how many batches of the epoch are ready and how many are completed, and whether one is the last."""
+    return trainer.fit_loop.epoch_loop.batch_progress
+
+
 def position(saved: Mapping[str, Any]) -> tuple[int, int]:
     """Return the epoch in which a checkpoint goes on, and how many of its batches are done; both count from 0."""
     progress = saved["loops"]["fit_loop"]["epoch_loop.batch_progress"]

@@ -17,7 +17,7 @@ from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.plugins import TorchCheckpointIO
 
 from seq2seq.checkpoint import is_whole
-from seq2seq.resuming.lightning import take_back_batch
+from seq2seq.resuming.lightning import progress_of, take_back_batch
 from seq2seq.runs.files import atomic_write
 from seq2seq.settings import Count
 from seq2seq.training.processes import SAVE
@@ -106,7 +106,7 @@ class LastCheckpoint(RunCheckpoint):
 
     def save_between_batches(self, trainer: pl.Trainer) -> None:
         """Save the state, unless no batch of the epoch is complete or gradients wait for their step."""
-        batch = trainer.fit_loop.epoch_loop.batch_progress.current.completed
+        batch = progress_of(trainer).current.completed
         if batch == 0 or batch % trainer.accumulate_grad_batches or trainer.overfit_batches or trainer.fast_dev_run:  # pyright: ignore[reportAttributeAccessIssue]
             return
         self._between_batches = True
@@ -127,7 +127,7 @@ class LastCheckpoint(RunCheckpoint):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save the end of an epoch; a validation within an epoch is saved before the next batch."""
-        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+        if progress_of(trainer).is_last_batch:
             super().on_validation_end(trainer, pl_module)
             self._saved_at = time.monotonic()
         else:

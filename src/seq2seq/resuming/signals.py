@@ -9,6 +9,7 @@ from typing import Any, Self
 import pytorch_lightning as pl
 
 from seq2seq.errors import STOP_SIGNALS, Stopped
+from seq2seq.resuming.lightning import progress_of
 from seq2seq.resuming.saving import LastCheckpoint
 
 log = logging.getLogger(__name__)
@@ -54,14 +55,18 @@ class StopSignals(pl.Callback):
         if not self._training or not first:
             raise Stopped(number)
 
-    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def _take_sigterm(self) -> None:
         """Take SIGTERM from Lightning, which would end training as if it were complete, or wait for other processes."""
         if self._handlers:
             signal.signal(signal.SIGTERM, self._handle)
 
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Handle signals in the final test, too."""
+        self._take_sigterm()
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """From here on, there is a step to wait for."""
-        self.on_test_start(trainer, pl_module)
+        self._take_sigterm()
         self._training = True
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
@@ -76,7 +81,7 @@ class StopSignals(pl.Callback):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Save the state if a worker has died of the signal, so that no further batch comes."""
         died = self._training and self.received is not None and isinstance(exception, Exception)
-        progress = trainer.fit_loop.epoch_loop.batch_progress
+        progress = progress_of(trainer)
         between_batches = progress.current.ready == progress.current.completed and not progress.is_last_batch
         if died and between_batches and trainer.world_size == 1:  # several can only save together
             self._save(trainer)
@@ -89,7 +94,7 @@ class StopSignals(pl.Callback):
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Validation does not wait for its end, unless other processes do."""
-        self.on_test_start(trainer, pl_module)
+        self._take_sigterm()
         if trainer.world_size == 1:
             self.on_train_end(trainer, pl_module)
 

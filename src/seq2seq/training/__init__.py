@@ -1,1 +1,1 @@
-"""The LightningModule, its callbacks and checkpoints, and what builds them from a config."""
+"""How a model is trained and evaluated: the LightningModule, its data and callbacks, and what builds them."""

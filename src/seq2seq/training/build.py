@@ -80,7 +80,7 @@ SET_ELSEWHERE = {
     "enable_checkpointing": "give callbacks=none to keep no checkpoint",
     "logger": "see the section logger",
     "plugins": "checkpoints are written by a plugin of this project",
-    "use_distributed_sampler": "the batches are divided among the processes by the project's own sampler",
+    "use_distributed_sampler": "the batches are divided among the processes by the project's own dataset",
 }
 """Arguments of the trainer that are not the user's to give, and what to give instead."""
 
@@ -172,12 +172,12 @@ def build_callbacks(node: DictConfig, output_dir: Path) -> list[pl.Callback]:
 
 def build_optimizer(optimizer: DictConfig, scheduler: DictConfig) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Build what makes optimizer and scheduler, and try it, so that a mistake is found before training."""
-    arguments: list[Any] = [[torch.nn.Parameter(torch.zeros(1))]]
+    arguments: dict[str, Any] = {"params": [torch.nn.Parameter(torch.zeros(1))]}
     for key, node in (("optimizer", optimizer), ("scheduler", scheduler)):
         if node.get("_partial_") is not True:
             raise UserError(f"{key}._partial_={node.get('_partial_')} must be true: it is called when training starts")
-        # A scheduler takes the optimizer and the number of steps.
-        arguments = [build(DictConfig({**node, "_partial_": False}), key, *arguments), 100]
+        built = build(DictConfig({**node, "_partial_": False}), key, **arguments)
+        arguments = {"optimizer": built, "total_steps": 100}  # of a scheduler
     return build(optimizer, "optimizer"), build(scheduler, "scheduler")
 
 

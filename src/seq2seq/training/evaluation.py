@@ -39,7 +39,7 @@ class Evaluation(pl.LightningModule):
         self.batch_shape: tuple[Sequence[int], Sequence[int]] = (0, 0), (0, 0)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Move the ids and leave the lengths on the CPU, where packing needs them."""
+        """Move the ids and leave the lengths on the CPU, where packing needs them; in training, too."""
         self.batch_shape = batch.source.shape, batch.inputs.shape
         return batch.to(device)
 

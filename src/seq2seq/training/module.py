@@ -101,13 +101,11 @@ class Seq2SeqModule(Evaluation):
         """
         if len(batch.indices):
             inputs = self._scheduled_inputs(batch) if self.scheduled_sampling else batch.inputs
-            logits = self.model(batch.source, batch.source_lengths, inputs).logits.flatten(0, 1)  # (B * T, V)
-            smoothing = self.label_smoothing
-            loss = F.cross_entropy(logits, batch.labels.flatten(), ignore_index=PAD, label_smoothing=smoothing)
-            loss = loss * batch.share
+            logits = self.model(batch.source, batch.source_lengths, inputs).logits  # (B, T, V)
+            loss = self._loss(logits, batch.labels) * batch.share
         else:  # 0, which depends on all parameters: each process has a backward pass
             loss = sum((0 * one.sum() for one in self.parameters() if one.requires_grad), torch.zeros(()))
-        mean = self.requests.exchange(loss)
+        mean = self.requests.exchange(loss)  # over all processes
         if not mean.isfinite():
             datamodule: Any = getattr(self.trainer, "datamodule", None)
             places = datamodule.prepared.training_places(batch.indices.tolist()) if datamodule else []
@@ -117,6 +115,12 @@ class Seq2SeqModule(Evaluation):
             )
         self.log("train/loss", mean, prog_bar=True)
         return loss
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean over all labels, ``(B, T)``, but padding; what is trained, see `TokenLoss` for what is shown."""
+        return F.cross_entropy(
+            logits.flatten(0, 1), labels.flatten(), ignore_index=PAD, label_smoothing=self.label_smoothing
+        )
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Log the norm of all gradients, before they are clipped."""

@@ -1,6 +1,7 @@
 """Several processes that train one model together; with one process, nothing here communicates.
 
-Lightning or ``torchrun`` starts and connects them. What is here makes their results equal to those of one process.
+Lightning or ``torchrun`` starts and connects them. What is here makes their results equal to those of one process; the
+batches are divided by `seq2seq.data.dataset.Shares`, and ``Batch.share`` weighs the loss of each share.
 """
 
 from typing import Any
