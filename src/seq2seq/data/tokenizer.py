@@ -326,12 +326,9 @@ def options_of(kind: type[Tokenizer]) -> type[Settings]:
 def build_tokenizer(
     spec: object, normaliser: Normaliser = NFC, symbols: Sequence[str] = (), key: str = "tokens"
 ) -> Tokenizer:
-    """Build a tokenizer for normalised texts with these symbols.
+    """Build a tokenizer for normalised texts with these symbols, or raise a `UserError` if that is not possible.
 
     Its ``spec``, the setting ``key``, is a name; a mapping with a ``name`` and options; or a list, one for each column.
-
-    Raises:
-        UserError: If there is no such tokenizer or option, or the library that it needs is not installed.
     """
     vocabulary = Vocabulary(symbols)
     if isinstance(spec, list):
@@ -358,11 +355,7 @@ class TokenizerValues(Settings):
 
 
 def tokenizer_from_dict(values: Mapping[str, Any]) -> Tokenizer:
-    """Build a tokenizer from what `Tokenizer.to_dict` returned.
-
-    Raises:
-        UserError: If a value is not allowed.
-    """
+    """Build a tokenizer from what `Tokenizer.to_dict` returned, or raise a `UserError` if a value is not allowed."""
     found = read_settings(TokenizerValues, values, "tokenizer")
     tokenizer = build_tokenizer(found.tokens, Normaliser(found.normalization, found.lower_case), found.symbols)
     for part in getattr(tokenizer, "parts", [tokenizer]):
