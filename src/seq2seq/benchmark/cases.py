@@ -96,11 +96,9 @@ def load_batches(loader: Iterable[Batch], count: int) -> tuple[list[Batch], floa
     What only the first batch of an epoch waits for, such as shuffling, is not counted.
     """
     iterator = iter(loader)
-    batches = list(itertools.islice(iterator, 1))
-    start = timer()
-    batches += itertools.islice(iterator, count - 1)
-    seconds = timer() - start
-    return batches, seconds * len(batches) / (len(batches) - 1) if len(batches) > 1 else None
+    first, start = next(iterator), timer()
+    rest = list(itertools.islice(iterator, count - 1))
+    return [first, *rest], (timer() - start) * (1 + 1 / len(rest)) if rest else None
 
 
 def make_module(
