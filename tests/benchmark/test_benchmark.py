@@ -10,11 +10,9 @@ from conftest import LUONG, TINY
 from torch import nn
 from torch.nn import functional as F
 
-from seq2seq.benchmark import roofline
-from seq2seq.benchmark.cases import BenchmarkSettings, load_batches, training_cases
-from seq2seq.benchmark.loops import bare_loop
-from seq2seq.benchmark.roofline import roofline_seconds
-from seq2seq.benchmark.timing import Case, measure
+from seq2seq.benchmark import timing
+from seq2seq.benchmark.cases import BenchmarkSettings, bare_loop, load_batches, training_cases
+from seq2seq.benchmark.timing import Case, measure, roofline_seconds
 from seq2seq.commands.benchmark import benchmark
 from seq2seq.data import Batch
 from seq2seq.errors import UserError
@@ -48,7 +46,7 @@ def flops(model, batch, precision="32-true", seen=None):
     """The limit of a step on a machine that takes a second for each operation."""
     with pytest.MonkeyPatch.context() as patch:
         seen = [] if seen is None else seen
-        patch.setattr(roofline, "matmul_seconds", lambda left, right, *key: seen.append(key) or flops_of(left, right))
+        patch.setattr(timing, "matmul_seconds", lambda left, right, *key: seen.append(key) or flops_of(left, right))
         return roofline_seconds(model, batch, precision, CPU)
 
 
@@ -144,8 +142,8 @@ def test_the_limit_is_the_best_time_of_all_multiplications_in_their_precision(mo
             best = 0.5 * flops_of(left.shape, right.shape)
             return type("Measurement", (), {"times": (2 * best, best, 3 * best)})
 
-    monkeypatch.setattr(roofline, "Timer", Timer)
-    monkeypatch.setattr(roofline, "matmul_seconds", roofline.matmul_seconds.__wrapped__)  # without its cache
+    monkeypatch.setattr(timing, "Timer", Timer)
+    monkeypatch.setattr(timing, "matmul_seconds", timing.matmul_seconds.__wrapped__)  # without its cache
 
     assert roofline_seconds(model, batch, precision, CPU) == 0.5 * flops(model, batch, precision, keys)
     assert set(keys) == {(precision, CPU, "highest")}
@@ -157,8 +155,9 @@ def test_the_limit_is_the_best_time_of_all_multiplications_in_their_precision(mo
 def test_a_pass_updates_every_parameter(fast, precision):
     model = small_model(fast=fast)
     before = [parameter.clone() for parameter in model.parameters()]
+    batches = [make_batch([5, 3, 1, 4], [6, 3, 2, 1])]
 
-    seconds = bare_loop(model, [[make_batch([5, 3, 1, 4], [6, 3, 2, 1])]], precision, CPU)()
+    seconds = bare_loop(model, [batches], {"accelerator": "cpu", "precision": precision})()
 
     assert seconds > 0
 

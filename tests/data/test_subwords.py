@@ -151,10 +151,13 @@ def test_grapheme_clusters_are_what_readers_take_for_characters():
     ("spec", "message"),
     [
         ("words", "data.source_tokens=words must be one of characters, graphemes, spaces, split, subwords"),
-        ({"name": "split"}, "data.source_tokens=split needs options: {name: split, separator: VALUE}"),
+        (
+            {"name": "split"},
+            "data.source_tokens.separator is missing; the keys of data.source_tokens are name, separator",
+        ),
         ({"name": "split", "separator": ""}, "data.source_tokens: separator='' must be a text without tabs"),
-        ({"name": "spaces", "size": 3}, "data.source_tokens.size is unknown: spaces has no options"),
-        ({"name": "subwords", "size": 0}, "data.source_tokens: size=0 must be a whole number of at least 1"),
+        ({"name": "spaces", "size": 3}, "data.source_tokens.size is unknown; the keys of data.source_tokens are name"),
+        ({"name": "subwords", "size": 0}, "data.source_tokens.size=0 must be a whole number of at least 1"),
         (["characters"], "data.source_tokens=['characters'] must be a name, or a list with one entry for each"),
         (["characters", "x"], "data.source_tokens[1]=x must be one of"),
         (

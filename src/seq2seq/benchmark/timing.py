@@ -1,14 +1,19 @@
-"""Timing in rounds: each round runs a pass of every case, so that other load on the machine affects all alike."""
+"""How cases are timed: in rounds, and against the roofline, which is the time of their matrix multiplications alone."""
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from statistics import median
 from typing import Any, NamedTuple
 
 import torch
-from torch.utils.benchmark import timer  # waits for the GPU
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.benchmark import Timer, timer  # which wait for the GPU
+from torch.utils.flop_counter import FlopCounterMode
 
 from seq2seq.data import Batch
+from seq2seq.nn import Seq2Seq
 from seq2seq.training.build import matmul_precision
 
 
@@ -20,8 +25,7 @@ class Case(NamedTuple):
         variant: ``trainer``, ``textbook``, a number of processes, or empty: a bare loop, or a search.
         run: Runs a pass over all batches. It returns the seconds that count, or None if all do.
         batches: What a pass reads.
-        precision: One of the setting ``precisions``.
-        limit: Seconds that the matrix multiplications of a pass take alone, see `roofline`; None if unknown.
+        limit: Seconds that the matrix multiplications of a pass take alone; None if unknown.
         waiting: Seconds that training waits for the data of a pass, which ``run`` leaves out; None if unknown.
     """
 
@@ -29,34 +33,15 @@ class Case(NamedTuple):
     variant: str
     run: Callable[[], float | None]
     batches: Sequence[Batch]
-    precision: str = "32-true"
     limit: float | None = None
     waiting: float | None = None
 
 
-@contextmanager
-def computing(precision: str) -> Iterator[None]:
-    """Compute in a precision; ``tf32`` is 32-bit with rounded multiplications."""
-    rounded = precision == "tf32"
-    cudnn = torch.backends.cudnn.flags(enabled=True, allow_tf32=rounded)  # by default, its recurrent layers round
-    with matmul_precision("high") if rounded else nullcontext(), cudnn:
-        yield
-
-
-def timed_pass(case: Case, device: torch.device) -> tuple[float, float | None]:
-    """Return the seconds of a pass, and the megabytes that it needs on a GPU beside what it keeps, such as weights."""
-    on_gpu = device.type != "cpu"
-    if on_gpu:
-        torch.accelerator.reset_peak_memory_stats(device)
-    before, start = torch.accelerator.memory_allocated(device) if on_gpu else 0, timer()
-    with computing(case.precision):
-        measured = case.run()
-    seconds = timer() - start if measured is None else measured
-    return seconds, (torch.accelerator.max_memory_allocated(device) - before) / 1e6 if on_gpu else None
-
-
 def measure(cases: Sequence[Case], rounds: int, device: torch.device) -> list[dict[str, Any]]:
-    """Return a row of results for each case: medians over rounds, which follow one of warm-up, and the spread."""
+    """Return a row of results for each case: medians over rounds, which follow one of warm-up, and the spread.
+
+    Each round runs a pass of every case, so that other load on the machine affects all alike.
+    """
     passes = [[timed_pass(case, device) for case in cases] for _ in range(rounds + 1)][1:]
     seconds = {case[:2]: [one[number][0] for one in passes] for number, case in enumerate(cases)}
     rows = []
@@ -78,3 +63,59 @@ def measure(cases: Sequence[Case], rounds: int, device: torch.device) -> list[di
             "megabytes": megabytes,
         })  # fmt: skip
     return rows
+
+
+def timed_pass(case: Case, device: torch.device) -> tuple[float, float | None]:
+    """Return the seconds of a pass, and the megabytes that it needs on a GPU beside what it keeps, such as weights."""
+    on_gpu = device.type != "cpu"
+    if on_gpu:
+        torch.accelerator.reset_peak_memory_stats(device)
+    before, start = torch.accelerator.memory_allocated(device) if on_gpu else 0, timer()
+    measured = case.run()
+    seconds = timer() - start if measured is None else measured
+    return seconds, (torch.accelerator.max_memory_allocated(device) - before) / 1e6 if on_gpu else None
+
+
+@contextmanager
+def computing(precision: str) -> Iterator[None]:
+    """Compute a block or a function's calls in a precision; ``tf32`` is 32-bit with rounded multiplications."""
+    rounded = precision == "tf32"
+    cudnn = torch.backends.cudnn.flags(enabled=True, allow_tf32=rounded)  # by default, its recurrent layers round
+    with matmul_precision("high") if rounded else nullcontext(), cudnn:
+        yield
+
+
+def roofline_seconds(model: Seq2Seq, batch: Batch, precision: str, device: torch.device) -> float:
+    """Return how long the matrix multiplications of a training step take by themselves, padding included.
+
+    PyTorch counts them as the model runs forward and backward, so a new attention or decoder needs no code here; what
+    is added up is seconds in place of operations.
+
+    Raises:
+        NotImplementedError: If the model multiplies in another way, for example by a convolution.
+    """
+    rounding, aten = torch.get_float32_matmul_precision(), torch.ops.aten
+
+    def seconds(*shapes: torch.Size, **_: object) -> float:
+        return matmul_seconds(*shapes[-2:], precision, device, rounding)  # the operands are the last two arguments
+
+    matmuls = {aten.mm, aten.addmm, aten.addmm_, aten.bmm, aten.baddbmm, aten.baddbmm_}
+    # On the CPU in double precision, as cuDNN and oneDNN's LSTM for single precision hide their multiplications from
+    # the counter. So does PyTorch's fused attention, which also has a form that is not fused.
+    model = copy.deepcopy(model).cpu().double().train()
+    counter = FlopCounterMode(display=False, custom_mapping=dict.fromkeys(matmuls, seconds))
+    with counter, sdpa_kernel(SDPBackend.MATH):
+        model(batch.source, batch.source_lengths, batch.inputs).logits.sum().backward()
+    if unknown := counter.get_flop_counts()["Global"].keys() - matmuls:
+        raise NotImplementedError(f"the limit of a step with {', '.join(map(str, unknown))} is not known")
+    return counter.get_total_flops()
+
+
+@cache
+def matmul_seconds(left: torch.Size, right: torch.Size, precision: str, device: torch.device, _: str) -> float:
+    """Return how long it takes to multiply matrices: the best of some times, as other load only slows it down."""
+    dtype = torch.bfloat16 if precision == "bf16-mixed" else torch.float32
+    matrices = [torch.randn(shape, dtype=dtype, device=device) for shape in (left, right)]
+    watch = Timer("torch.matmul(*matrices)", globals={"matrices": matrices}, num_threads=torch.get_num_threads())
+    with computing(precision):
+        return min(watch.blocked_autorange(min_run_time=0.005).times)

@@ -25,11 +25,7 @@ COLUMNS = {
 
 
 def benchmark(config: DictConfig) -> dict[str, Any]:
-    """Time the configured cases, print tables, write them as JSON and return their content.
-
-    Raises:
-        UserError: If a setting is not allowed.
-    """
+    """Time the configured cases, print tables, write them as JSON and return them; raise `UserError` at a mistake."""
     silence_expected_warnings()
     settings = read_settings(BenchmarkSettings, resolve_config(config))
     output = user_path("output", settings.output)
@@ -39,18 +35,16 @@ def benchmark(config: DictConfig) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"output={output} cannot be written: {error.strerror}") from error
     device = find_device(settings.device)
-    search = search_cases(settings, device) if settings.checkpoint is not None else []
     content: dict[str, Any] = {
-        "threads": torch.get_num_threads(), "torch": torch.__version__, "rounds": settings.rounds,
+        "threads": torch.get_num_threads(), "torch": torch.__version__,
         "device": str(device) if device.type == "cpu" else torch.cuda.get_device_name(device),
-        "matmul_precision": settings.matmul_precision,
-    }  # fmt: skip
+    } | settings.model_dump(include={"rounds", "matmul_precision"})  # fmt: skip
     console = Console() if sys.stdout.isatty() else Console(width=120)
+    parts = {"search": search_cases(settings, device)} if settings.checkpoint is not None else {}
     with matmul_precision(settings.matmul_precision):
-        for part, cases in {"training": training_cases(settings, device), "search": search}.items():
-            if cases:
-                content[part] = measure(cases, settings.rounds, device)
-                console.print(table(part, content[part]))
+        for part, cases in ({"training": training_cases(settings, device)} | parts).items():
+            content[part] = measure(cases, settings.rounds, device)
+            console.print(table(part, content[part]))
     write_json(output, content)
     console.print(f"written to {output}", markup=False, soft_wrap=True)
     return content
@@ -58,8 +52,8 @@ def benchmark(config: DictConfig) -> dict[str, Any]:
 
 def table(part: str, rows: Sequence[dict[str, Any]]) -> Table:
     """Return the results as a table."""
-    columns = [Column(name, justify="left" if name == "case" else "right") for name in COLUMNS]
-    table = Table(*columns, title=f"Speed of {part}, median of rounds; data: share of time spent waiting for it")
+    title = f"Speed of {part}, median of rounds; data: share of time spent waiting for it"
+    table = Table(*(Column(name, justify="left" if name == "case" else "right") for name in COLUMNS), title=title)
     for row in rows:
         cells = zip(COLUMNS.values(), row.values(), strict=True)
         table.add_row(*("" if value is None else form.format(value) for form, value in cells))

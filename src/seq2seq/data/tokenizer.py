@@ -6,15 +6,14 @@ import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
-from functools import partial
 from itertools import groupby
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import Field
+from pydantic import Field, create_model
 
 from seq2seq.data.vocabulary import Vocabulary
 from seq2seq.errors import UserError, import_extra
-from seq2seq.settings import Settings, choose, read_settings
+from seq2seq.settings import Count, Settings, choose, read_settings
 
 COLUMN = "\t"
 """Separates the columns of a text. In tokens, the second column's start with it, the third's with two of it, ..."""
@@ -114,8 +113,8 @@ class Tokenizer(ABC):
 
     def spec(self) -> Any:  # noqa: ANN401 - a name, a mapping or a list
         """Return what the tokens are, as `build_tokenizer` takes it."""
-        options = {name: getattr(self, name) for name in options_of(type(self))}
-        return {"name": self.name} | options if options else self.name
+        values = {key: getattr(self, key) for key in options_of(type(self)).model_fields}
+        return values if len(values) > 1 else self.name
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for a checkpoint; `tokenizer_from_dict` builds an equal tokenizer from them."""
@@ -164,32 +163,7 @@ class GraphemeTokenizer(CharacterTokenizer):
         return self._pattern.findall(text)
 
 
-class SplitTokenizer(Tokenizer):
-    """Tokens are separated by one or more separators, such as ``;``.
-
-    Example:
-        >>> SplitTokenizer(Vocabulary([]), separator=";").tokenize("N;ACC;PL")
-        ['N', 'ACC', 'PL']
-    """
-
-    name = "split"
-
-    def __init__(self, vocabulary: Vocabulary, normaliser: Normaliser = NFC, *, separator: str) -> None:
-        super().__init__(vocabulary, normaliser)
-        if not isinstance(separator, str) or not separator or COLUMN in separator:
-            raise UserError(f"separator={separator!r} must be a text without tabs")
-        self.separator = separator
-
-    def tokenize(self, text: str) -> list[str]:
-        """Split normalised text at the separators."""
-        return [token for token in text.split(self.separator) if token]
-
-    def detokenize(self, tokens: Iterable[str]) -> str:
-        """Join the tokens with separators."""
-        return self.separator.join(tokens)
-
-
-class SpaceTokenizer(SplitTokenizer):
+class SpaceTokenizer(Tokenizer):
     """Tokens are separated by one or more spaces; other whitespace belongs to a token.
 
     Example:
@@ -201,9 +175,32 @@ class SpaceTokenizer(SplitTokenizer):
     """
 
     name = "spaces"
+    separator = " "
 
-    def __init__(self, vocabulary: Vocabulary, normaliser: Normaliser = NFC) -> None:
-        super().__init__(vocabulary, normaliser, separator=" ")
+    def tokenize(self, text: str) -> list[str]:
+        """Split normalised text at the separators."""
+        return [token for token in text.split(self.separator) if token]
+
+    def detokenize(self, tokens: Iterable[str]) -> str:
+        """Join the tokens with separators."""
+        return self.separator.join(tokens)
+
+
+class SplitTokenizer(SpaceTokenizer):
+    """Tokens are separated by one or more separators, such as ``;``.
+
+    Example:
+        >>> SplitTokenizer(Vocabulary([]), separator=";").tokenize("N;ACC;PL")
+        ['N', 'ACC', 'PL']
+    """
+
+    name = "split"
+
+    def __init__(self, vocabulary: Vocabulary, normaliser: Normaliser = NFC, *, separator: str) -> None:
+        super().__init__(vocabulary, normaliser)
+        if not separator or COLUMN in separator:
+            raise UserError(f"separator={separator!r} must be a text without tabs")
+        self.separator = separator
 
 
 UNKNOWN = "\ufffd"
@@ -223,13 +220,11 @@ class SubwordTokenizer(Tokenizer):
     name = "subwords"
 
     def __init__(
-        self, vocabulary: Vocabulary, normaliser: Normaliser = NFC, *, size: int = 8000, model: str = ""
+        self, vocabulary: Vocabulary, normaliser: Normaliser = NFC, *, size: Count = 8000, model: str = ""
     ) -> None:
         super().__init__(vocabulary, normaliser)
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # threads do not survive the fork of a loader's worker
         self._library = import_extra("tokenizers", "text")
-        if type(size) is not int or size < 1:
-            raise UserError(f"size={size} must be a whole number of at least 1")
         self.size, self.model = size, model
         try:
             self._tokenizer: Any = self._library.Tokenizer.from_str(model) if model else None
@@ -282,11 +277,10 @@ class ColumnTokenizer(Tokenizer):
 
     def learned(self, texts: Texts) -> "ColumnTokenizer":
         """Return a tokenizer whose columns have learned."""
-
-        def column(number: int) -> Iterable[str]:
-            return (text.split(COLUMN)[number] for text in texts())
-
-        parts = [part.learned(partial(column, number)) for number, part in enumerate(self.parts)]
+        parts = [
+            part.learned(lambda number=number: (text.split(COLUMN)[number] for text in texts()))
+            for number, part in enumerate(self.parts)
+        ]
         return ColumnTokenizer(self.vocabulary, self.normalise, parts)
 
     def learned_tokens(self) -> list[str]:
@@ -321,20 +315,20 @@ TOKENIZERS: dict[str, type[Tokenizer]] = {kind.name: kind for kind in KINDS}
 """Registry of tokenizers: value of ``data.source_tokens`` and ``data.target_tokens`` to class."""
 
 
-def options_of(kind: type[Tokenizer]) -> list[str]:
-    """Return the names of the options of a tokenizer: the keyword arguments of its class."""
-    return inspect.getfullargspec(kind).kwonlyargs
+def options_of(kind: type[Tokenizer]) -> type[Settings]:
+    """Return the name and the options of a tokenizer, which are the keyword arguments of its class, as a section."""
+    spec = inspect.getfullargspec(kind)
+    defaults = spec.kwonlydefaults or {}
+    options: Any = {name: (spec.annotations.get(name, Any), defaults.get(name, ...)) for name in spec.kwonlyargs}
+    return create_model("Options", __base__=Settings, __module__=kind.__module__, name=(str, ...), **options)
 
 
 def build_tokenizer(
     spec: object, normaliser: Normaliser = NFC, symbols: Sequence[str] = (), key: str = "tokens"
 ) -> Tokenizer:
-    """Build a tokenizer for normalised texts with these symbols.
+    """Build a tokenizer for normalised texts with these symbols, or raise a `UserError` if that is not possible.
 
     Its ``spec``, the setting ``key``, is a name; a mapping with a ``name`` and options; or a list, one for each column.
-
-    Raises:
-        UserError: If there is no such tokenizer or option, or the library that it needs is not installed.
     """
     vocabulary = Vocabulary(symbols)
     if isinstance(spec, list):
@@ -342,15 +336,11 @@ def build_tokenizer(
         if len(parts) < 2:
             raise UserError(f"{key}={spec} must be a name, or a list with one entry for each of several columns")
         return ColumnTokenizer(vocabulary, normaliser, parts)
-    options = dict(spec) if isinstance(spec, Mapping) else {"name": spec}
-    kind = choose(key, options.pop("name", None), TOKENIZERS)
-    known = options_of(kind)
-    if unknown := options.keys() - set(known):
-        raise UserError(f"{key}.{min(unknown)} is unknown: {kind.name} has {', '.join(known) or 'no options'}")
+    values = dict(spec) if isinstance(spec, Mapping) else {"name": spec}
+    kind = choose(key, values.get("name"), TOKENIZERS)
+    options = read_settings(options_of(kind), values, key).model_dump(exclude={"name"})
     try:
         return kind(vocabulary, normaliser, **options)
-    except TypeError:  # an option without default
-        raise UserError(f"{key}={kind.name} needs options: {{name: {kind.name}, {known[0]}: VALUE}}") from None
     except UserError as error:
         raise UserError(f"{key}: {error}") from error
 
@@ -365,11 +355,7 @@ class TokenizerValues(Settings):
 
 
 def tokenizer_from_dict(values: Mapping[str, Any]) -> Tokenizer:
-    """Build a tokenizer from what `Tokenizer.to_dict` returned.
-
-    Raises:
-        UserError: If a value is not allowed.
-    """
+    """Build a tokenizer from what `Tokenizer.to_dict` returned, or raise a `UserError` if a value is not allowed."""
     found = read_settings(TokenizerValues, values, "tokenizer")
     tokenizer = build_tokenizer(found.tokens, Normaliser(found.normalization, found.lower_case), found.symbols)
     for part in getattr(tokenizer, "parts", [tokenizer]):

@@ -121,21 +121,17 @@ def open_export(export: Export) -> TrainedModel:
 
 
 def load_exports(checkpoint: object) -> list[TrainedModel]:
-    """Load the models that ``checkpoint`` in a config names, a path or a list.
+    """Load the models that ``checkpoint`` in a config names, a path or a list; raise a `UserError` if one is not valid.
 
     Each is the folder of an export, or a checkpoint, which is first exported in memory.
-
-    Raises:
-        UserError: If one is not valid.
     """
-    return [load_export(path) for path in named_paths(checkpoint)]
-
-
-def load_export(path: str) -> TrainedModel:
-    """Load one of them."""
-    folder = user_path("checkpoint", path)
-    if not folder.is_dir():
-        return open_export(export_module(load_model(path)))
-    export = read_export(folder)
-    with about_checkpoint(path):
-        return open_export(export)
+    models = []
+    for path in named_paths(checkpoint):
+        folder = user_path("checkpoint", path)
+        if folder.is_dir():
+            export = read_export(folder)
+            with about_checkpoint(path):
+                models.append(open_export(export))
+        else:
+            models.append(open_export(export_module(load_model(path))))
+    return models

@@ -44,32 +44,21 @@ def checksums(encoder: bytes, step: bytes, description: Mapping[str, Any]) -> di
 
 
 def export_module(module: TrainedModel) -> Export:
-    """Export a trained model.
-
-    Raises:
-        UserError: If a package of the exporter is not installed.
-    """
+    """Export a trained model; raise a `UserError` if a package of the exporter is not installed."""
     for package in ("onnx", "onnxscript"):
         import_extra(package, "export")
     handoff = module.settings["handoff"]
     encoder, step = make_graphs(module.model, {"handoff": handoff, "seq2seq_export": str(FORMAT)})
     description = {
-        "seq2seq_export": FORMAT,
-        "handoff": handoff,
-        "max_length": module.max_length,
+        "seq2seq_export": FORMAT, "handoff": handoff, "max_length": module.max_length,
         "special": {"pad": PAD, "bos": BOS, "eos": EOS, "unk": UNK},
-        "source": module.source_tokenizer.to_dict(),
-        "target": module.target_tokenizer.to_dict(),
-    }
+        "source": module.source_tokenizer.to_dict(), "target": module.target_tokenizer.to_dict(),
+    }  # fmt: skip
     return Export(encoder, step, description | {"sha256": checksums(encoder, step, description)})
 
 
 def write_export(export: Export, folder: Path) -> None:
-    """Write the files of an export: all of them, or none.
-
-    Raises:
-        UserError: If they cannot be written.
-    """
+    """Write the files of an export: all of them, or none; raise a `UserError` if they cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -81,11 +70,7 @@ def write_export(export: Export, folder: Path) -> None:
 
 
 def read_export(folder: Path) -> Export:
-    """Read an export from the folder that ``checkpoint`` in a config names.
-
-    Raises:
-        UserError: If a file is missing or damaged, or belongs to another export.
-    """
+    """Read an export from a folder; raise a `UserError` if a file is missing or damaged, or of another export."""
     try:
         encoder, step, text = (check_regular("checkpoint", folder / name).read_bytes() for name in FILES)
     except OSError as error:

@@ -40,13 +40,12 @@ class ExportRNN(nn.Module):
 
     def __init__(self, rnn: nn.GRU | nn.LSTM) -> None:
         super().__init__()
-        self.operator = "LSTM" if isinstance(rnn, nn.LSTM) else "GRU"
-        self.num_layers, self.bidirectional, self.hidden_size = rnn.num_layers, rnn.bidirectional, rnn.hidden_size
+        self.operator, self.num_layers, self.hidden_size = rnn.mode, rnn.num_layers, rnn.hidden_size
+        self.bidirectional, self.directions = rnn.bidirectional, 1 + rnn.bidirectional
         for layer in range(rnn.num_layers):
-            for name in PARAMETERS:
-                both = [f"{name}_l{layer}", f"{name}_l{layer}_reverse"][: 1 + rnn.bidirectional]
-                rows = [self._reordered(getattr(rnn, one).detach()) for one in both]
-                self.register_buffer(f"{name}{layer}", torch.stack(rows))
+            own = rnn.all_weights[layer * self.directions : (layer + 1) * self.directions]
+            for name, both in zip(PARAMETERS, zip(*own, strict=True), strict=True):
+                self.register_buffer(f"{name}{layer}", torch.stack([self._reordered(one.detach()) for one in both]))
 
     def _reordered(self, parameter: Tensor) -> Tensor:
         """Return a parameter of PyTorch with its gates in ONNX's order."""
@@ -54,33 +53,31 @@ class ExportRNN(nn.Module):
         return torch.cat([gates[number] for number in GATES[self.operator]])
 
     def forward(self, inputs: Tensor, initial: Any = None, lengths: Tensor | None = None) -> tuple[Tensor, Any]:  # noqa: ANN401
-        """Return what ``nn.GRU`` or ``nn.LSTM`` returns; ``lengths`` is the number of real steps, ``(B,)``."""
-        starts = (initial,) if initial is None or isinstance(initial, Tensor) else initial
-        directions = 1 + self.bidirectional
+        """Return what ``nn.GRU`` or ``nn.LSTM`` returns; ``lengths`` is the number of real steps, ``(B,)``, int32."""
+        starts = () if initial is None else (initial,) if isinstance(initial, Tensor) else initial
         inputs, finals = inputs.transpose(0, 1), []  # (T, B, E)
         for layer in range(self.num_layers):
-            rows = slice(layer * directions, (layer + 1) * directions)
-            inputs, *final = self._run(layer, inputs, [None if one is None else one[rows] for one in starts], lengths)
+            rows = slice(layer * self.directions, (layer + 1) * self.directions)
+            inputs, *final = self._run(layer, inputs, [one[rows] for one in starts], lengths)
             finals.append(final)
-        parts = [torch.cat(part) for part in zip(*finals, strict=True)]
-        return inputs.transpose(0, 1), parts[0] if self.operator == "GRU" else tuple(parts)
+        parts = tuple(torch.cat(part) for part in zip(*finals, strict=True))
+        return inputs.transpose(0, 1), parts if self.operator == "LSTM" else parts[0]
 
-    def _run(self, layer: int, inputs: Tensor, starts: list[Tensor | None], lengths: Tensor | None) -> list[Tensor]:
+    def _run(self, layer: int, inputs: Tensor, starts: list[Tensor], lengths: Tensor | None) -> list[Tensor]:
         """Run one layer; return its outputs, ``(T, B, D * H)``, and the final state, ``(D, B, H)`` each."""
         weight_ih, weight_hh, bias_ih, bias_hh = (getattr(self, f"{name}{layer}") for name in PARAMETERS)
         direction = "bidirectional" if self.bidirectional else "forward"
         attributes = {"hidden_size": self.hidden_size, "direction": direction}
         if self.operator == "GRU":
             attributes["linear_before_reset"] = 1  # as in PyTorch; the default of 0 is another network
-        (steps, batch), (directions, size) = inputs.shape[:2], (1 + self.bidirectional, self.hidden_size)
-        state_shapes = [(directions, batch, size)] * (1 if self.operator == "GRU" else 2)
-        lengths = None if lengths is None else lengths.to(torch.int32)
+        state = (self.directions, inputs.size(1), self.hidden_size)
+        states = [state] * (2 if self.operator == "LSTM" else 1)
         outputs, *final = torch.onnx.ops.symbolic_multi_out(
             self.operator,
             [inputs, weight_ih, weight_hh, torch.cat([bias_ih, bias_hh], dim=-1), lengths, *starts],
             attributes,
-            dtypes=[inputs.dtype] * (1 + len(state_shapes)),
-            shapes=[(steps, directions, batch, size), *state_shapes],
+            dtypes=[inputs.dtype] * (1 + len(states)),
+            shapes=[(inputs.size(0), *state), *states],  # `len` would freeze the number of steps
             version=OPSET,
         )
         return [outputs.transpose(1, 2).flatten(2), *final]
@@ -96,7 +93,7 @@ class ExportEncoder(nn.Module):
     def forward(self, source: Tensor, lengths: Tensor) -> EncoderOutput:
         """Encode a padded batch; see `Encoder.forward`."""
         mask = torch.arange(source.size(1)) < lengths.unsqueeze(1)
-        outputs, final = self.rnn(self.embedding(source), lengths=lengths)
+        outputs, final = self.rnn(self.embedding(source), lengths=lengths.to(torch.int32))
         return EncoderOutput(outputs, RNNState.from_torch(final, self.directions), mask)
 
 
@@ -127,9 +124,8 @@ def state_from(tensors: Mapping[str, Tensor], example: Any) -> Any:  # noqa: ANN
     if isinstance(example, RNNState):
         return RNNState(*(tensors[name].transpose(0, 1).unsqueeze(1) for name in ("h", "c") if name in tensors))
     parts = example._asdict().items()
-    return example._replace(
-        **{name: tensors[name] if isinstance(part, Tensor) else state_from(tensors, part) for name, part in parts}
-    )
+    own = {name: tensors[name] if isinstance(part, Tensor) else state_from(tensors, part) for name, part in parts}
+    return example._replace(**own)
 
 
 def memory_from(tensors: Mapping[str, Tensor]) -> Memory:
@@ -214,22 +210,16 @@ def export_graph(graph: nn.Module, arguments: Mapping[str, Any], metadata: Mappi
     with torch.inference_mode(), warnings.catch_warnings(action="ignore"):
         outputs = list(graph(**arguments))
         program = torch.onnx.export(
-            graph.eval(),
-            kwargs=dict(arguments),
-            input_names=names,
-            output_names=outputs,
-            dynamic_shapes={key: any_size(value) for key, value in arguments.items()},
-            opset_version=OPSET,
-            dynamo=True,
-            verbose=False,
-        )
+            graph.eval(), kwargs=dict(arguments), input_names=names, output_names=outputs, opset_version=OPSET,
+            dynamic_shapes=any_size(arguments), dynamo=True, verbose=False,
+        )  # fmt: skip
     assert program is not None
     program.model.metadata_props.update(metadata)
     return program.model_proto.SerializeToString()
 
 
-def any_size(value: Any) -> Any:  # noqa: ANN401 - a tensor, or a dict of tensors
+def any_size(value: Any) -> Any:  # noqa: ANN401 - a tensor, or a mapping with tensors in it
     """Mark the first two axes of every tensor as of any size."""
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {name: any_size(part) for name, part in value.items()}
     return dict.fromkeys(range(min(2, value.dim())), torch.export.Dim.DYNAMIC)

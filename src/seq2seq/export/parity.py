@@ -1,12 +1,10 @@
 """Compare an export with the model that it was made from."""
 
 import torch
-from torch import Tensor
 
 from seq2seq.data.vocabulary import UNK
 from seq2seq.export.graphs import final_state
 from seq2seq.model import TrainedModel
-from seq2seq.nn.decoders import DecoderOutput
 
 SHAPES = ((1, 1, 1), (3, 7, 4), (8, 30, 12))
 """Batch size, source length and target length of the comparisons."""
@@ -16,9 +14,8 @@ SHAPES = ((1, 1, 1), (3, 7, 4), (8, 30, 12))
 def differences(module: TrainedModel, exported: TrainedModel) -> dict[str, float]:
     """Return the largest differences between a model and what was exported, over random batches of several shapes.
 
-    Returns:
-        For ``logits``, ``attention``, ``h_n`` and ``c_n``, if there are such, the largest difference, relative to the
-        largest value if that is above 1.
+    They are of ``logits``, ``attention``, ``h_n`` and ``c_n``, if there are such, relative to the largest value if that
+    is above 1.
     """
     ours, theirs = module.model, exported.model
     random = torch.Generator().manual_seed(0)
@@ -27,15 +24,13 @@ def differences(module: TrainedModel, exported: TrainedModel) -> dict[str, float
         source = torch.randint(UNK, len(module.source_tokenizer.vocabulary), (batch, steps), generator=random)
         targets = torch.randint(UNK, len(module.target_tokenizer.vocabulary), (batch, target_steps), generator=random)
         lengths = torch.randint(1, steps + 1, (batch,), generator=random)
-        right = outputs(ours(source, lengths, targets)) | final_state(ours.encoder(source, lengths).state)
-        other = outputs(theirs.decoder(targets, *theirs.encode(source, lengths))) | theirs.run_encoder(source, lengths)
+        output, theirs_output = ours(source, lengths, targets), theirs.decoder(targets, *theirs.encode(source, lengths))
+        right = {"logits": output.logits, "attention": output.weights}
+        right |= final_state(ours.encoder(source, lengths).state)
+        other = {"logits": theirs_output.logits, "attention": theirs_output.weights}
+        other |= theirs.run_encoder(source, lengths)
         for name, values in right.items():
-            difference = (values - other[name]).abs().max() / values.abs().max().clamp(min=1)
-            found[name] = max(found.get(name, 0.0), difference.nan_to_num(nan=torch.inf).item())
+            if values is not None:  # as the weights are without attention
+                difference = (values - other[name]).abs().max() / values.abs().max().clamp(min=1)
+                found[name] = max(found.get(name, 0.0), difference.nan_to_num(nan=torch.inf).item())
     return found
-
-
-def outputs(decoded: DecoderOutput) -> dict[str, Tensor]:
-    """Return what is compared of a decoder's output, by name."""
-    named = {"logits": decoded.logits, "attention": decoded.weights}
-    return {name: part for name, part in named.items() if part is not None}

@@ -170,11 +170,7 @@ def check_training(model: Seq2Seq, source: Tensor, lengths: Tensor) -> Iterator[
 def encode_with_gradients(
     encoder: nn.Module, inner: nn.Module, source: Tensor, lengths: Tensor
 ) -> tuple[EncoderOutput, EncoderOutput]:
-    """Encode a batch with and without the deliberate mistake, if there is one.
-
-    Returns:
-        The correct output, whose tensors are leaves that require gradients, and the output with the mistake.
-    """
+    """Return the correct output for a batch, whose tensors are leaves, and that with the mistake, if there is one."""
     kept = []
 
     def encode(source: Tensor, lengths: Tensor) -> EncoderOutput:
@@ -195,11 +191,7 @@ def gradient(value: Tensor, leaf: Tensor) -> Tensor:
 
 
 def reach(encoded: EncoderOutput, handed: RNNState) -> tuple[dict[tuple[str, str], Tensor], bool, bool]:
-    """Measure by gradients which final states reach the decoder's initial state.
-
-    Args:
-        encoded: A batch; its tensors are leaves.
-        handed: What the bridge returns for it, ``(L', 1, B, H')``.
+    """Measure by gradients which final states of ``encoded`` reach ``handed``, the decoder's state, ``(L', 1, B, H')``.
 
     Returns:
         For each part of the decoder's state and of the encoder's, the mean absolute gradient, ``(L', L, D)``; whether

@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,7 +32,8 @@ def atomic_write(path: Path, key: str) -> Iterator[Path]:
         raise UserError(f"{key}={path} cannot be written: {error.strerror or error}") from error
     finally:
         if not special:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # such as that it is not there
+                temporary.unlink()
 
 
 @contextmanager

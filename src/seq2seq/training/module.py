@@ -117,7 +117,7 @@ class Seq2SeqModule(Evaluation):
         return loss
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean over all labels, ``(B, T)``, but padding; what is trained, see `TokenLoss` for what is shown."""
+        """Return the mean over all labels, ``(B, T)``, but padding; this is what trains, `TokenLoss` what is shown."""
         return F.cross_entropy(
             logits.flatten(0, 1), labels.flatten(), ignore_index=PAD, label_smoothing=self.label_smoothing
         )
