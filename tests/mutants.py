@@ -346,7 +346,7 @@ MUTANTS = [
     # Training
     Mutant("padding counts in the training loss", "training/module.py", "ignore_index=PAD, ", ""),
     Mutant("no label smoothing", "training/module.py",
-           "smoothing = self.label_smoothing\n", "smoothing = 0.0\n"),
+           "label_smoothing=self.label_smoothing\n", "label_smoothing=0.0\n"),
     Mutant("predictions not shifted", "training/module.py",
            "mask_special_tokens(logits).argmax(-1)[:, :-1]", "mask_special_tokens(logits).argmax(-1)[:, 1:]"),
     Mutant("metrics not reset", "training/evaluation.py", "self.metrics.reset()", "pass",

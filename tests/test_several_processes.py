@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, TINY
+from test_scripts import run
 
 SETTINGS = [
     *TINY,
@@ -53,7 +54,7 @@ main()
 
 def train(output_dir, *overrides, fault="9 0 none", launcher=()):
     """A run in processes of its own: exit code, and what it printed on stderr."""
-    script = output_dir.parent / "script.py"
+    script = output_dir.parent / "train.py"
     script.write_text(SCRIPT, encoding="utf-8")
     command = [sys.executable, *launcher, str(script), *SETTINGS, *overrides, f"hydra.run.dir={output_dir}"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "FAULT": fault, "CONFIGS": str(ROOT / "configs")}
@@ -88,8 +89,9 @@ def rows(output_dir):
 
 
 def test_two_processes_train_and_predict_what_one_does(two, tmp_path):
-    assert train(tmp_path / "one") == (0, "")
+    code, _, stderr = run("train", *SETTINGS, "hydra.run.dir=one", cwd=tmp_path)
 
+    assert (code, stderr) == (0, "")
     alone, together = rows(tmp_path / "one"), rows(two)
     assert [row.keys() for row in together] == [row.keys() for row in alone]
     assert any("train/loss" in row for row in alone)
@@ -115,11 +117,11 @@ def test_a_signal_to_one_of_two_processes_ends_both_and_the_run_goes_on_exactly(
     assert_ends_like(two, tmp_path / "run")
 
 
-def assert_ends_like(two, run):
+def assert_ends_like(two, output_dir):
     """The same command, given again, ends like a run that nothing disturbs."""
-    assert train(run, *TWO) == (0, "")
-    assert (run / "metrics.csv").read_text() == (two / "metrics.csv").read_text()
-    whole, resumed = (torch.load(path / "last.ckpt", weights_only=True)["state_dict"] for path in (two, run))
+    assert train(output_dir, *TWO) == (0, "")
+    assert (output_dir / "metrics.csv").read_text() == (two / "metrics.csv").read_text()
+    whole, resumed = (torch.load(path / "last.ckpt", weights_only=True)["state_dict"] for path in (two, output_dir))
     assert all(torch.equal(resumed[name], weights) for name, weights in whole.items())
 
 

@@ -254,6 +254,16 @@ def test_steps_are_counted_in_gathered_batches(compose, tmp_path):
     assert torch.load(tmp_path / "best.ckpt", weights_only=True)["global_step"] == 2
 
 
+def test_a_scheduler_of_pytorch_that_takes_total_steps_works(compose, tmp_path):
+    one_cycle = ["scheduler._target_=torch.optim.lr_scheduler.OneCycleLR", "~scheduler.warmup", "+scheduler.max_lr=0.1"]
+
+    train(compose("train", *TINY, *one_cycle), tmp_path)
+
+    rates = [float(row["train/lr"]) for row in read_rows(tmp_path / "metrics.csv") if row["train/lr"]]
+    assert rates[0] < 0.1 > rates[-1]
+    assert max(rates) > 0.05
+
+
 def test_validating_every_other_epoch_is_fine(compose, tmp_path):
     train(compose("train", *TINY, "trainer.max_epochs=2", "+trainer.check_val_every_n_epoch=2"), tmp_path)
 
@@ -485,6 +495,10 @@ def test_a_directory_that_holds_a_run_is_refused_and_left_as_it_is(compose, tiny
         (["optimizer.lr=-1"], "optimizer.lr=-1 must be a number of at least 0 and at most 100"),
         (["+optimizer.momentum=0.9"], "optimizer: AdamW.__init__() got an unexpected keyword argument 'momentum'"),
         (["scheduler.warmup=2"], "scheduler.warmup=2 must be a number of at least 0 and below 1"),
+        (
+            ["scheduler._target_=torch.optim.lr_scheduler.StepLR", "~scheduler.warmup", "+scheduler.step_size=2"],
+            "scheduler: StepLR.__init__() got an unexpected keyword argument 'total_steps'",
+        ),
         (["+scheduler.foo=2"], "scheduler: cosine_with_warmup() got an unexpected keyword argument 'foo'"),
         (
             ["+callbacks.early_stopping.delta=1"],

@@ -172,12 +172,12 @@ def build_callbacks(node: DictConfig, output_dir: Path) -> list[pl.Callback]:
 
 def build_optimizer(optimizer: DictConfig, scheduler: DictConfig) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Build what makes optimizer and scheduler, and try it, so that a mistake is found before training."""
-    arguments: dict[str, Any] = {"params": [torch.nn.Parameter(torch.zeros(1))]}
+    arguments, keywords = [[torch.nn.Parameter(torch.zeros(1))]], {}
     for key, node in (("optimizer", optimizer), ("scheduler", scheduler)):
         if node.get("_partial_") is not True:
             raise UserError(f"{key}._partial_={node.get('_partial_')} must be true: it is called when training starts")
-        built = build(DictConfig({**node, "_partial_": False}), key, **arguments)
-        arguments = {"optimizer": built, "total_steps": 100}  # of a scheduler
+        built = build(DictConfig({**node, "_partial_": False}), key, *arguments, **keywords)
+        arguments, keywords = [], {"optimizer": built, "total_steps": 100}  # of a scheduler
     return build(optimizer, "optimizer"), build(scheduler, "scheduler")
 
 
