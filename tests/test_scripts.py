@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, TINY
+from conftest import ROOT, TINY, combinations
 
 
 def hear_ctrl_c():
@@ -99,7 +99,7 @@ def test_in_a_pipe_each_line_is_answered_before_the_next_is_written(tiny_checkpo
     assert (process.returncode, stdout.count("\n"), stderr) == (0, 1, "")
 
 
-@pytest.mark.parametrize("script", ["predict", "score", "train --help"])
+@pytest.mark.parametrize("script", ["predict", pytest.param("score", marks=pytest.mark.slow), "train --help"])
 def test_a_full_disk_is_one_line(tiny_checkpoint, tmp_path, script):
     script, *overrides = script.split()
     overrides = overrides or [f"checkpoint={tiny_checkpoint}"]
@@ -143,7 +143,10 @@ def test_a_refused_run_leaves_no_folder(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("script", sorted(path.stem for path in (ROOT / "scripts").glob("[a-z]*.py")))
+SCRIPTS = {path.stem for path in (ROOT / "scripts").glob("[a-z]*.py")}
+
+
+@pytest.mark.parametrize("script", ["train", "predict", *combinations(SCRIPTS - {"train", "predict"})])
 def test_help_loads_neither_torch_nor_lightning(tmp_path, script):
     command = (
         "import atexit, runpy, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr)); "

@@ -244,6 +244,7 @@ def test_the_table_and_the_file_hold_every_case(compose, tiny_checkpoint, tmp_pa
     assert "Speed of search" in printed
 
 
+@pytest.mark.slow
 def test_two_processes_are_timed_on_their_shares_of_the_same_batches(compose):
     small = [*SMALL, "batch_sizes=[8]", "kinds=[luong]", "textbook=false", "batches=2"]
     config = compose("benchmark", *small, "processes=[2]")

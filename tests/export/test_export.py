@@ -101,7 +101,7 @@ def assert_same(model, export, batch):
             torch.testing.assert_close(found.log_probs, expected.log_probs, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", [*list(SIX)[:2], *combinations(list(SIX)[2:])])
+@pytest.mark.parametrize("name", [*list(SIX)[:1], *combinations(list(SIX)[1:])])
 def test_an_export_gives_the_same_states_logits_weights_and_predictions(name, batch):
     assert_same(build(**SIX[name]), exported(name), batch)
 
