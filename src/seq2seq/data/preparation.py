@@ -88,12 +88,15 @@ def prepare(source: DataSource, splits: Iterable[Split], tokenizers: Tokenizers 
 
 def accepted(
     source: DataSource, split: Split, tokenizers: Tokenizers
-) -> Iterator[tuple[Pair, list[str], list[list[str]]]]:
+) -> Iterator[tuple[Pair, tuple[str, str], tuple[list[str], list[str]]]]:
     """Yield each pair of a split that is used, and the normalised texts and the tokens of its sides."""
+    first, second = tokenizers
     for pair in source.pairs(split):
-        texts = [one.normalise(text) for one, text in zip(tokenizers, (pair.source, pair.target), strict=True)]
-        tokens = [one.tokenize(text) for one, text in zip(tokenizers, texts, strict=True)]
-        if all(source.accepts(side, len(own), pair, split) for side, own in zip(SIDES, tokens, strict=True)):
+        texts = first.normalise(pair.source), second.normalise(pair.target)
+        tokens = first.tokenize(texts[0]), second.tokenize(texts[1])
+        if source.accepts("source", len(tokens[0]), pair, split) and source.accepts(
+            "target", len(tokens[1]), pair, split
+        ):
             yield pair, texts, tokens
 
 

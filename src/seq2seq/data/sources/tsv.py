@@ -1,13 +1,14 @@
 """Pairs from tab-separated files."""
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import ClassVar, Self
 
 from pydantic import model_validator
 
 from seq2seq.data.lines import Wrap
 from seq2seq.data.sources.files import TextFiles, merge_references
-from seq2seq.data.sources.source import SIDES, Pair, Split
+from seq2seq.data.sources.source import Pair, Split
 from seq2seq.data.tokenizer import COLUMN
 from seq2seq.errors import UserError
 from seq2seq.settings import Count
@@ -25,7 +26,7 @@ class TSV(TextFiles):
 
     @model_validator(mode="after")
     def _check_columns(self) -> Self:
-        columns, given = self._columns("source"), f"data.source_column={self.source_column}"
+        columns, given = self._numbers["source"], f"data.source_column={self.source_column}"
         if self.target_column in columns:
             raise UserError(f"data.target_column={self.target_column} must differ from {given}")
         if len(columns) != self.make_tokenizer("source").columns:
@@ -45,18 +46,18 @@ class TSV(TextFiles):
 
     def describe(self, side: str) -> str:
         """Return a side and its columns."""
-        columns = self._columns(side)
+        columns = self._numbers[side]
         return f"{side} (column{'s' * (len(columns) > 1)} {', '.join(map(str, columns))})"
 
-    def _columns(self, side: str) -> list[int]:
-        given = getattr(self, f"{side}_column")
-        return given if isinstance(given, list) else [given]
+    @cached_property
+    def _numbers(self) -> dict[str, list[int]]:
+        given = {"source": self.source_column, "target": self.target_column}
+        return {side: numbers if isinstance(numbers, list) else [numbers] for side, numbers in given.items()}
 
     def _source_and_target(self, columns: list[str], place: str, split: Split) -> list[str] | None:
         """Return source and target; None for a line that is skipped."""
         texts = []
-        for side in SIDES:
-            numbers = self._columns(side)
+        for side, numbers in self._numbers.items():
             if max(numbers) > len(columns):
                 found = f"but the line has {len(columns)} column{'s' * (len(columns) != 1)}"
                 given = f"data.{side}_column={getattr(self, f'{side}_column')}"
