@@ -29,6 +29,13 @@ def test_what_our_network_says_is_left_as_it_is():
         build_model(source_size=5, target_size=6, **model_settings(bridge="none"))
 
 
+def test_a_bug_in_our_network_keeps_its_traceback():
+    model = build_model(source_size=5, target_size=6, **model_settings())
+
+    with pytest.raises(AttributeError, match="'list' object has no attribute"), about_setting("model"):
+        model.encoder([[4]], torch.tensor([1]))
+
+
 def test_our_own_errors_are_left_as_they_are():
     error = UserError("seed=x must be a whole number")
 

@@ -28,9 +28,9 @@ SETTINGS = [
 TWO = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
 
 SCRIPT = """
-import os, signal
+import contextlib, os, signal, time
 import hydra, torch
-from seq2seq.commands.train import train_and_score
+from seq2seq.commands import train as command
 from seq2seq.runs.console import run_job
 from seq2seq.training.module import Seq2SeqModule
 
@@ -43,21 +43,31 @@ def faulty(module, batch, number):
         else:
             os.kill(os.getpid(), getattr(signal, fault))
 
+@contextlib.contextmanager
+def slow_tracker(_):
+    try:
+        yield
+    finally:
+        time.sleep(float(os.environ["SECONDS"]))
+
 @hydra.main(version_base="1.3", config_path=os.environ["CONFIGS"], config_name="train")
 def main(config):
+    if os.environ["SECONDS"] != "0" and os.environ.get("LOCAL_RANK", "0") == "0":
+        command.closed_at_the_end = slow_tracker
     Seq2SeqModule.on_train_batch_start = faulty
-    run_job(train_and_score, config, several=True)
+    run_job(command.train_and_score, config, several=True)
 
 main()
 """
 
 
-def train(output_dir, *overrides, fault="9 0 none", launcher=()):
+def train(output_dir, *overrides, fault="9 0 none", launcher=(), seconds=0):
     """A run in processes of its own: exit code, and what it printed on stderr."""
     script = output_dir.parent / "train.py"
     script.write_text(SCRIPT, encoding="utf-8")
     command = [sys.executable, *launcher, str(script), *SETTINGS, *overrides, f"hydra.run.dir={output_dir}"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "FAULT": fault, "CONFIGS": str(ROOT / "configs")}
+    environment["SECONDS"] = str(seconds)  # that a tracker of the first process takes to end
     done = subprocess.run(
         command, cwd=output_dir.parent, env=environment, encoding="utf-8", capture_output=True, timeout=120, check=False
     )
@@ -117,6 +127,14 @@ def test_a_signal_to_one_of_two_processes_ends_both_and_the_run_goes_on_exactly(
     assert_ends_like(two, tmp_path / "run")
 
 
+@pytest.mark.slow
+def test_the_first_process_may_take_longer_to_end_than_lightning_waits(tmp_path):
+    code, _ = train(tmp_path / "run", *TWO, fault="0 7 SIGTERM", seconds=12)
+
+    assert code == 128 + signal.SIGTERM
+    assert "stopped by SIGTERM; kept: " in (tmp_path / "run" / "train.log").read_text()
+
+
 def assert_ends_like(two, output_dir):
     """The same command, given again, ends like a run that nothing disturbs."""
     assert train(output_dir, *TWO) == (0, "")
@@ -132,7 +150,8 @@ def test_an_error_in_one_process_ends_all_each_with_one_line(tmp_path, rank):
     assert code == 1
     assert 1 <= stderr.count("\n") <= 2
     for line in stderr.splitlines():
-        assert line.startswith("error: train/loss is nan at step 7, with the pairs ")
+        assert line.startswith("error: train/loss is nan at step 7, ")
+    assert stderr.count("with the pairs ") == (2 if rank == "any" else 1)  # of the process that has them
 
 
 @pytest.mark.slow

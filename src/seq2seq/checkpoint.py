@@ -7,7 +7,7 @@ state_dict       the weights, those of the network below ``model.``          Lig
 hyper_parameters the arguments of `seq2seq.training.module.Seq2SeqModule`    Lightning
 seq2seq_format   see `FORMAT`                                                `seq2seq.training.module`
 seq2seq_config   the config of the run, compared when it resumes             `seq2seq.training.module`
-seq2seq_log      ``metrics.csv`` so far, in ``last.ckpt``                    `seq2seq.resuming.saving`
+seq2seq_log      ``metrics.csv`` so far                                      `seq2seq.resuming.saving`
 the others       what Lightning needs to resume                              Lightning
 ================ =========================================================== ==================================
 """

@@ -1,4 +1,4 @@
-"""The error for mistakes of the user, and checks that raise it."""
+"""The error for mistakes of the user, and what becomes one."""
 
 import logging
 import re
@@ -50,9 +50,8 @@ LIBRARIES = ("torch", "pytorch_lightning", "lightning_fabric", "torchmetrics", "
 def about_setting(key: str, *, whole_run: bool = False) -> Iterator[None]:
     """Turn what a library says about a setting into one line; any other error keeps its traceback, below the key.
 
-    What passes through a class of the user's is such another error, even if that class has called a library.
-
-    Our network names the keys itself.
+    An error that passes through a class of the user's keeps its traceback, even if that class has called a library. A
+    ``ValueError`` of `seq2seq.nn` names its key already.
 
     Args:
         key: The setting, or the section, whose values the block hands to a library or to a class of the user's.
@@ -65,10 +64,11 @@ def about_setting(key: str, *, whole_run: bool = False) -> Iterator[None]:
     except Exception as error:
         modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
         foreign = {name.partition(".")[0] for name in modules[2:]} - {*LIBRARIES, "seq2seq"} - sys.stdlib_module_names
-        if modules[-1].startswith("seq2seq.nn."):
+        if modules[-1].startswith("seq2seq.nn.") and type(error) is ValueError:
             raise UserError(str(error)) from error
         if modules[-1].partition(".")[0] in LIBRARIES and not foreign:
-            raise UserError(f"{key}: {' '.join(str(error).split()) or type(error).__name__}") from error
+            more = "; HYDRA_FULL_ERROR=1 shows where" * whole_run
+            raise UserError(f"{key}: {' '.join(str(error).split()) or type(error).__name__}{more}") from error
         if not whole_run:
             log.error("%s leads to this error:", key)
         raise

@@ -108,6 +108,8 @@ def described(branches: Iterable[Mapping[str, Any]], definitions: Mapping[str, A
         if choices := schema.get("enum", [schema["const"]] if "const" in schema else []):
             words = [one if isinstance(one, str) else json.dumps(one) for one in choices]
             phrase = "one of " * (len(words) > 1) + ", ".join(words)
+        elif schema.get("minLength"):
+            phrase += " that is not empty"
         elif "properties" in schema:
             phrase += f" with the keys {', '.join(sorted(schema['properties']))}"
         elif phrase == "a list":

@@ -135,7 +135,7 @@ def test_zeroed_is_zero_and_shuffled_gives_every_row_the_state_of_another(cell):
         ("search.max_length=0", r"search\.max_length=0 must be a whole number of at least 1"),
         ("trainer.precision=17", r"trainer\.precision=17 must be one of "),
         ("trainer.accelerator=abacus", r"trainer: You selected an invalid accelerator name: `accelerator='abacus'`"),
-        ("device=cpu", r"device=cpu is the trainer's here: give trainer=cpu or trainer=gpu"),
+        ("device=cpu", r"device=cpu is the trainer's here: give trainer=cpu, or trainer=gpu and trainer.devices"),
         ("precision=bf16-mixed", r"precision=bf16-mixed is the trainer's here: give trainer\.precision"),
         ("trainer.max_epochs=3", r"trainer\.max_epochs is for training; what can be given here is accelerator, "),
         ("+trainer.callbacks=[]", r"trainer\.callbacks is for training; what can be given here is accelerator, "),

@@ -254,6 +254,24 @@ def test_steps_are_counted_in_gathered_batches(compose, tmp_path):
     assert torch.load(tmp_path / "best.ckpt", weights_only=True)["global_step"] == 2
 
 
+def test_a_picture_that_cannot_be_drawn_costs_no_results(compose, tmp_path, monkeypatch, caplog):
+    def draw(*_):
+        raise RuntimeError("expected scalar type Float but found Double")
+
+    monkeypatch.setattr("seq2seq.training.results.draw_handoff", draw)
+
+    train(compose("train", *TINY), tmp_path)
+
+    assert (tmp_path / "metrics.json").exists()
+    assert "handoff.png is not drawn: expected scalar type Float but found Double" in caplog.text
+
+
+def test_steps_alone_may_end_a_run(compose, tmp_path):
+    train(compose("train", *TINY, "~trainer.max_epochs", "trainer.max_steps=3"), tmp_path)
+
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 3
+
+
 def test_a_scheduler_of_pytorch_that_takes_total_steps_works(compose, tmp_path):
     one_cycle = ["scheduler._target_=torch.optim.lr_scheduler.OneCycleLR", "~scheduler.warmup", "+scheduler.max_lr=0.1"]
 
@@ -516,7 +534,11 @@ def test_a_directory_that_holds_a_run_is_refused_and_left_as_it_is(compose, tiny
         (["+trainer.epochs=3"], "trainer: Trainer.__init__() got an unexpected keyword argument 'epochs'"),
         (["trainer.precision=17"], "trainer.precision=17 must be one of "),
         (["trainer.val_check_interval=1000"], "trainer: `val_check_interval` (1000) must be less than or equal to"),
-        (["resume="], "resume= must be a string"),
+        (["resume="], "resume= must be a string that is not empty or null"),
+        (
+            ["+trainer.strategy=ddp_spawn", "trainer.devices=2"],
+            "trainer.strategy=ddp_spawn would train in processes that leave no results; give ddp",
+        ),
         (["model.encoder.embedding_size=1000000000000"], "model.encoder.embedding_size=1000000000000 must be a whole"),
         (["resume=missing.ckpt"], "resume=missing.ckpt cannot be read: No such file or directory"),
         (["seed=${nowhere}"], "seed: Interpolation key 'nowhere' not found"),

@@ -45,7 +45,7 @@ TRAINER = (
 )  # fmt: skip
 """Keys of ``trainer`` that evaluation reads; the others are for training."""
 
-MOVED = {"device": "trainer=cpu or trainer=gpu", "precision": "trainer.precision"}
+MOVED = {"device": "trainer=cpu, or trainer=gpu and trainer.devices", "precision": "trainer.precision"}
 """Keys that other commands have, and what to give here."""
 
 

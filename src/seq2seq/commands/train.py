@@ -9,8 +9,6 @@ from typing import Annotated, Any, Literal, Self
 
 import pytorch_lightning as pl
 import torch
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 from pydantic import Field, model_validator
 
@@ -101,7 +99,7 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
         overrides: Overrides of the command line, kept beside the config.
 
     Raises:
-        UserError: If a setting or a file is not valid; nothing has been trained or written then.
+        UserError: If a setting or a file is not valid, before anything is trained or written, or if training fails.
         Stopped: When a signal has ended the run.
     """
     settings: dict[str, Any] = resolve_config(config)
@@ -169,12 +167,9 @@ def build_module(config: DictConfig, settings: dict[str, Any], data: PreparedDat
 
 
 def prepare_processes(trainer: pl.Trainer, module: Seq2SeqModule, data: PreparedData) -> None:
-    """Prepare a model for several processes, if there are; raise if they would start a sweep again or lack pairs."""
+    """Prepare a model for several processes, if there are; raise if they lack pairs."""
     if (processes := trainer.world_size) == 1:
         return
-    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-        what = f"trainer.devices makes {processes} processes, each of which would start the sweep again"
-        raise UserError(f"{what}; give one device, or start the runs one by one")
     if data.source.batch_size < processes:
         raise UserError(f"data.batch_size={data.source.batch_size} must be at least the {processes} processes")
     freeze_unused(module.model)
@@ -195,7 +190,8 @@ def errors_of_training(module: Seq2SeqModule) -> Iterator[None]:
         try:
             yield
         except (RuntimeError, MemoryError) as error:  # of which torch.OutOfMemoryError is one
-            if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate" not in str(error):
+            known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+            if not known and not any(text in str(error) for text in ("out of memory", "can't allocate")):
                 raise
             source, target = map(tuple, module.batch_shape)
             raise UserError(

@@ -72,6 +72,6 @@ def build_once(
                     partial.rename(folder)
                 finally:
                     shutil.rmtree(partial, ignore_errors=True)
-            return read(folder)
     except OSError as error:
         raise UserError(f"data.cache_dir: {folder} cannot be written: {error.strerror or error}") from error
+    return read(folder)

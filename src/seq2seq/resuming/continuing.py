@@ -24,7 +24,7 @@ FIXED = ("model.", "optimizer.", "scheduler.", "handoff")
 
 IRRELEVANT = (
     "resume", "checkpoint.", "logger.", "trainer.enable_", "trainer.log_every_n_steps", "optimized_metric",
-    "callbacks.best_checkpoint.resume", "callbacks.last_checkpoint.resume", "callbacks.last_checkpoint.every_",
+    "callbacks.last_checkpoint.every_",
 )  # fmt: skip
 """Keys, or prefixes of keys, that do not change the results; of callbacks, only older runs have a key ``resume``."""
 
@@ -100,7 +100,7 @@ def find_start(output_dir: Path, settings: Mapping[str, Any]) -> Start:
         checkpoint = None if auto else settings["resume"]
         saved = read_to_resume(checkpoint) if checkpoint else {}
         refuse_used(output_dir, checkpoint)
-    done, epochs = position(saved) if checkpoint else (0, 0), settings["trainer"]["max_epochs"]
+    done, epochs = position(saved) if checkpoint else (0, 0), settings["trainer"].get("max_epochs", -1)
     if 0 < epochs < done[0]:
         raise UserError(f"trainer.max_epochs={epochs} must be at least the {done[0]} epochs that are already done")
     return Start(output_dir, settings, checkpoint, saved, done)

@@ -1,5 +1,6 @@
 """What resuming needs of Lightning's internals: the loops, as a checkpoint holds them. Tried with Lightning 2.6.6."""
 
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import version
@@ -29,6 +30,13 @@ def check_version(trainer: pl.Trainer) -> None:
 def progress_of(trainer: pl.Trainer) -> Any:
     """Return how many batches of the epoch are ready and how many are completed, and whether one is the last."""
     return trainer.fit_loop.epoch_loop.batch_progress
+
+
+def spare_first_process() -> None:
+    """Let Lightning's observer not kill this process, the first of several, because another one has ended before it."""
+    for thread in threading.enumerate():
+        if thread.name == "child-process-observer":
+            thread._child_processes = []  # noqa: SLF001  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def position(saved: Mapping[str, Any]) -> tuple[int, int]:

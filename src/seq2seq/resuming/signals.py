@@ -9,7 +9,7 @@ from typing import Any, Self
 import pytorch_lightning as pl
 
 from seq2seq.errors import STOP_SIGNALS, Stopped
-from seq2seq.resuming.lightning import progress_of
+from seq2seq.resuming.lightning import progress_of, spare_first_process
 from seq2seq.resuming.saving import LastCheckpoint
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,8 @@ class StopSignals(pl.Callback):
                 raise Stopped(number)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Save the state if a worker has died of the signal, so that no further batch comes."""
+        """Let the first process end in peace; save the state if a worker has died of the signal, and no batch comes."""
+        spare_first_process()
         died = self._training and self.received is not None and isinstance(exception, Exception)
         progress = progress_of(trainer)
         between_batches = progress.current.ready == progress.current.completed and not progress.is_last_batch

@@ -12,7 +12,9 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 import pytorch_lightning as pl
 import torch
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from omegaconf import DictConfig, ListConfig
@@ -21,6 +23,7 @@ from pydantic.errors import PydanticUserError
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins import CheckpointIO
+from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 from torchmetrics import MetricCollection
 
 from seq2seq.errors import UserError, about_setting
@@ -147,6 +150,11 @@ def build_trainer(
             f"trainer.devices={node.get('devices', 1)} makes {connected} of the {started} processes that have been "
             f"started ({variable}); give trainer=ddp under torchrun, or trainer=slurm under srun"
         )
+    if connected > 1 and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        what = f"trainer.devices makes {connected} processes, each of which would start the sweep again"
+        raise UserError(f"{what}; give one device, or start the runs one by one")
+    if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+        raise UserError(f"trainer.strategy={node['strategy']} would train in processes that leave no results; give ddp")
     return trainer
 
 

@@ -108,10 +108,12 @@ class Seq2SeqModule(Evaluation):
         mean = self.requests.exchange(loss)  # over all processes
         if not mean.isfinite():
             datamodule: Any = getattr(self.trainer, "datamodule", None)
-            places = datamodule.prepared.training_places(batch.indices.tolist()) if datamodule else []
+            where = "in another process"
+            if datamodule and not loss.isfinite():
+                where = f"with the pairs {', '.join(datamodule.prepared.training_places(batch.indices.tolist()))}"
             raise UserError(
-                f"train/loss is {mean.item()} at step {self.global_step + 1}, with the pairs {', '.join(places)}; the "
-                "checkpoints before it are kept; lower optimizer.lr or trainer.gradient_clip_val"
+                f"train/loss is {mean.item()} at step {self.global_step + 1}, {where}; the checkpoints before it are "
+                "kept; lower optimizer.lr or trainer.gradient_clip_val"
             )
         self.log("train/loss", mean, prog_bar=True)
         return loss

@@ -87,7 +87,10 @@ def report(
     metrics = output_dir / "metrics.csv"
     if metrics.exists():
         save(learning_curves(metrics), output_dir / "learning_curves.png")
-    draw_handoff(output_dir / "handoff.png", module.trained)
+    try:
+        draw_handoff(output_dir / "handoff.png", module.trained)
+    except Exception as error:  # a part of the user's may not compute in double precision; the results matter more
+        log.warning("handoff.png is not drawn: %s", error)
     if test:
         draw_attention(output_dir, module, predictions)
     send_results(trainer.loggers, output_dir, predictions)
