@@ -393,8 +393,9 @@ MUTANTS = [
            AGAIN),
     Mutant("a run that had stopped early goes on", "training/callbacks.py", "trainer.should_stop = True", "pass",
            "test_a_run_that_had_stopped_early_does_not_go_on"),
-    Mutant("a new section is accepted", "runs/console.py", "            if key not in keys:\n", "            if False:\n"),
-    Mutant("two processes run one trial", "tuning/study.py", "suppress(UserError), locked(lock)", "suppress(UserError)"),
+    Mutant("a new section is accepted", "runs/console.py", "if key not in keys:\n", "if False:\n"),
+    Mutant("two processes run one trial", "tuning/study.py",
+           "suppress(UserError), locked(lock)", "suppress(UserError)"),
     Mutant("checksums not compared", "checkpoint.py", "if not is_whole(opened):", "if False:",
            "test_a_flipped_byte_is_noticed_or_changes_nothing"),
     Mutant("a checkpoint written in its place", "resuming/saving.py", 'with atomic_write(Path(path), "checkpoint") as '

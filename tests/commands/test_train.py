@@ -474,7 +474,7 @@ def test_a_directory_that_holds_a_run_is_refused_and_left_as_it_is(compose, tiny
         (["trainer.precision=foo"], "trainer.precision=foo must be one of "),
         (["trainer._target_=foo"], "trainer._target_=foo must be the full name of a class"),
         (["optimizer._partial_=false"], "optimizer._partial_=False must be true"),
-        (["model.attention=nan"], "model.attention=nan must be a string or a mapping"),
+        (["model.attention=nan"], "model.attention=nan must be a string that is not empty or a mapping"),
         (["metrics.exact_match._target_=torch.foo"], "metrics.exact_match._target_=torch.foo must be the full name"),
         (["callbacks.learning_rate.logging_interval=day"], "callbacks.learning_rate.logging_interval=day"),
         (["callbacks.early_stopping.monitor=foo"], "callbacks.early_stopping.monitor=foo must be one of train/loss"),
