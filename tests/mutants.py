@@ -40,7 +40,6 @@ OTHERS = {
     "training": ("tests/training",),
     "export": ("tests/export/test_export.py",),
     "demo": ("tests/demo",),
-    "runs": ("tests/runs",),
     "tuning": ("tests/tuning",),
 }
 AGAIN = "test_a_run_that_dies_again_and_again_ends_like_one_that_never_died"
@@ -393,7 +392,6 @@ MUTANTS = [
            AGAIN),
     Mutant("a run that had stopped early goes on", "training/callbacks.py", "trainer.should_stop = True", "pass",
            "test_a_run_that_had_stopped_early_does_not_go_on"),
-    Mutant("a new section is accepted", "runs/console.py", "if key not in keys:\n", "if False:\n"),
     Mutant("two processes run one trial", "tuning/study.py",
            "suppress(UserError), locked(lock)", "suppress(UserError)"),
     Mutant("checksums not compared", "checkpoint.py", "if not is_whole(opened):", "if False:",

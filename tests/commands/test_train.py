@@ -266,6 +266,18 @@ def test_a_picture_that_cannot_be_drawn_costs_no_results(compose, tmp_path, monk
     assert "handoff.png is not drawn: expected scalar type Float but found Double" in caplog.text
 
 
+def test_results_are_kept_if_nobody_reads_what_is_printed(compose, tmp_path, monkeypatch):
+    def write(*_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("seq2seq.training.results.show_metrics", write)
+
+    with pytest.raises(BrokenPipeError):
+        train(compose("train", *TINY), tmp_path)
+
+    assert {"metrics.json", "predictions.tsv", "attention_1.png"} <= {path.name for path in tmp_path.iterdir()}
+
+
 def test_steps_alone_may_end_a_run(compose, tmp_path):
     train(compose("train", *TINY, "~trainer.max_epochs", "trainer.max_steps=3"), tmp_path)
 

@@ -70,19 +70,9 @@ def test_and_report(
 def report(
     output_dir: Path, trainer: pl.Trainer, module: Seq2SeqModule, results: dict[str, Result], content: dict[str, Any]
 ) -> None:
-    """Write, print and draw the results, and give them to the trackers."""
+    """Write and draw the results, give them to the trackers, and print them; nobody may be reading what is printed."""
     test = results.get("test")
     predictions = test.predictions if test else []
-    console = Console()
-    show_metrics(console, results)
-    if test:
-        write_predictions(output_dir / "predictions.tsv", predictions)
-        show_groups(console, test)
-        show_predictions(console, test)
-    trained = f" on {content['training']['part']}" if "training" in content else ""
-    summary = f"{content['parameters']:,} parameters, {content['seconds']:.0f} s of training{trained}"
-    checkpoint = content["best_checkpoint"] or "none, the final weights were tested"
-    console.print(f"{summary}; best checkpoint: {checkpoint}", soft_wrap=True, markup=False)
     module.cpu().eval()
     metrics = output_dir / "metrics.csv"
     if metrics.exists():
@@ -92,9 +82,19 @@ def report(
     except Exception as error:  # a part of the user's may not compute in double precision; the results matter more
         log.warning("handoff.png is not drawn: %s", error)
     if test:
+        write_predictions(output_dir / "predictions.tsv", predictions)
         draw_attention(output_dir, module, predictions)
     send_results(trainer.loggers, output_dir, predictions)
-    write_json(output_dir / METRICS, content)  # at the very end: it marks the run as finished
+    write_json(output_dir / METRICS, content)  # after all other files: it marks the run as finished
+    console = Console()
+    show_metrics(console, results)
+    if test:
+        show_groups(console, test)
+        show_predictions(console, test)
+    trained = f" on {content['training']['part']}" if "training" in content else ""
+    summary = f"{content['parameters']:,} parameters, {content['seconds']:.0f} s of training{trained}"
+    checkpoint = content["best_checkpoint"] or "none, the final weights were tested"
+    console.print(f"{summary}; best checkpoint: {checkpoint}", soft_wrap=True, markup=False)
 
 
 def draw_attention(output_dir: Path, module: Seq2SeqModule, predictions: Sequence[Prediction]) -> None:
