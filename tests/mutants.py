@@ -515,9 +515,12 @@ def first_failure(mutant: Mutant | None) -> str:
     To be called in a process of its own: it imports the copy of the project and changes the working directory.
     """
     others = ["tests/commands/test_train.py", *(test for tests in OTHERS.values() for test in tests)]
-    tests = ordered_tests(mutant.file) if mutant else [*NETWORK, *others]
-    if mutant and mutant.test:
+    if mutant is None:
+        tests = [*NETWORK, *others]
+    elif mutant.test:
         tests = ["tests/commands/test_train.py", "tests/training", "tests/test_checkpoint.py", "-k", mutant.test]
+    else:
+        tests = ordered_tests(mutant.file)
     recorder = FirstFailure()
     with tempfile.TemporaryDirectory() as name:
         apply(mutant or Mutant("", "nn/state.py", "class RNNState(", "class RNNState("), Path(name))
