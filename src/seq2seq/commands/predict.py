@@ -5,7 +5,7 @@ import os
 import select
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from itertools import product
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -22,7 +22,7 @@ from seq2seq.data.tokenizer import COLUMN
 from seq2seq.decoding import Alignment, build_search
 from seq2seq.errors import UserError
 from seq2seq.model import TrainedModel
-from seq2seq.runs.files import check_different, check_free, output_file, utf8_stdout, write_lines
+from seq2seq.runs.files import check_different, check_free, output_file, output_or_stdout, write_lines
 from seq2seq.settings import Count, Settings, read_settings, resolve_config
 
 CHUNK = 100
@@ -69,7 +69,7 @@ def predict(config: DictConfig) -> None:
         open_input(settings.input) as source,
         attention_writer(settings.attention, predictor) as write_attention,
         Progress(*columns, console=console, disable=output is None or not console.is_terminal) as bar,
-        nullcontext(utf8_stdout()) if output is None else output_file(output, "output") as file,
+        output_or_stdout(output) as file,
     ):
         size = os.fstat(source.fileno()).st_size if source.seekable() else 0
         task = bar.add_task(escape(str(output)), total=size or None, lines=0)

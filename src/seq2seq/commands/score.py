@@ -1,8 +1,6 @@
 """Log-probabilities of given pairs."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +10,7 @@ from torch import Tensor
 from seq2seq.api import find_device, load_models, make_ensemble, named_paths
 from seq2seq.data import Batch
 from seq2seq.decoding import Ensemble, EnsembleEncoded, infer
-from seq2seq.runs.files import check_different, check_free, output_file, utf8_stdout, write_lines
+from seq2seq.runs.files import check_different, check_free, output_or_stdout, write_lines
 from seq2seq.settings import Settings, read_settings, resolve_config
 from seq2seq.training.datamodule import PairsDataModule
 from seq2seq.training.evaluation_data import data_of_checkpoint
@@ -49,8 +47,7 @@ def score(config: DictConfig, overrides: Sequence[str] = ()) -> None:
     for file in data.prepared.source.files("test"):
         check_different(**{"data.test": file, "output": output})
     scores = token_log_probs(ensemble, data, device)
-    path = None if output is None else Path(str(output)).expanduser()
-    with nullcontext(utf8_stdout()) if path is None else output_file(path, "output") as file:
+    with output_or_stdout(output) as file:
         write_lines(file, map(format_line, scores))
 
 

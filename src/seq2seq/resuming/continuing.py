@@ -26,7 +26,7 @@ IRRELEVANT = (
     "resume", "checkpoint.", "logger.", "trainer.enable_", "trainer.log_every_n_steps", "optimized_metric",
     "callbacks.last_checkpoint.every_",
 )  # fmt: skip
-"""Keys, or prefixes of keys, that do not change the results; of callbacks, only older runs have a key ``resume``."""
+"""Keys, or prefixes of keys, that do not change the results."""
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Start(NamedTuple):
     def entered(self, trainer: pl.Trainer, overrides: Sequence[str]) -> Iterator[None]:
         """Lock the directory, write the settings there, and restore the log; of several processes, the first does so.
 
-        It is checked once more, as another run may have started in the same second.
+        The directory is checked once more, as another run may have started in the same second.
         """
         check_version(trainer)
         if not trainer.is_global_zero:

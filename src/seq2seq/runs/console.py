@@ -13,6 +13,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -88,6 +89,14 @@ def one_line_errors() -> Iterator[None]:
         raise SystemExit(1) from None
 
 
+@cache
+def known_keys(config: Path) -> list[str]:
+    """Return the top-level keys and the groups of a command's config."""
+    with initialize_config_dir(str(config.parent), version_base="1.3"):
+        known = compose(config.stem, return_hydra_config=True)
+    return sorted({str(one).partition("/")[0] for one in (*known, *known.hydra.runtime.choices)})
+
+
 def check_overrides(config: Path, arguments: Sequence[str]) -> None:
     """Raise a `UserError` for what Hydra answers with a traceback or not at all: no name for a group, a new section.
 
@@ -106,10 +115,7 @@ def check_overrides(config: Path, arguments: Sequence[str]) -> None:
             if not named and not (override.is_delete() and value is None):
                 raise UserError(f"{argument} must name an option of the group {group}: {', '.join(options)}")
         elif (override.is_add() or override.is_force_add()) and not own_configs:
-            with initialize_config_dir(str(config.parent), version_base="1.3"):
-                known = compose(config.stem, return_hydra_config=True)
-            keys = sorted({str(one).partition("/")[0] for one in (*known, *known.hydra.runtime.choices)})
-            key = re.split("[./@]", group)[0]
+            key, keys = re.split("[./@]", group)[0], known_keys(config)
             if key not in keys:
                 raise UserError(f"{key} is unknown; the keys are {', '.join(keys)}")
 

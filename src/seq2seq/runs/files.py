@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -41,6 +41,11 @@ def output_file(path: Path, key: str) -> Iterator[IO[str]]:
     """Provide a UTF-8 file to write into, which replaces ``path`` when it is complete; see `atomic_write`."""
     with atomic_write(path, key) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         yield file
+
+
+def output_or_stdout(given: object) -> AbstractContextManager[IO[str]]:
+    """Provide the file that the setting ``output`` names, see `output_file`, or stdout if it names none."""
+    return nullcontext(utf8_stdout()) if given is None else output_file(Path(str(given)).expanduser(), "output")
 
 
 def write_file(path: Path, text: str) -> None:
