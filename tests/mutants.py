@@ -110,10 +110,10 @@ MUTANTS = [
            "joined.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)",
            "joined.unflatten(-1, (-1, self.num_heads)).movedim(-1, 1)"),
     Mutant("scores of heads not scaled", "nn/attention.py", " * queries.size(-1) ** -0.5", ""),
-    Mutant("keys of other sequences", "nn/attention.py", "keys=self.keys[indices]", "keys=self.keys[: len(indices)]"),
+    Mutant("keys of other sequences", "nn/attention.py", "for part in self)", "for part in self._replace(keys=self.keys.flip(0)))"),
     Mutant("values of other sequences", "nn/attention.py",
-           "values=self.values[indices]", "values=self.values[: len(indices)]"),
-    Mutant("mask of other sequences", "nn/attention.py", "mask=self.mask[indices]", "mask=self.mask[: len(indices)]"),
+           "for part in self)", "for part in self._replace(values=self.values.flip(0)))"),
+    Mutant("mask of other sequences", "nn/attention.py", "for part in self)", "for part in self._replace(mask=self.mask.flip(0)))"),
     # The bridge
     Mutant("layer offset one too low", "nn/bridge.py",
            "offset = encoder.num_layers - num_layers", "offset = encoder.num_layers - num_layers - 1"),

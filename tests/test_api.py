@@ -79,7 +79,7 @@ def test_n_best_are_in_order_and_the_first_is_the_best(tiny_checkpoint):
 @torch.no_grad()
 def test_the_log_probability_is_that_of_the_whole_prediction_and_its_end(predictor):
     ((best,),) = predictor.n_best(["a b"])
-    source = torch.tensor([predictor.source_tokenizer.encode("a b")])
+    source = torch.tensor([predictor.tokenizers.source.encode("a b")])
     ended = [EOS] if len(best.ids) < predictor.search.max_length else []
     labels = torch.tensor([*best.ids, *ended])
 

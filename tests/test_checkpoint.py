@@ -20,8 +20,7 @@ KEPT = ROOT / "tests" / "checkpoints" / "format1.ckpt"
 
 
 def batch_of(module):
-    tokenizers = module.source_tokenizer, module.target_tokenizer
-    return prepare(build_source(module.settings["data"]), ["test"], tokenizers).datasets["test"][[0, 1, 2]]
+    return prepare(build_source(module.settings["data"]), ["test"], module.tokenizers).datasets["test"][[0, 1, 2]]
 
 
 def test_a_loaded_checkpoint_gives_equal_logits(tiny_run):

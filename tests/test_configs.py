@@ -59,7 +59,9 @@ def test_every_data_source_takes_exactly_its_keys(compose, name):
 def test_every_model_takes_exactly_its_keys(compose, name):
     settings = resolve_config(compose("train", f"model={name}").model)
 
-    assert set(settings) == set(inspect.signature(build_model).parameters) - {"source_size", "target_size", "fast"}
+    assert set(settings) == set(inspect.signature(build_model).parameters) - {
+        "source_size", "target_size", "features_size", "fast",
+    }  # fmt: skip
     shared = {"vocabulary_size", "dropout", "fast"}
     assert set(settings["encoder"]) == set(inspect.signature(Encoder).parameters) - shared
     decoder_only = shared | {"value_size", "attention"}

@@ -129,7 +129,7 @@ def test_a_tokenizer_and_a_source_take_a_class_and_a_line(recipe):
     data = prepare(build_source(settings), ["train", "val"])
 
     assert [pair.target for pair in data.pairs["val"]][:3] == ["2", "8", "14"]
-    assert data.source_tokenizer.tokenize("17x") == ["17", "x"]
+    assert data.tokenizers.source.tokenize("17x") == ["17", "x"]
     assert sum(len(batch.indices) for batch in PairsDataModule(data).train_dataloader()) == 20
 
 

@@ -46,23 +46,23 @@ class Predictor:
     def __init__(self, models: Sequence[TrainedModel], device: str = "cpu", search: Search | None = None) -> None:
         self.device = find_device(device)
         self.ensemble = make_ensemble(models, self.device)
-        self.source_tokenizer, self.target_tokenizer = models[0].source_tokenizer, models[0].target_tokenizer
+        self.tokenizers = models[0].tokenizers
         self.search = search or Greedy(models[0].max_length)
 
     def __call__(self, texts: Sequence[str], batch_size: int = 64) -> list[str]:
         """Return the best prediction for each text, in order; an empty text gives an empty one."""
         return [hypotheses[0].text for hypotheses in self.n_best(texts, batch_size)]
 
-    def encode(self, text: str) -> list[int]:
-        """Return the ids of a source; none for a text without tokens, or of spaces only."""
-        return self.source_tokenizer.encode(text) if text.strip() else []
+    def encode(self, text: str) -> tuple[list[int], list[int]]:
+        """Return the ids of a text's source and of its features; none for a text without tokens, or of spaces only."""
+        return self.tokenizers.encode(text) if text.strip() else ([], [])
 
     def n_best(self, texts: Sequence[str], batch_size: int = 64) -> list[list[Hypothesis]]:
         """Return the N best predictions for each text, in order, the best first; for an empty text, N empty ones."""
         encoded = [self.encode(text) for text in texts]
-        positions = [position for position, ids in enumerate(encoded) if ids]
+        positions = [position for position, (ids, _) in enumerate(encoded) if ids]
         predictions = [[Hypothesis("", 0.0, [])] * self.search.n_best] * len(texts)
-        dataset = PairDataset(FlatSequences(encoded[position] for position in positions))
+        dataset = self._dataset([encoded[position] for position in positions])
         lengths = dataset.sources.lengths
         sampler = BucketSampler(lengths, lengths, batch_size=batch_size, shuffle=False, max_tokens=MAX_TOKENS)
         batches = map(dataset.__getitem__, sampler)
@@ -71,8 +71,12 @@ class Predictor:
                 predictions[positions[index]] = hypotheses
         return predictions
 
+    def _dataset(self, encoded: Sequence[tuple[list[int], list[int]]], targets: FlatSequences | None = None) -> PairDataset:
+        sources, features = (FlatSequences(one[part] for one in encoded) for part in (0, 1))
+        return PairDataset(sources, targets, features if self.tokenizers.features else None)
+
     def _search(self, encoded: EnsembleEncoded) -> list[list[Hypothesis]]:
-        found, decode = self.search(self.ensemble, encoded), self.target_tokenizer.decode
+        found, decode = self.search(self.ensemble, encoded), self.tokenizers.target.decode
         return [
             [Hypothesis(decode(ids), log_prob, ids) for ids, log_prob in zip(to_lists(tokens), log_probs, strict=True)]
             for tokens, log_probs in zip(found.tokens, found.log_probs.tolist(), strict=True)
@@ -81,27 +85,27 @@ class Predictor:
     @torch.inference_mode()
     def align(self, text: str, prediction: Hypothesis) -> Alignment | None:
         """Return the attention weights of a prediction for a text; None without attention or tokens in the text."""
-        ids = self.encode(text)
-        if not ids:
+        encoded = self.encode(text)
+        if not encoded[0]:
             return None
-        batch = PairDataset(FlatSequences([ids]), FlatSequences([prediction.ids]))[[0]].to(self.device)
+        batch = self._dataset([encoded], FlatSequences([prediction.ids]))[[0]].to(self.device)
         # Reading the whole prediction in one call gives the same weights as step by step.
-        _, weights = self.ensemble(batch.source, batch.source_lengths, batch.inputs)
+        _, weights = self.ensemble(batch.source, batch.source_lengths, batch.inputs, batch.features)
         if weights is None:
             return None
         ended = ["end"] if len(prediction.ids) < self.search.max_length else []
-        target = self.target_tokenizer.vocabulary.tokens(prediction.ids) + ended
-        source = [token.lstrip(COLUMN) or token for token in self.source_tokenizer.tokens(text)]
+        target = self.tokenizers.target.vocabulary.tokens(prediction.ids) + ended
+        source = [token.lstrip(COLUMN) or token for token in self.tokenizers.tokens(text)[0]]
         return Alignment(source, target, weights[0, : len(target)].cpu())
 
 
 def make_ensemble(models: Sequence[TrainedModel], device: torch.device) -> Ensemble:
     """Return an ensemble on a device and in evaluation mode, or raise `UserError` if the vocabularies differ."""
     for number, model in enumerate(models[1:], start=2):
-        for side in ("source", "target"):
-            own, first = (getattr(one, f"{side}_tokenizer").to_dict() for one in (model, models[0]))
-            if own != first:
-                problem = f"the {side} vocabulary of checkpoint {number} differs from that of the first"
+        own, first = model.tokenizers.to_dicts(), models[0].tokenizers.to_dicts()
+        for part in own | first:
+            if own.get(part) != first.get(part):
+                problem = f"the {part} vocabulary of checkpoint {number} differs from that of the first"
                 raise UserError(f"checkpoint: {problem}; an ensemble needs models that were trained on the same data")
     return Ensemble([one.model for one in models]).to(device).eval()
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, StringConstraints
 
-from seq2seq.data.tokenizer import Tokenizer, tokenizer_from_dict
+from seq2seq.data.tokenizer import Tokenizers
 from seq2seq.errors import about_setting
 from seq2seq.handoff.mistakes import MISTAKES, RIGHT, WrongEncoder, check_effect
 from seq2seq.nn import Seq2Seq, build_model
@@ -64,9 +64,15 @@ class ModelSettings(Settings):
 
 
 def model_from_config(
-    settings: Mapping[str, Any], *, source_size: int, target_size: int, handoff: str = RIGHT, fast: str | bool = "auto"
+    settings: Mapping[str, Any],
+    *,
+    source_size: int,
+    target_size: int,
+    features_size: int = 0,
+    handoff: str = RIGHT,
+    fast: str | bool = "auto",
 ) -> Seq2Seq:
-    """Build the model that the section ``model`` describes, with so many source and target symbols.
+    """Build the model that the section ``model`` describes, with so many source and target symbols, and features.
 
     The handoff is ``right``, or a mistake that is made on purpose; for ``fast``, see `Fast`.
 
@@ -75,13 +81,14 @@ def model_from_config(
     """
     values = read_settings(ModelSettings, settings, "model").model_dump()
     with about_setting("model"):
-        model = build_model(source_size=source_size, target_size=target_size, fast=fast == "auto", **values)
+        sizes = {"source_size": source_size, "target_size": target_size, "features_size": features_size}
+        model = build_model(**sizes, fast=fast == "auto", **values)
     if handoff == RIGHT:
         return model
     wrong = WrongEncoder(model.encoder, handoff)
     check_effect(handoff, settings)
     log.warning("handoff=%s is wrong on purpose; it hands over: %s", handoff, MISTAKES[handoff].effect)
-    return Seq2Seq(wrong, model.bridge, model.decoder)
+    return Seq2Seq(wrong, model.bridge, model.decoder, model.features)
 
 
 class TrainedModel(NamedTuple):
@@ -94,15 +101,14 @@ class TrainedModel(NamedTuple):
     """
 
     model: Any
-    source_tokenizer: Tokenizer
-    target_tokenizer: Tokenizer
+    tokenizers: Tokenizers
     max_length: int
     settings: Mapping[str, Any]
 
     @property
     def target_size(self) -> int:
         """Number of target symbols, V."""
-        return len(self.target_tokenizer.vocabulary)
+        return len(self.tokenizers.target.vocabulary)
 
 
 class _Values(Settings, extra="ignore"):
@@ -117,7 +123,7 @@ def trained_model(settings: Mapping[str, Any]) -> TrainedModel:
         UserError: If a value is not allowed.
     """
     values = read_settings(_Values, settings, "search")
-    source, target = (tokenizer_from_dict(settings[f"{side}_tokenizer"]) for side in ("source", "target"))
-    sizes = {"source_size": len(source.vocabulary), "target_size": len(target.vocabulary)}
+    tokenizers = Tokenizers.from_dicts({part: settings.get(f"{part}_tokenizer") for part in Tokenizers._fields})
+    sizes = {f"{part}_size": size for part, size in tokenizers.sizes().items()}
     model = model_from_config(settings["model"], handoff=settings["handoff"], fast=values.fast, **sizes)
-    return TrainedModel(model, source, target, values.max_length, settings)
+    return TrainedModel(model, tokenizers, values.max_length, settings)

@@ -42,7 +42,7 @@ def test_a_line_holds_the_sum_the_mean_and_each_token(scored, tiny_checkpoint):
     lines = scored()
 
     for (source, target), (total, mean, tokens) in zip(PAIRS, lines, strict=True):
-        ids, labels = module.source_tokenizer.encode(source), [*module.target_tokenizer.encode(target), EOS]
+        ids, labels = module.tokenizers.source.encode(source), [*module.tokenizers.target.encode(target), EOS]
         inputs = torch.tensor([[BOS, *labels[:-1]]])
         log_probs = module.model(torch.tensor([ids]), torch.tensor([len(ids)]), inputs).logits[0].log_softmax(-1)
         expected = log_probs[torch.arange(len(labels)), torch.tensor(labels)].tolist()

@@ -53,7 +53,7 @@ def test_a_cache_gives_the_same_batches_and_vocabularies_as_memory(data, tmp_pat
     warm = data()
 
     assert batches(warm) == cold_batches == batches(in_memory)
-    assert warm.prepared.source_tokenizer.to_dict() == in_memory.prepared.source_tokenizer.to_dict()
+    assert warm.prepared.tokenizers.source.to_dict() == in_memory.prepared.tokenizers.source.to_dict()
 
 
 def test_another_content_or_setting_makes_another_cache(data, tmp_path):

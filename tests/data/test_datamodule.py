@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from seq2seq.data import BOS, UNK, Vocabulary, build_source, prepare
+from seq2seq.data import BOS, UNK, Tokenizers, Vocabulary, build_source, prepare
 from seq2seq.data.sources import Reverse
 from seq2seq.data.tokenizer import Normaliser, SpaceTokenizer
 from seq2seq.errors import UserError
@@ -55,10 +55,10 @@ def test_the_tokenizers_of_a_trained_model_need_no_training_pairs(tmp_path):
     source = build_source(write_tsv(tmp_path) | {"train": None})
     tokenizer = SpaceTokenizer(Vocabulary(["b", "x"]))
 
-    data = prepare(source, ["test"], (tokenizer, tokenizer))
+    data = prepare(source, ["test"], Tokenizers(tokenizer, tokenizer))
 
     assert data.datasets["test"].sources.ids.tolist() == [UNK, 4, 4]
-    assert data.target_tokenizer is tokenizer
+    assert data.tokenizers.target is tokenizer
 
 
 def test_each_text_is_normalised_once_and_tokenised_once(monkeypatch):
@@ -85,8 +85,8 @@ def test_the_vocabulary_is_counted_in_the_training_pairs_alone(tmp_path):
 
     data = make(settings | {"test": str(tmp_path / "test.tsv")})
 
-    assert data.source_tokenizer.vocabulary.symbols == ["b", "\u00e9"]
-    assert data.target_tokenizer.vocabulary.symbols == ["x", "y"]
+    assert data.tokenizers.source.vocabulary.symbols == ["b", "\u00e9"]
+    assert data.tokenizers.target.vocabulary.symbols == ["x", "y"]
     assert data.datasets["train"].sources.ids.tolist() == [5, 4, 4]
     assert data.datasets["test"].sources.ids.tolist() == [UNK]
 
@@ -100,7 +100,7 @@ def test_normalised_texts_of_validation_and_test_are_kept(tmp_path):
 
 def test_the_indices_of_a_batch_lead_back_to_the_texts():
     data = make()
-    tokenizer = data.target_tokenizer
+    tokenizer = data.tokenizers.target
 
     for batch in PairsDataModule(data).test_dataloader():
         texts = [data.pairs["test"][index].target for index in batch.indices]
@@ -119,7 +119,7 @@ def test_the_order_of_training_depends_on_seed_and_epoch(change, same):
 
 
 def test_a_vocabulary_without_symbols_is_refused():
-    with pytest.raises(UserError, match=r"data\.min_count=100000 leaves no symbol; the most frequent is rarer"):
+    with pytest.raises(UserError, match=r"data\.min_count=100000 leaves no symbol of the source; the most frequent is rarer"):
         make(SETTINGS | {"min_count": 100_000})
 
 

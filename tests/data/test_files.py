@@ -44,9 +44,9 @@ def test_several_columns_are_one_source_each_with_its_own_tokens(write):
 
     data = prepare(build_source(TSV | {"train": path, "source_column": [1, 3], "source_tokens": tokens}), ["train"])
 
-    symbols = data.source_tokenizer.vocabulary.tokens(data.datasets["train"].sources[0])
+    symbols = data.tokenizers.source.vocabulary.tokens(data.datasets["train"].sources[0])
     assert symbols == ["h", "á", "z", "\tN", "\tACC"]  # a feature differs from the letter N
-    assert data.source_tokenizer.decode(data.datasets["train"].sources[0]) == "ház\tN;ACC"
+    assert data.tokenizers.source.decode(data.datasets["train"].sources[0]) == "ház\tN;ACC"
 
 
 def test_gzip_is_unpacked_whatever_the_name(write):
@@ -85,7 +85,7 @@ def test_targets_of_equal_sources_are_references_of_one_pair_outside_training(wr
 def test_the_references_of_a_pair_are_its_target_and_the_alternatives(write):
     path = write("a.tsv", "ab\tx\nc\ty\nab\tzx\n")
     data = prepare(build_source(TSV | {"train": path, "test": path, "merge_references": True}), ["test"])
-    ids = data.target_tokenizer.encode
+    ids = data.tokenizers.target.encode
 
     references = data.references("test", [1, 0])
 

@@ -52,7 +52,7 @@ def test_the_same_texts_give_the_same_subwords():
 
 
 def test_a_letter_that_the_training_texts_lack_is_unknown_and_the_others_are_kept(data):
-    tokenizer = data().source_tokenizer
+    tokenizer = data().tokenizers.source
 
     ids = tokenizer.encode("lowér")
 
@@ -61,7 +61,7 @@ def test_a_letter_that_the_training_texts_lack_is_unknown_and_the_others_are_kep
 
 
 def test_what_was_learned_travels_in_plain_values(data):
-    tokenizer = data().source_tokenizer
+    tokenizer = data().tokenizers.source
 
     rebuilt = tokenizer_from_dict(tokenizer.to_dict())
 
@@ -78,9 +78,9 @@ def test_a_damaged_model_is_refused():
 def test_sides_learn_apart_or_together(data):
     apart, together = data(), data(shared_vocabulary=True)
 
-    assert apart.source_tokenizer.to_dict() != apart.target_tokenizer.to_dict()
-    assert together.source_tokenizer.to_dict() == together.target_tokenizer.to_dict()
-    symbols = {token.removeprefix("▁") for token in together.target_tokenizer.vocabulary.symbols}
+    assert apart.tokenizers.source.to_dict() != apart.tokenizers.target.to_dict()
+    assert together.tokenizers.source.to_dict() == together.tokenizers.target.to_dict()
+    symbols = {token.removeprefix("▁") for token in together.tokenizers.target.vocabulary.symbols}
     assert {"lower", "rewol"} <= symbols
 
 
@@ -88,9 +88,9 @@ def test_a_shared_vocabulary_counts_both_sides(data):
     words = {"source_tokens": "spaces", "target_tokens": "spaces", "min_count": 6}
 
     # "lower" occurs six times in the sources, and in no target.
-    assert "lower" not in data(**words).target_tokenizer.vocabulary.symbols
+    assert "lower" not in data(**words).tokenizers.target.vocabulary.symbols
     shared = data(**words, shared_vocabulary=True)
-    for tokenizer in (shared.source_tokenizer, shared.target_tokenizer):
+    for tokenizer in (shared.tokenizers.source, shared.tokenizers.target):
         assert {"lower", "rewol"} <= set(tokenizer.vocabulary.symbols)
     with pytest.raises(UserError, match=r"data\.shared_vocabulary=true needs equal tokens on both sides"):
         data(shared_vocabulary=True, target_tokens="characters")
@@ -101,7 +101,7 @@ def test_only_the_most_frequent_symbols_are_kept_by_option(data):
 
     every, few = data(**characters), data(**characters, max_symbols=3)
 
-    assert few.source_tokenizer.vocabulary.symbols == every.source_tokenizer.vocabulary.symbols[:3]
+    assert few.tokenizers.source.vocabulary.symbols == every.tokenizers.source.vocabulary.symbols[:3]
 
 
 def test_form_d_takes_a_syllable_apart_and_predictions_are_composed_again(tmp_path):
@@ -113,7 +113,7 @@ def test_form_d_takes_a_syllable_apart_and_predictions_are_composed_again(tmp_pa
     data = prepare(build_source(SETTINGS | characters | files | {"normalization": "nfd"}), ["test"])
 
     assert len(data.datasets["train"].sources[0]) == 6  # letters, and not two syllables
-    assert data.target_tokenizer.decode(data.datasets["train"].targets[0]) == "한글"
+    assert data.tokenizers.target.decode(data.datasets["train"].targets[0]) == "한글"
     assert data.pairs["test"][0].source == data.pairs["test"][0].target == "한글"
 
 

@@ -74,7 +74,7 @@ def test_outside_the_loop_gradients_are_as_before(ensemble, batches):
 class Recorder:
     """In the place of an ensemble: encodes a batch as itself."""
 
-    def encode(self, source, lengths):
+    def encode(self, source, lengths, _features):
         return source, lengths
 
 

@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -12,6 +11,7 @@ import torch
 from conftest import KINDS, combinations, make_model
 from spoiled import spoiled
 
+from seq2seq.data import Tokenizers, build_tokenizer
 from seq2seq.decoding import Beam, Ensemble, Greedy
 from seq2seq.export import graphs
 from seq2seq.export.backend import OnnxModel
@@ -127,10 +127,10 @@ def test_every_part_can_be_exported(cell, kind, attends, hands_over, bidirection
 def test_the_comparison_sees_a_wrong_operator(name):
     model = build(**SIX[name])
     right = exported(name)
-    sizes = [SimpleNamespace(vocabulary=range(size)) for size in (10, 9)]
+    tokenizers = Tokenizers(*(build_tokenizer("spaces", symbols=range(size - 4)) for size in (10, 9)))  # pyright: ignore[reportArgumentType]
 
     def compared(export):
-        first, second = (TrainedModel(one, *sizes, 9, {}) for one in (model, OnnxModel(export)))  # pyright: ignore[reportCallIssue]
+        first, second = (TrainedModel(one, tokenizers, 9, {}) for one in (model, OnnxModel(export)))
         return differences(first, second)
 
     assert set(compared(right)) == {"logits", "attention", "h_n"} | ({"c_n"} if "lstm" in name else set())

@@ -74,9 +74,9 @@ def test_the_beam_of_the_reader_is_that_of_the_project(folder, tiny_checkpoint):
     (encoded,) = (Ensemble([module.model]).encode(torch.tensor([[4, 6, 9]]), torch.tensor([3])),)
 
     expected = beam(Ensemble([module.model]), encoded)
-    found = reader.beam(module.source_tokenizer.decode([4, 6, 9]), size=5)
+    found = reader.beam(module.tokenizers.source.decode([4, 6, 9]), size=5)
 
-    assert [text for _, text in found] == [module.target_tokenizer.decode(ids) for ids in to_lists(expected.tokens[0])]
+    assert [text for _, text in found] == [module.tokenizers.target.decode(ids) for ids in to_lists(expected.tokens[0])]
     torch.testing.assert_close(
         torch.tensor([score for score, _ in found]), expected.scores[0], rtol=0, atol=1e-5, check_dtype=False
     )

@@ -39,7 +39,7 @@ def make_module(cell="gru", label_smoothing=0.0, scheduled_sampling=0.0, kind="l
 
 
 def make_batch(module):
-    sources = [module.source_tokenizer.encode(text) for text in PAIRS]
+    sources = [module.tokenizers.source.encode(text) for text in PAIRS]
     return make_dataset(sources)[range(len(PAIRS))]
 
 
@@ -66,7 +66,7 @@ def test_eight_pairs_can_be_learned_by_heart(cell):
 
     ensemble = Ensemble([module.eval().model])
     found = Greedy(max_length=20)(ensemble, ensemble.encode(batch.source, batch.source_lengths))
-    decoded = [module.target_tokenizer.decode(ids) for ids in to_lists(found.tokens[:, 0])]
+    decoded = [module.tokenizers.target.decode(ids) for ids in to_lists(found.tokens[:, 0])]
     assert decoded == [text[::-1] for text in PAIRS]
 
 
@@ -91,7 +91,7 @@ def test_label_smoothing_spreads_part_of_the_loss_over_all_symbols():
 def test_the_loss_is_the_mean_over_the_tokens_of_sequences_taken_alone():
     module = make_module()
     batch = make_batch(module)
-    dataset = make_dataset([module.source_tokenizer.encode(text) for text in PAIRS])
+    dataset = make_dataset([module.tokenizers.source.encode(text) for text in PAIRS])
 
     alone = [loss_of(module, dataset[[i]]) * dataset[[i]].target_lengths[0] for i in range(len(PAIRS))]
 

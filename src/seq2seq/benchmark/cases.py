@@ -111,7 +111,7 @@ def make_module(
     model["decoder"] |= {"cell": cell, "kind": kind}
     return Seq2SeqModule(
         model=model, handoff="right", fast=fast, label_smoothing=0.0, scheduled_sampling=0.0, max_length=1, data={},
-        source_tokenizer=prepared.source_tokenizer.to_dict(), target_tokenizer=prepared.target_tokenizer.to_dict(),
+        **{f"{part}_tokenizer": one for part, one in prepared.tokenizers.to_dicts().items()},
     )  # fmt: skip
 
 
@@ -142,7 +142,7 @@ def train(fabric: Fabric, model: Any, optimizer: Any, shares: Sequence[Sequence[
         start = timer()
         for batch in batches:
             optimizer.zero_grad()
-            logits = model(batch.source, batch.source_lengths, batch.inputs).logits  # (B, T, V)
+            logits = model(batch.source, batch.source_lengths, batch.inputs, batch.features).logits  # (B, T, V)
             loss = F.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), ignore_index=PAD) * batch.share
             requests.exchange(loss)
             fabric.backward(loss)
@@ -180,10 +180,9 @@ def search_cases(settings: BenchmarkSettings, device: torch.device) -> list[Case
         from seq2seq.export.backend import load_exports  # only here, so that it can be deleted
 
         ensembles["onnx"] = make_ensemble(load_exports(settings.checkpoint), device)
-    tokenizers = models[0].source_tokenizer, models[0].target_tokenizer
     cases = []
     for size in settings.search_batch_sizes:
-        prepared = prepare(build_source(settings.data | {"batch_size": size}), ["test"], tokenizers)
+        prepared = prepare(build_source(settings.data | {"batch_size": size}), ["test"], models[0].tokenizers)
         batches = list(itertools.islice(PairsDataModule(prepared).test_dataloader(), settings.batches))
         for (name, search), backend in itertools.product(searches.items(), settings.backends):
             run = partial(search_all, ensembles[backend], search, batches, device)

@@ -105,7 +105,7 @@ def roofline_seconds(model: Seq2Seq, batch: Batch, precision: str, device: torch
     model = copy.deepcopy(model).cpu().double().train()
     counter = FlopCounterMode(display=False, custom_mapping=dict.fromkeys(matmuls, seconds))
     with counter, sdpa_kernel(SDPBackend.MATH):
-        model(batch.source, batch.source_lengths, batch.inputs).logits.sum().backward()
+        model(batch.source, batch.source_lengths, batch.inputs, batch.features).logits.sum().backward()
     if unknown := counter.get_flop_counts()["Global"].keys() - matmuls:
         raise NotImplementedError(f"the limit of a step with {', '.join(map(str, unknown))} is not known")
     return counter.get_total_flops()

@@ -104,7 +104,7 @@ def make_answer(module: TrainedModel, predictor: Predictor) -> Callable[[str], d
     """Return the function that answers a text with what the page shows, given a model and its predictor."""
 
     def answer(text: str) -> dict[str, Any]:
-        if not predictor.encode(text):
+        if not predictor.encode(text)[0]:
             raise UserError("the text is empty")
         predictions = predictor.n_best([text])[0]
         alignment = predictor.align(text, predictions[0])
@@ -120,11 +120,11 @@ def make_answer(module: TrainedModel, predictor: Predictor) -> Callable[[str], d
 
 def handoff(module: TrainedModel, text: str) -> dict[str, Any]:
     """Return how the state of a text is handed over: the rows of ``h_n``, a verdict, and a picture if it is legible."""
-    length = len(module.source_tokenizer.encode(text))
+    length = len(module.tokenizers.encode(text)[0])
     if length > MAX_STEPS:
         return {"notes": [f"The text has {length} tokens; the handoff is drawn for up to {MAX_STEPS}."]}
     example = example_of(module, [text])
-    measured = verify(example.model, example.source, example.lengths)
+    measured = verify(example.model, example.source, example.lengths, example.features)
     picture = io.BytesIO()
     figure = handoff_picture(measured, example.settings, example.handoff, example.sequences[0])
     figure.savefig(picture, format="png", dpi=120)

@@ -62,7 +62,7 @@ def evaluate(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()
     models = load_models(settings.checkpoint)
     first, ensemble, state = models[0], make_ensemble(models, torch.device("cpu")), settings.state
     search = build_search(settings.search, first.max_length, first.target_size, only_best=True)
-    module = Evaluation(search, metrics, first.target_tokenizer)
+    module = Evaluation(search, metrics, first.tokenizers.target)
     module.ensemble = ensemble
     if state != KEPT:
         log.warning("state=%s: these are not the results of the model as it was trained", state)
@@ -121,7 +121,7 @@ def write(output_dir: Path, result: Result, cases: list[errors.Case], content: d
 
 def make_cases(result: Result, data: PreparedData) -> list[errors.Case]:
     """Return the predictions of the test split in tokens, for the analysis of errors."""
-    sources, tokens = data.datasets["test"].sources, data.target_tokenizer.tokens
+    sources, tokens = data.datasets["test"].sources, data.tokenizers.target.tokens
     cases = []
     for index, prediction in enumerate(result.predictions):
         ids = sources[index]

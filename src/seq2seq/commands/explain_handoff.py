@@ -13,7 +13,8 @@ from rich.text import Text
 from torch import Tensor
 
 from seq2seq.checkpoint import load_model
-from seq2seq.data import SPECIALS, UNK, Tokenizer
+from seq2seq.data import SPECIALS, UNK, Tokenizers
+from seq2seq.data.tokenizer import COLUMN
 from seq2seq.errors import UserError
 from seq2seq.handoff.example import Example, example_of, layers_of, verdict
 from seq2seq.handoff.mistakes import RIGHT
@@ -52,7 +53,7 @@ def explain(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     settings = read_settings(ExplainSettings, resolve_config(config))
     output = user_path("output", settings.output)
     example = untrained(settings) if settings.checkpoint is None else trained(settings, settings.checkpoint, overrides)
-    measured = verify(example.model, example.source, example.lengths)
+    measured = verify(example.model, example.source, example.lengths, example.features)
     show(Console(), example, measured)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +74,7 @@ def untrained(settings: ExplainSettings) -> Example:
     lengths = torch.tensor([3, 5, 1])
     source = torch.randint(0, SIZE, (3, 5))
     sequences = [[f"t={step}" for step in range(length)] for length in lengths.tolist()]
-    return Example(model, settings.model, settings.handoff, sequences, source, lengths, [])
+    return Example(model, settings.model, settings.handoff, sequences, source, lengths, None, [])
 
 
 def trained(settings: ExplainSettings, checkpoint: str, overrides: Sequence[str]) -> Example:
@@ -82,14 +83,15 @@ def trained(settings: ExplainSettings, checkpoint: str, overrides: Sequence[str]
         if re.match(r"[+~]*(handoff|model)\b", override):
             raise UserError(f"{override} cannot be given with checkpoint, which defines the model")
     module = load_model(checkpoint)
-    return example_of(module, given_texts(settings.text, module.source_tokenizer))
+    return example_of(module, given_texts(settings.text, module.tokenizers))
 
 
-def given_texts(given: object, tokenizer: Tokenizer) -> list[str]:
-    """Return the given texts; if there are none, two of the first symbols of the vocabulary."""
+def given_texts(given: object, tokenizers: Tokenizers) -> list[str]:
+    """Return the given texts; if there are none, two of the first symbols of the vocabulary, without features."""
     if given is None:
-        symbols = range(len(SPECIALS), len(tokenizer.vocabulary))
-        return [tokenizer.decode(symbols[:size]) for size in (5, 3)]
+        symbols = range(len(SPECIALS), len(tokenizers.source.vocabulary))
+        columns = COLUMN * (tokenizers.columns - tokenizers.source.columns)
+        return [tokenizers.source.decode(symbols[:size]) + columns for size in (5, 3)]
     texts: list[Any] = given if isinstance(given, list) else [given]
     if not texts:
         raise UserError("text=[] must contain at least one text")

@@ -75,7 +75,7 @@ def predict(config: DictConfig) -> None:
         task = bar.add_task(escape(str(output)), total=size or None, lines=0)
         name = "<stdin>" if settings.input is None else str(settings.input)
         for chunk in Arriving(source).chunks(name, CHUNK * settings.batch_size):
-            check_columns(chunk, name, predictor.source_tokenizer.columns)
+            check_columns(chunk, name, predictor.tokenizers.columns)
             predictions = predictor.n_best([line for _, line in chunk], settings.batch_size)
             every = (hypothesis for hypotheses in predictions for hypothesis in hypotheses)
             write_lines(file, (one.text + f"\t{one.log_prob:.4f}" * settings.scores + "\n" for one in every))

@@ -149,8 +149,7 @@ def build_module(config: DictConfig, settings: dict[str, Any], data: PreparedDat
     own = ("model", "handoff", "label_smoothing", "scheduled_sampling", "fast", "search")
     module = Seq2SeqModule(
         **{key: settings[key] for key in own},
-        source_tokenizer=data.source_tokenizer.to_dict(),
-        target_tokenizer=data.target_tokenizer.to_dict(),
+        **{f"{part}_tokenizer": one for part, one in data.tokenizers.to_dicts().items()},
         max_length=settings["search"].get("max_length") or 2 * int(data.datasets["train"].targets.lengths.max()),
         data=data.source.to_dict(),
         optimizer=optimizer,
@@ -177,9 +176,10 @@ def prepare_processes(trainer: pl.Trainer, module: Seq2SeqModule, data: Prepared
 
 def describe(trainer: pl.Trainer, module: Seq2SeqModule, data: PreparedData) -> str:
     """Return one line about data, model and processes."""
-    source, target = (len(one.vocabulary) for one in (module.source_tokenizer, module.target_tokenizer))
+    sizes = [f"{size} {part}" for part, size in data.tokenizers.sizes().items()]
     pairs, parameters = len(data.datasets["train"]), sum(parameter.numel() for parameter in module.parameters())
-    line = f"{pairs} training pairs, {source} source and {target} target symbols, {parameters} parameters"
+    symbols = f"{', '.join(sizes[:-1])} and {sizes[-1]} symbols"
+    line = f"{pairs} training pairs, {symbols}, {parameters} parameters"
     return line + f", {trainer.world_size} processes" * (trainer.world_size > 1)
 
 

@@ -18,6 +18,7 @@ class Batch(NamedTuple):
         target: Begin, the token ids, end, then padding, ``(B, T + 1)``.
         target_lengths: Number of tokens to predict, the end included, on the CPU, ``(B,)``.
         indices: Position of each pair in its dataset, on the CPU, ``(B,)``.
+        features: Ids of each source's features, in any order, right-padded, ``(B, F)``; None without features.
         share: The weight that makes the mean loss over all processes the mean over the tokens of the whole batch: this
             one's share of the tokens, times the number of processes; 1 with one process.
 
@@ -39,16 +40,28 @@ class Batch(NamedTuple):
     target: Tensor
     target_lengths: Tensor
     indices: Tensor
+    features: Tensor | None = None
     share: float = 1.0
 
     @classmethod
     def from_padded(
-        cls, source: Tensor, source_lengths: Tensor, target: Tensor, target_lengths: Tensor, indices: Tensor
+        cls,
+        source: Tensor,
+        source_lengths: Tensor,
+        target: Tensor,
+        target_lengths: Tensor,
+        indices: Tensor,
+        features: Tensor | None = None,
     ) -> Self:
         """Return a batch of targets, ``(B, T - 1)``, that have no begin and end yet; their lengths count neither."""
         target = F.pad(F.pad(target, (1, 0), value=BOS), (0, 1), value=PAD)
         target.scatter_(1, (target_lengths + 1).unsqueeze(1), EOS)
-        return cls(source, source_lengths, target, target_lengths + 1, indices)
+        return cls(source, source_lengths, target, target_lengths + 1, indices, features)
+
+    @property
+    def given(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What is encoded: the source, its lengths and its features."""
+        return self.source, self.source_lengths, self.features
 
     @property
     def inputs(self) -> Tensor:
@@ -67,5 +80,6 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device) -> Self:
         """Return the batch with its ids on ``device``; lengths and indices stay on the CPU."""
-        source, target = (ids.to(device, non_blocking=True) for ids in (self.source, self.target))
-        return self._replace(source=source, target=target)
+        parts = {"source": self.source, "target": self.target, "features": self.features}
+        moved = {name: ids.to(device, non_blocking=True) for name, ids in parts.items() if ids is not None}
+        return self._replace(**moved)

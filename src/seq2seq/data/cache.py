@@ -15,7 +15,7 @@ from seq2seq.errors import UserError
 
 Content = TypeVar("Content")
 
-VERSION = 1
+VERSION = 2
 """Raised when the content of a cache changes."""
 
 

@@ -142,7 +142,8 @@ class TokenSequences:
 class PairDataset(Dataset[Batch]):
     """Pairs of encoded source and target. An item is a whole batch, so nothing is collated in Python.
 
-    Targets have neither begin nor end; None is for sources alone, whose targets are empty.
+    Targets have neither begin nor end; None is for sources alone, whose targets are empty. Features are those of the
+    sources; None if there are none.
 
     Example:
         >>> dataset = PairDataset(FlatSequences([[5], [5, 6, 7]]), FlatSequences([[6, 7], [8]]))
@@ -152,8 +153,10 @@ class PairDataset(Dataset[Batch]):
                 [5, 0, 0]]), tensor([3, 1]))
     """
 
-    def __init__(self, sources: FlatSequences, targets: FlatSequences | None = None) -> None:
-        self.sources = sources
+    def __init__(
+        self, sources: FlatSequences, targets: FlatSequences | None = None, features: FlatSequences | None = None
+    ) -> None:
+        self.sources, self.features = sources, features
         self.targets = FlatSequences([()] * len(sources)) if targets is None else targets
 
     def __len__(self) -> int:
@@ -163,7 +166,8 @@ class PairDataset(Dataset[Batch]):
         """Return the batch of the given pairs."""
         index = torch.as_tensor(indices, dtype=torch.long)
         source, target = ((side.padded(index), side.lengths[index]) for side in (self.sources, self.targets))
-        return Batch.from_padded(*source, *target, index)
+        features = None if self.features is None else self.features.padded(index)
+        return Batch.from_padded(*source, *target, index, features)
 
 
 class Shares(PairDataset):
@@ -173,7 +177,7 @@ class Shares(PairDataset):
     """
 
     def __init__(self, dataset: PairDataset, rank: int, processes: int) -> None:
-        super().__init__(dataset.sources, dataset.targets)
+        super().__init__(dataset.sources, dataset.targets, dataset.features)
         self.rank, self.processes = rank, processes
 
     def __getitem__(self, indices: Sequence[int]) -> Batch:

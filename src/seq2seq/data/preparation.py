@@ -4,6 +4,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,15 +12,11 @@ from seq2seq.data.cache import build_once, cache_folder
 from seq2seq.data.dataset import FlatSequences, PairDataset, TokenSequences
 from seq2seq.data.lines import LARGE
 from seq2seq.data.sources import DataSource, Pair, Split
-from seq2seq.data.sources.source import SIDES
-from seq2seq.data.tokenizer import Tokenizer, tokenizer_from_dict
+from seq2seq.data.tokenizer import Tokenizers
 from seq2seq.data.vocabulary import Vocabulary
 from seq2seq.errors import UserError
 
 log = logging.getLogger(__name__)
-
-Tokenizers = tuple[Tokenizer, Tokenizer]
-"""Those of source and target."""
 
 TOKENIZERS_FILE = "tokenizers.json"
 
@@ -38,14 +35,13 @@ class PreparedData(NamedTuple):
     """Encoded pairs, their source, the tokenizers, and the normalised texts of each split but ``train``."""
 
     source: DataSource
-    source_tokenizer: Tokenizer
-    target_tokenizer: Tokenizer
+    tokenizers: Tokenizers
     datasets: dict[Split, PairDataset]
     pairs: dict[Split, list[Pair]]
 
     def references(self, split: Split, indices: Iterable[int]) -> References:
         """Return what counts as right for some pairs of ``val`` or ``test``."""
-        targets, encode = self.datasets[split].targets, self.target_tokenizer.encode
+        targets, encode = self.datasets[split].targets, self.tokenizers.target.encode
         chosen = [(index, self.pairs[split][index]) for index in indices]
         return References(
             [pair.references for _, pair in chosen],
@@ -55,7 +51,7 @@ class PreparedData(NamedTuple):
     def training_places(self, indices: Iterable[int]) -> list[str]:
         """Return where training pairs stand, ``file:line``, or what they are; reads the training files again."""
         wanted = set(indices)
-        used = enumerate(accepted(self.source, "train", (self.source_tokenizer, self.target_tokenizer)))
+        used = enumerate(accepted(self.source, "train", self.tokenizers))
         return [pair.place or f"{pair.source} -> {pair.target}" for number, (pair, *_) in used if number in wanted]
 
 
@@ -83,36 +79,35 @@ def prepare(source: DataSource, splits: Iterable[Split], tokenizers: Tokenizers 
     for split in splits:
         if split not in datasets:  # the training pairs are encoded with their tokenizers
             pairs[split], datasets[split] = encode(source, split, tokenizers)
-    return PreparedData(source, *tokenizers, datasets, pairs)
+    return PreparedData(source, tokenizers, datasets, pairs)
 
 
 def accepted(
     source: DataSource, split: Split, tokenizers: Tokenizers
-) -> Iterator[tuple[Pair, tuple[str, str], tuple[list[str], list[str]]]]:
-    """Yield each pair of a split that is used, and the normalised texts and the tokens of its sides."""
-    first, second = tokenizers
+) -> Iterator[tuple[Pair, tuple[str, str], tuple[list[str], list[str], list[str]]]]:
+    """Yield each pair of a split that is used, its normalised texts, and the tokens of source, target and features."""
+    target = tokenizers.target
     for pair in source.pairs(split):
-        texts = first.normalise(pair.source), second.normalise(pair.target)
-        tokens = first.tokenize(texts[0]), second.tokenize(texts[1])
-        if source.accepts("source", len(tokens[0]), pair, split) and source.accepts(
-            "target", len(tokens[1]), pair, split
-        ):
-            yield pair, texts, tokens
+        texts = tokenizers.normalise(pair.source), target.normalise(pair.target)
+        (own, features), predicted = tokenizers.tokenize(texts[0]), target.tokenize(texts[1])
+        if source.accepts("source", len(own), pair, split) and source.accepts("target", len(predicted), pair, split):
+            yield pair, texts, (own, predicted, features)
 
 
 def encode(source: DataSource, split: Split, tokenizers: Tokenizers) -> tuple[list[Pair], PairDataset]:
     """Return the pairs of a split with normalised texts, and encoded by tokenizers that are complete."""
-    pairs, sources, targets = [], [], []
-    first, second = tokenizers
+    pairs: list[Pair] = []
+    ids: list[list[list[int]]] = [[] for one in tokenizers if one]
+    first, second, _ = tokenizers
     for pair, texts, tokens in accepted(source, split, tokenizers):
-        sources.append(first.vocabulary.ids(tokens[0]))
-        targets.append(second.vocabulary.ids(tokens[1]))
+        for own, tokenizer, found in zip(ids, tokenizers, tokens, strict=False):
+            own.append(tokenizer.vocabulary.ids(found))
         further = [second.normalise(text) for text in pair.alternatives]
         for text in further:
             source.accepts("target", len(second.tokenize(text)), pair, split)
         target, *alternatives = map(second.normalise.compose, [texts[1], *further])
         pairs.append(Pair(first.normalise.compose(texts[0]), target, pair.group, pair.place, tuple(alternatives)))
-    return pairs, PairDataset(FlatSequences(sources), FlatSequences(targets))
+    return pairs, PairDataset(*map(FlatSequences, ids))
 
 
 def prepare_training(source: DataSource) -> tuple[Tokenizers, PairDataset]:
@@ -123,12 +118,12 @@ def prepare_training(source: DataSource) -> tuple[Tokenizers, PairDataset]:
 
     def build(folder: Path) -> None:
         tokenizers, _ = build_training(source, folder)
-        (folder / TOKENIZERS_FILE).write_text(json.dumps([one.to_dict() for one in tokenizers]), encoding="utf-8")
+        (folder / TOKENIZERS_FILE).write_text(json.dumps(tokenizers.to_dicts()), encoding="utf-8")
 
     def read(folder: Path) -> tuple[Tokenizers, PairDataset]:
-        first, second = map(tokenizer_from_dict, json.loads((folder / TOKENIZERS_FILE).read_text(encoding="utf-8")))
+        tokenizers = Tokenizers.from_dicts(json.loads((folder / TOKENIZERS_FILE).read_text(encoding="utf-8")))
         log.info("training pairs are read from %s", folder)
-        return (first, second), PairDataset(*(FlatSequences.mapped(folder / side) for side in SIDES))
+        return tokenizers, PairDataset(*(FlatSequences.mapped(folder / part) for part in source.parts))
 
     cache_dir = getattr(source, "cache_dir", None)
     settings = {"task": source.name} | source.model_dump(exclude=IRRELEVANT)
@@ -138,35 +133,40 @@ def prepare_training(source: DataSource) -> tuple[Tokenizers, PairDataset]:
 def build_training(source: DataSource, folder: Path | None = None) -> tuple[Tokenizers, PairDataset]:
     """Return tokenizers made from the training pairs, and these encoded, in memory or in files of a folder."""
     splitters = learn(source)
-    sequences = [TokenSequences(folder and folder / side) for side in SIDES]
+    sequences = [TokenSequences(folder and folder / part) for part in source.parts]
     for _, _, tokens in accepted(source, "train", splitters):
-        for own, found in zip(sequences, tokens, strict=True):
+        for own, found in zip(sequences, tokens, strict=False):
             own.append(found)
     if source.skipped:
         log.warning("data.skip_invalid: %d training pairs are empty or too long; skipped", source.skipped)
     if not sequences[0].numbers:
         raise UserError("data.train: no pair is left; see data.max_length and data.skip_invalid")
     counts = [Counter(own.counts()) for own in sequences]
-    for own, splitter in zip(counts, splitters, strict=True):
+    for own, splitter in zip(counts, splitters, strict=False):
         own.update(dict.fromkeys(splitter.learned_tokens(), source.min_count))
     if source.shared_vocabulary:
-        counts = [counts[0] + counts[1]] * 2
-    first, second = (Vocabulary.from_counts(own, source.min_count, source.max_symbols) for own in counts)
-    if not (first.symbols and second.symbols):
-        raise UserError(f"data.min_count={source.min_count} leaves no symbol; the most frequent is rarer")
-    tokenizers = splitters[0].rebuilt(vocabulary=first), splitters[1].rebuilt(vocabulary=second)
-    return tokenizers, PairDataset(sequences[0].encode(first), sequences[1].encode(second))
+        counts[:2] = [counts[0] + counts[1]] * 2
+    vocabularies = [Vocabulary.from_counts(own, source.min_count, source.max_symbols) for own in counts]
+    for part, vocabulary in zip(source.parts, vocabularies, strict=True):
+        if not vocabulary.symbols:
+            problem = f"data.min_count={source.min_count} leaves no symbol of the {part}"
+            raise UserError(f"{problem}; the most frequent is rarer")
+    tokenizers = (one.rebuilt(vocabulary=own) for one, own in zip(splitters, vocabularies, strict=False))
+    encoded = (own.encode(vocabulary) for own, vocabulary in zip(sequences, vocabularies, strict=True))
+    return Tokenizers(*tokenizers), PairDataset(*encoded)
 
 
 def learn(source: DataSource) -> Tokenizers:
-    """Return what splits the texts of either side, learned from those of that side, or of both if they share it."""
-    first, second = (source.make_tokenizer(side) for side in SIDES)
-    normalisers = first.normalise, second.normalise
+    """Return what splits the texts of each part, learned from those of that part, or of both sides if they share it."""
+    made = Tokenizers(*map(source.make_tokenizer, source.parts))
 
-    def texts(*sides: int) -> Iterator[str]:
-        return (normalisers[side](pair[:2][side]) for pair in source.pairs("train") for side in sides)
+    def texts(*parts: int) -> Iterator[str]:
+        for pair in source.pairs("train"):
+            own, features = made.split(pair.source)
+            for part in parts:
+                yield made[part].normalise((own, pair.target, features)[part])
 
     if source.shared_vocabulary:
-        learned = first.learned(lambda: texts(0, 1))
-        return learned, learned.rebuilt(normaliser=second.normalise)
-    return first.learned(lambda: texts(0)), second.learned(lambda: texts(1))
+        learned = made.source.learned(lambda: texts(0, 1))
+        return made._replace(source=learned, target=learned.rebuilt(normaliser=made.target.normalise))
+    return Tokenizers(*(one.learned(partial(texts, part)) for part, one in enumerate(made) if one))

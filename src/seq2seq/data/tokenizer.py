@@ -354,6 +354,73 @@ class TokenizerValues(Settings):
     lower_case: bool = False
 
 
+class Tokenizers(NamedTuple):
+    r"""The tokenizers of a model. A text that it reads has the columns of the source, and then those of its features.
+
+    Attributes:
+        features: None if the model reads no features.
+
+    Example:
+        >>> features = build_tokenizer("spaces", symbols=["N", "PL"])
+        >>> tokenizers = Tokenizers(build_tokenizer("characters", symbols=["a", "b"]), features, features)
+        >>> tokenizers.tokenize("ab\tPL N")
+        (['a', 'b'], ['PL', 'N'])
+        >>> tokenizers.encode("ab\t")
+        ([4, 5], [])
+    """
+
+    source: Tokenizer
+    target: Tokenizer
+    features: Tokenizer | None = None
+
+    @property
+    def columns(self) -> int:
+        """Number of columns of a text; above 1, tabs separate them."""
+        return self.source.columns + (self.features.columns if self.features else 0)
+
+    def split(self, text: str) -> tuple[str, str]:
+        """Return the source and the features of a text; raise a `UserError` if it has other columns."""
+        if self.features is None:
+            return text, ""
+        columns = text.split(COLUMN)
+        if len(columns) != self.columns:
+            raise UserError(f"{text!r} has {len(columns)} columns; the model reads {self.columns}, separated by tabs")
+        return COLUMN.join(columns[: self.source.columns]), COLUMN.join(columns[self.source.columns :])
+
+    def normalise(self, text: str) -> str:
+        """Return a text, normalised."""
+        source, features = self.split(text)
+        source = self.source.normalise(source)
+        return source if self.features is None else f"{source}{COLUMN}{self.features.normalise(features)}"
+
+    def tokenize(self, text: str) -> tuple[list[str], list[str]]:
+        """Return the tokens of a normalised text: of its source, and its features."""
+        source, features = self.split(text)
+        return self.source.tokenize(source), self.features.tokenize(features) if self.features else []
+
+    def tokens(self, text: str) -> tuple[list[str], list[str]]:
+        """Normalise a text, and return the tokens of its source, and its features."""
+        return self.tokenize(self.normalise(text))
+
+    def encode(self, text: str) -> tuple[list[int], list[int]]:
+        """Return the ids of a text's `tokens`."""
+        source, features = self.tokens(text)
+        return self.source.vocabulary.ids(source), self.features.vocabulary.ids(features) if self.features else []
+
+    def to_dicts(self) -> dict[str, dict[str, Any]]:
+        """Return what `Tokenizer.to_dict` returns for each part that there is."""
+        return {part: one.to_dict() for part, one in self._asdict().items() if one}
+
+    @classmethod
+    def from_dicts(cls, values: Mapping[str, Any]) -> Self:
+        """Return what `to_dicts` took apart; see `tokenizer_from_dict` for errors."""
+        return cls(**{part: tokenizer_from_dict(one) for part, one in values.items() if one is not None})
+
+    def sizes(self) -> dict[str, int]:
+        """Return the number of symbols of each part that there is."""
+        return {part: len(one.vocabulary) for part, one in self._asdict().items() if one}
+
+
 def tokenizer_from_dict(values: Mapping[str, Any]) -> Tokenizer:
     """Build a tokenizer from what `Tokenizer.to_dict` returned, or raise a `UserError` if a value is not allowed."""
     found = read_settings(TokenizerValues, values, "tokenizer")

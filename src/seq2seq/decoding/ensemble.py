@@ -48,13 +48,15 @@ class Ensemble(nn.Module):
         super().__init__()
         self.models: Any = nn.ModuleList(models)  # each is called like a Seq2Seq
 
-    def forward(self, source: Tensor, lengths: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, source: Tensor, lengths: Tensor, targets: Tensor, features: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Predict under teacher forcing: see `Seq2Seq.forward` for the arguments, and `decode` for the result."""
-        return self.decode(targets, self.encode(source, lengths))
+        return self.decode(targets, self.encode(source, lengths, features))
 
-    def encode(self, source: Tensor, lengths: Tensor) -> EnsembleEncoded:
+    def encode(self, source: Tensor, lengths: Tensor, features: Tensor | None = None) -> EnsembleEncoded:
         """Encode a padded batch: see `Seq2Seq.encode`."""
-        return EnsembleEncoded(tuple(model.encode(source, lengths) for model in self.models))
+        return EnsembleEncoded(tuple(model.encode(source, lengths, features) for model in self.models))
 
     def decode(self, targets: Tensor, encoded: EnsembleEncoded) -> tuple[Tensor, Tensor | None]:
         """Read ``targets``, ``(B, T)``, and predict the token after each.

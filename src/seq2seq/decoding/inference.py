@@ -28,4 +28,4 @@ def infer(
     """
     for batch in batches:
         moved = batch.to(device)
-        yield moved, compute(moved, ensemble.encode(moved.source, moved.source_lengths))
+        yield moved, compute(moved, ensemble.encode(*moved.given))

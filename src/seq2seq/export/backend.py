@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from seq2seq.api import named_paths
 from seq2seq.checkpoint import about_checkpoint, load_model
-from seq2seq.data import tokenizer_from_dict
+from seq2seq.data import Tokenizers
 from seq2seq.errors import import_extra
 from seq2seq.export.files import Export, export_module, read_export
 from seq2seq.export.graphs import NEXT, memory_from
@@ -40,20 +40,23 @@ class OnnxModel(nn.Module):
         super().__init__()
         self._encoder, self._step = Graph(export.encoder), Graph(export.step)
         given = {"tokens", *self._encoder.outputs}
-        if self._encoder.inputs != ["source", "lengths"] or not given.issuperset(self._step.inputs):
+        self.has_features = "features" in self._encoder.inputs
+        expected = ["source", "lengths", "features"][: 2 + self.has_features]
+        if self._encoder.inputs != expected or not given.issuperset(self._step.inputs):
             raise ValueError("the graphs are not an encoder and a decoder's step that belong together")
         self._memory = [name for name in self._step.inputs if name in Memory._fields]
         self._state = [name for name in self._step.inputs if name not in ("tokens", *Memory._fields)]
         self.has_attention = "weights" in self._step.outputs
         self.target_size = self._step.sizes["logits"]
 
-    def run_encoder(self, source: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+    def run_encoder(self, source: Tensor, lengths: Tensor, features: Tensor | None = None) -> dict[str, Tensor]:
         """Return all outputs of ``encoder.onnx`` by name: the final state, the memory and the decoder's first state."""
-        return self._encoder({"source": source, "lengths": lengths})
+        own = {"features": source[:, :0] if features is None else features} if self.has_features else {}
+        return self._encoder({"source": source, "lengths": lengths} | own)
 
-    def encode(self, source: Tensor, lengths: Tensor) -> Encoded:
+    def encode(self, source: Tensor, lengths: Tensor, features: Tensor | None = None) -> Encoded:
         """Encode a padded batch; see `Seq2Seq.encode`."""
-        outputs = self.run_encoder(source, lengths)
+        outputs = self.run_encoder(source, lengths, features)
         return Encoded(memory_from(outputs), OnnxState({name: outputs[name].squeeze(1) for name in self._state}))
 
     def step(self, tokens: Tensor, encoded: Encoded) -> tuple[Tensor, Encoded]:
@@ -112,12 +115,12 @@ def open_export(export: Export) -> TrainedModel:
         ValueError: If its parts do not fit together.
     """
     model, max_length = OnnxModel(export), export.description["max_length"]
-    source, target = (tokenizer_from_dict(export.description[side]) for side in ("source", "target"))
-    if len(target.vocabulary) != model.target_size:
-        raise ValueError(f"{len(target.vocabulary)} target symbols do not fit {model.target_size} logits")
+    tokenizers = Tokenizers.from_dicts({part: export.description.get(part) for part in Tokenizers._fields})
+    if len(tokenizers.target.vocabulary) != model.target_size:
+        raise ValueError(f"{len(tokenizers.target.vocabulary)} target symbols do not fit {model.target_size} logits")
     if type(max_length) is not int or not 1 <= max_length <= 100_000:
         raise ValueError(f"max_length={max_length}")
-    return TrainedModel(model, source, target, max_length, export.description)
+    return TrainedModel(model, tokenizers, max_length, export.description)
 
 
 def load_exports(checkpoint: object) -> list[TrainedModel]:

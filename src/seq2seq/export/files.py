@@ -52,7 +52,7 @@ def export_module(module: TrainedModel) -> Export:
     description = {
         "seq2seq_export": FORMAT, "handoff": handoff, "max_length": module.max_length,
         "special": {"pad": PAD, "bos": BOS, "eos": EOS, "unk": UNK},
-        "source": module.source_tokenizer.to_dict(), "target": module.target_tokenizer.to_dict(),
+        **module.tokenizers.to_dicts(),
     }  # fmt: skip
     return Export(encoder, step, description | {"sha256": checksums(encoder, step, description)})
 

@@ -131,7 +131,8 @@ def state_from(tensors: Mapping[str, Tensor], example: Any) -> Any:  # noqa: ANN
 def memory_from(tensors: Mapping[str, Tensor]) -> Memory:
     """Return a memory, given its tensors by name; without attention, there is the mask only."""
     nothing = torch.zeros(*tensors["mask"].shape, 0)
-    return Memory(tensors.get("keys", nothing), tensors.get("values", nothing), tensors["mask"])
+    parts = {"keys": nothing, "values": nothing} | tensors
+    return Memory(*(parts.get(name) for name in Memory._fields))
 
 
 def final_state(state: RNNState) -> dict[str, Tensor]:
@@ -141,19 +142,19 @@ def final_state(state: RNNState) -> dict[str, Tensor]:
 
 
 class EncoderGraph(nn.Module):
-    """Encoder, bridge and the attention's keys and values: what depends on the source only."""
+    """Encoder, bridge, features and the attention's keys and values: what does not depend on the target."""
 
     def __init__(self, model: Any) -> None:  # noqa: ANN401 - what `exportable` returns
         super().__init__()
         self.model = model
 
-    def forward(self, source: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+    def forward(self, source: Tensor, lengths: Tensor, features: Tensor | None = None) -> dict[str, Tensor]:
         """Return the final state, h_n and c_n, and all that the decoder reads, by name."""
         encoded = self.model.encoder(source, lengths)
-        memory = self.model.decoder.init_memory(encoded)._asdict()
-        state = state_tensors(self.model.decoder.init_state(self.model.bridge(encoded.state)))
-        outputs = final_state(encoded.state) | {name: part for name, part in memory.items() if part.size(-1)}
-        return outputs | {name: part.unsqueeze(1) for name, part in state.items()}
+        memory, state = self.model.hand_over(encoded, source[:, :0] if features is None else features)
+        read = {name: part for name, part in memory._asdict().items() if part is not None and part.size(-1)}
+        started = {name: part.unsqueeze(1) for name, part in state_tensors(state).items()}
+        return final_state(encoded.state) | read | started
 
 
 class StepGraph(nn.Module):
@@ -187,13 +188,16 @@ def make_graphs(model: Seq2Seq, metadata: Mapping[str, str]) -> tuple[bytes, byt
     """Return ``encoder.onnx`` and ``decoder_step.onnx``, with metadata in both; see `EncoderGraph`, `StepGraph`."""
     copied = exportable(model)
     source, lengths = torch.ones(2, 5, dtype=torch.long), torch.tensor([5, 4])  # no size is 0 or 1, nor frozen
+    given = {"source": source, "lengths": lengths}
+    if copied.features is not None:
+        given["features"] = torch.ones(2, 3, dtype=torch.long)
     with torch.inference_mode():
-        encoded = EncoderGraph(copied)(source, lengths)
-        state = copied.encode(source, lengths).state
+        encoded = EncoderGraph(copied)(**given)
+        state = copied.encode(**given).state
     read = {name: part for name, part in encoded.items() if name not in ("h_n", "c_n")}
     hypotheses = {name: part.repeat_interleave(3, dim=1) for name, part in read.items() if name not in Memory._fields}
     arguments = {"tokens": source.new_ones(2, 3), "inputs": read | hypotheses}
-    encoder = export_graph(EncoderGraph(copied), {"source": source, "lengths": lengths}, metadata)
+    encoder = export_graph(EncoderGraph(copied), given, metadata)
     return encoder, export_graph(StepGraph(copied, state), arguments, metadata)
 
 

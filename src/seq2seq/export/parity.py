@@ -21,14 +21,18 @@ def differences(module: TrainedModel, exported: TrainedModel) -> dict[str, float
     random = torch.Generator().manual_seed(0)
     found: dict[str, float] = {}
     for batch, steps, target_steps in SHAPES:
-        source = torch.randint(UNK, len(module.source_tokenizer.vocabulary), (batch, steps), generator=random)
-        targets = torch.randint(UNK, len(module.target_tokenizer.vocabulary), (batch, target_steps), generator=random)
+        source = torch.randint(UNK, len(module.tokenizers.source.vocabulary), (batch, steps), generator=random)
+        targets = torch.randint(UNK, len(module.tokenizers.target.vocabulary), (batch, target_steps), generator=random)
         lengths = torch.randint(1, steps + 1, (batch,), generator=random)
-        output, theirs_output = ours(source, lengths, targets), theirs.decoder(targets, *theirs.encode(source, lengths))
+        features = None
+        if (size := module.tokenizers.sizes().get("features")) is not None:
+            features = torch.randint(UNK, size, (batch, target_steps), generator=random)
+        output = ours(source, lengths, targets, features)
+        theirs_output = theirs.decoder(targets, *theirs.encode(source, lengths, features))
         right = {"logits": output.logits, "attention": output.weights}
         right |= final_state(ours.encoder(source, lengths).state)
         other = {"logits": theirs_output.logits, "attention": theirs_output.weights}
-        other |= theirs.run_encoder(source, lengths)
+        other |= theirs.run_encoder(source, lengths, features)
         for name, values in right.items():
             if values is not None:  # as the weights are without attention
                 difference = (values - other[name]).abs().max() / values.abs().max().clamp(min=1)

@@ -26,6 +26,7 @@ class Example(NamedTuple):
         sequences: The tokens of each sequence of the batch; the first is drawn.
         source: Their ids, ``(B, S)``.
         lengths: Their lengths, ``(B,)``.
+        features: Ids of their features, ``(B, F)``; None without features.
         notes: Remarks on the sequences, printed below them.
     """
 
@@ -35,6 +36,7 @@ class Example(NamedTuple):
     sequences: list[list[str]]
     source: Tensor
     lengths: Tensor
+    features: Tensor | None
     notes: list[str]
 
 
@@ -44,21 +46,27 @@ def example_of(module: TrainedModel, texts: Sequence[str]) -> Example:
     Raises:
         UserError: If a text is empty or too long to be drawn.
     """
-    tokenizer, settings = module.source_tokenizer, module.settings
-    ids = [tokenizer.encode(text) for text in texts]
+    tokenizers, settings = module.tokenizers, module.settings
+    ids, features = map(list, zip(*map(tokenizers.encode, texts), strict=True))
     notes = [f"Sequence {len(texts)} was added to be longer than the others, so that they are padded."]
     for number, (text, sequence) in enumerate(zip(texts, ids, strict=True)):
         if not sequence or not text.strip() or len(sequence) > MAX_STEPS:
             raise UserError(f"text={text} has {len(sequence)} tokens; it must have 1 to {MAX_STEPS}")
-        unknown = [token for token, id_ in zip(tokenizer.tokens(text), sequence, strict=True) if id_ == UNK]
+        own, own_features = tokenizers.tokens(text)
+        found = zip([*own, *own_features], [*sequence, *features[number]], strict=True)
+        unknown = [token for token, id_ in found if id_ == UNK]
+        if own_features:
+            notes.append(f"Sequence {number} has the features {' '.join(own_features)}; they are added after the bridge.")
         if unknown:
             notes.append(f"Sequence {number}: not in the vocabulary, read as {SPECIALS[UNK]}: {' '.join(unknown)}")
     longest = max(ids, key=len)
     ids.append(longest + (2 * longest)[:2])
-    tokens = [tokenizer.vocabulary.tokens(sequence) for sequence in ids]
-    sequences = FlatSequences(ids)
-    source = sequences.padded(torch.arange(len(ids)))
-    return Example(module.model, settings["model"], settings["handoff"], tokens, source, sequences.lengths, notes)
+    features.append([])
+    tokens = [tokenizers.source.vocabulary.tokens(sequence) for sequence in ids]
+    sequences, everything = FlatSequences(ids), torch.arange(len(ids))
+    read = FlatSequences(features).padded(everything) if tokenizers.features else None
+    batch = (tokens, sequences.padded(everything), sequences.lengths, read)
+    return Example(module.model, settings["model"], settings["handoff"], *batch, notes)
 
 
 def layers_of(part: Mapping[str, Any]) -> str:

@@ -157,7 +157,7 @@ def handoff_picture(measured: Verification, settings: Mapping[str, Any], handoff
 
 def draw_handoff(path: Path, trained: TrainedModel) -> None:
     """Draw the handoff of a trained model, on the first three symbols of its vocabulary."""
-    vocabulary = trained.source_tokenizer.vocabulary
+    vocabulary = trained.tokenizers.source.vocabulary
     ids = torch.tensor([*range(len(SPECIALS), len(vocabulary)), *[UNK] * 5][:5])
     lengths = torch.tensor([3, 5])
     source = ids.expand(2, 5).masked_fill(torch.arange(5) >= lengths.unsqueeze(1), PAD)

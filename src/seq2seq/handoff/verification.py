@@ -60,13 +60,14 @@ class Verification(NamedTuple):
     faults: list[str]
 
 
-def verify(model: Seq2Seq, source: Tensor, lengths: Tensor) -> Verification:
+def verify(model: Seq2Seq, source: Tensor, lengths: Tensor, features: Tensor | None = None) -> Verification:
     """Encode a batch in float64 and check what becomes of its final states.
 
     Args:
         model: Not changed; a copy is used.
         source: Token ids, ``(B, S)``; the sequences should differ in length, or padding is not tested.
         lengths: On the CPU, ``(B,)``.
+        features: Ids, ``(B, F)``; None without features.
     """
     model = copy.deepcopy(model).cpu().double().eval()
     inner: Any = model.encoder.inner if isinstance(model.encoder, WrongEncoder) else model.encoder
@@ -76,7 +77,7 @@ def verify(model: Seq2Seq, source: Tensor, lengths: Tensor) -> Verification:
         faults = [*check_final_positions(encoded, lengths), *check_padding_leak(model, encoded, source, lengths)]
         if compared:
             faults += check_against_pytorch(inner, encoded, source, lengths)
-    faults += check_training(model, source, lengths)
+    faults += check_training(model, source, lengths, features)
     if encoded.state.c is not None and bool((find(encoded.state.c, encoded.outputs).gaps <= EXACT).any()):
         faults.append("c_n occurs in output, as h_n does: it is not the cell")
     before, started = encode_with_gradients(model.encoder, inner, source, lengths)
@@ -143,7 +144,7 @@ def check_against_pytorch(encoder: Any, encoded: EncoderOutput, source: Tensor, 
             yield f"{place} is not what PyTorch returns for it; they differ by {gap}"
 
 
-def check_training(model: Seq2Seq, source: Tensor, lengths: Tensor) -> Iterator[str]:
+def check_training(model: Seq2Seq, source: Tensor, lengths: Tensor, features: Tensor | None) -> Iterator[str]:
     """Yield what training, which may use ``nn.fast``, computes otherwise than prediction; without dropout."""
     training = copy.deepcopy(model).train()
     for module in training.modules():
@@ -154,7 +155,7 @@ def check_training(model: Seq2Seq, source: Tensor, lengths: Tensor) -> Iterator[
 
     def results(model: Seq2Seq) -> dict[str, Tensor]:
         encoded: EncoderOutput = model.encoder(source, lengths)
-        logits = model(source, lengths, torch.zeros(len(source), 2, dtype=torch.long)).logits
+        logits = model(source, lengths, torch.zeros(len(source), 2, dtype=torch.long), features).logits
         final = {f"{name}_n": part for name, part in parts(encoded.state)}
         return final | {"output": encoded.outputs, "the decoder's prediction": logits}
 

@@ -18,15 +18,17 @@ class Memory(NamedTuple):
         keys: Vectors that the queries are compared with, ``(B, S, A)``.
         values: Vectors that are averaged: the encoder's outputs, ``(B, S, D * H)``, or a projection of them.
         mask: True at real tokens, ``(B, S)``.
+        added: What features add to every input of the decoder, ``(B, 1, E')``; None without features.
     """
 
     keys: Tensor
     values: Tensor
     mask: Tensor
+    added: Tensor | None = None
 
     def select(self, indices: Tensor) -> Self:
         """Return the memory of the sequences at ``indices``, in that order."""
-        return self._replace(keys=self.keys[indices], values=self.values[indices], mask=self.mask[indices])
+        return type(self)(*(part if part is None else part[indices] for part in self))
 
 
 class Attention(Protocol):

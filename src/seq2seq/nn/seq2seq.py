@@ -2,9 +2,11 @@
 
 ::
 
-    source -> Encoder -+- outputs ---------> attention -+
-                       |                                v
-                       +- h_n, c_n -> Bridge -> Decoder -> logits
+    source -> Encoder -+- outputs -----------------> attention -+
+                       |                                        v
+                       +- h_n, c_n -> Bridge ---> + ---> Decoder -> logits
+                                                  |         |
+    features, if there are any -> Features -------+---------+
 """
 
 from collections.abc import Mapping
@@ -16,6 +18,7 @@ from seq2seq.nn.attention import Memory, build_attention
 from seq2seq.nn.bridge import Bridge
 from seq2seq.nn.decoders import Decoder, DecoderOutput, build_decoder
 from seq2seq.nn.encoder import Encoder, EncoderOutput
+from seq2seq.nn.features import Features
 from seq2seq.nn.state import RNNState
 
 
@@ -42,6 +45,7 @@ class Seq2Seq(nn.Module):
         encoder: An `Encoder`, or a module that is called like one.
         bridge: A `Bridge`, or a module that is called like one.
         decoder: A decoder, which starts from the bridge's result and attends to the encoder's outputs.
+        features: `Features`, for sequences that come with some; else None.
 
     Example:
         >>> import torch
@@ -54,32 +58,50 @@ class Seq2Seq(nn.Module):
         torch.Size([4, 3, 6])
     """
 
-    def __init__(self, encoder: nn.Module, bridge: nn.Module, decoder: Decoder) -> None:
+    def __init__(
+        self, encoder: nn.Module, bridge: nn.Module, decoder: Decoder, features: Features | None = None
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.bridge = bridge
         self.decoder = decoder
+        self.features = features
 
     @property
     def has_attention(self) -> bool:
         """Whether the decoder attends, and returns weights."""
         return self.decoder.attention.context_size > 0
 
-    def forward(self, source: Tensor, lengths: Tensor, targets: Tensor) -> DecoderOutput:
+    def forward(
+        self, source: Tensor, lengths: Tensor, targets: Tensor, features: Tensor | None = None
+    ) -> DecoderOutput:
         """Predict under teacher forcing: read ``targets``, ``(B, T)``, and predict the token after each."""
-        memory, state = self.encode(source, lengths)
+        memory, state = self.encode(source, lengths, features)
         return self.decoder(targets, memory, state)
 
-    def encode(self, source: Tensor, lengths: Tensor) -> Encoded:
+    def encode(self, source: Tensor, lengths: Tensor, features: Tensor | None = None) -> Encoded:
         """Encode a padded batch and hand its final state over to the decoder.
 
         Args:
             source: Token ids, right-padded, ``(B, S)``.
             lengths: Number of real tokens of each sequence, on the CPU, ``(B,)``.
+            features: Ids of the features of each sequence, right-padded, ``(B, F)``; None if they have none.
+
+        Raises:
+            ValueError: If a model without features is given some.
         """
-        encoded: EncoderOutput = self.encoder(source, lengths)
+        return self.hand_over(self.encoder(source, lengths), source[:, :0] if features is None else features)
+
+    def hand_over(self, encoded: EncoderOutput, features: Tensor) -> Encoded:
+        """Return what the decoder starts from, given what the encoder returned, and features, ``(B, F)``."""
         initial: RNNState = self.bridge(encoded.state)
-        return Encoded(self.decoder.init_memory(encoded), self.decoder.init_state(initial))
+        memory = self.decoder.init_memory(encoded)
+        if self.features is not None:
+            vectors = self.features(features)
+            initial, memory = vectors.added_to(initial), memory._replace(added=vectors.to_inputs)
+        elif features.size(1):
+            raise ValueError("the model has no features, and is given some")
+        return Encoded(memory, self.decoder.init_state(initial))
 
     def step(self, tokens: Tensor, encoded: Encoded) -> tuple[Tensor, Encoded]:
         """Read one token per sequence, ``(B,)``; return the next token's logits, ``(B, V)``, and the new state."""
@@ -91,6 +113,7 @@ def build_model(
     *,
     source_size: int,
     target_size: int,
+    features_size: int = 0,
     encoder: Mapping[str, Any],
     decoder: Mapping[str, Any],
     bridge: str,
@@ -103,6 +126,7 @@ def build_model(
     Args:
         source_size: Number of source symbols.
         target_size: Number of target symbols.
+        features_size: Number of features; 0 builds a model without.
         encoder: The remaining arguments of `Encoder`.
         decoder: The remaining arguments of `build_decoder`.
         bridge: A key of `seq2seq.nn.bridge.BRIDGES`.
@@ -121,4 +145,7 @@ def build_model(
         vocabulary_size=target_size, attention=built_attention, dropout=dropout, fast=fast, **decoder
     )
     state_sizes = {key: decoder[key] for key in ("num_layers", "hidden_size", "cell")}
-    return Seq2Seq(built_encoder, Bridge(bridge, encoder=built_encoder, **state_sizes), built_decoder)
+    built_bridge = Bridge(bridge, encoder=built_encoder, **state_sizes)
+    sizes = {key: decoder[key] for key in ("embedding_size", "num_layers", "hidden_size")}
+    features = Features(vocabulary_size=features_size, dropout=dropout, **sizes) if features_size else None
+    return Seq2Seq(built_encoder, built_bridge, built_decoder, features)

@@ -66,7 +66,7 @@ class Evaluation(pl.LightningModule):
         predicted: list[list[int]] = []
         log_probs, references = torch.empty(0, 1, 1, device=self.device), References([], [])
         if len(batch.indices):  # several processes may leave one of them nothing of a batch
-            encoded = self.ensemble.encode(batch.source, batch.source_lengths)
+            encoded = self.ensemble.encode(*batch.given)
             predicted = to_lists(self.search(self.ensemble, encoded).tokens[:, 0])
             log_probs = self.ensemble.decode(batch.inputs, encoded)[0]
             references = self._references(batch)

@@ -12,12 +12,12 @@ from seq2seq.training.datamodule import PairsDataModule
 log = logging.getLogger(__name__)
 
 OVERRIDABLE = (
-    "test", "source_column", "target_column", "header", "comment", "merge_references", "batch_size", "batch_tokens",
+    "test", "source_column", "target_column", "features_column", "group_column", "header", "comment", "merge_references", "batch_size", "batch_tokens",
 )  # fmt: skip
 """Keys of ``data`` that may be given for evaluation; the checkpoint fixes the others."""
 
 OF_TOKENIZERS = (
-    "source_tokens", "target_tokens", "normalization", "lower_case", "shared_vocabulary", "min_count", "max_symbols",
+    "source_tokens", "target_tokens", "features_tokens", "normalization", "lower_case", "shared_vocabulary", "min_count", "max_symbols",
 )  # fmt: skip
 """Keys of ``data`` that the checkpoint fixes even if the data come from another source."""
 
@@ -30,9 +30,10 @@ def data_of_checkpoint(
 ) -> PairsDataModule:
     """Read the test split that a checkpoint is used on, with the checkpoint's tokenizers; see `merge_data`."""
     source = build_source(merge_data(trained.settings["data"], given, overrides))
-    prepared = prepare(source, ["test"], (trained.source_tokenizer, trained.target_tokenizer))
+    prepared = prepare(source, ["test"], trained.tokenizers)
     dataset = prepared.datasets["test"]
-    for side, sequences in (("source", dataset.sources), ("target", dataset.targets)):
+    for side in prepared.source.parts:
+        sequences = getattr(dataset, side if side == "features" else f"{side}s")
         share = float((sequences.ids == UNK).float().mean())
         if share > 0:
             log.warning("%.1f %% of the %s tokens are not in the vocabulary of the checkpoint", 100 * share, side)

@@ -36,6 +36,7 @@ class Seq2SeqModule(Evaluation):
         scheduled_sampling: Probability that a decoder input in training is the model's own prediction.
         source_tokenizer: `Tokenizer.to_dict`, like ``target_tokenizer``.
         max_length: Maximum number of tokens in a prediction.
+        features_tokenizer: `Tokenizer.to_dict`; None without features.
         data: The section ``data`` of the config, kept so that the model can be tested on the same data again.
         fast: Whether training on a CPU may use `seq2seq.nn.fast`: ``auto`` or False.
         search: The section ``search`` of the config, for validation and test; None for greedy search.
@@ -62,6 +63,7 @@ class Seq2SeqModule(Evaluation):
         target_tokenizer: dict[str, Any],
         max_length: int,
         data: dict[str, Any],  # read from the hyperparameters
+        features_tokenizer: dict[str, Any] | None = None,
         fast: str | bool = "auto",
         search: Mapping[str, Any] | None = None,
         optimizer: Callable[..., Optimizer] = AdamW,
@@ -70,14 +72,15 @@ class Seq2SeqModule(Evaluation):
     ) -> None:
         check_arguments(Seq2SeqModule, {"label_smoothing": label_smoothing, "scheduled_sampling": scheduled_sampling})
         tokenizers = {"source_tokenizer": source_tokenizer, "target_tokenizer": target_tokenizer}
+        tokenizers |= {"features_tokenizer": features_tokenizer}
         values = {"model": model, "handoff": handoff, "fast": fast, "max_length": max_length} | tokenizers
         trained = trained_model(values)
         size = trained.target_size
         found = build_search(search, max_length, size, only_best=True) if search else Greedy(max_length)
-        super().__init__(found, metrics or MetricCollection({}), trained.target_tokenizer)
+        super().__init__(found, metrics or MetricCollection({}), trained.tokenizers.target)
         self.save_hyperparameters(logger=False, ignore=["optimizer", "scheduler", "metrics"])
         self.trained = trained._replace(settings=self.hparams)
-        self.model, self.source_tokenizer = trained.model, trained.source_tokenizer
+        self.model, self.tokenizers = trained.model, trained.tokenizers
         self.label_smoothing, self.scheduled_sampling = label_smoothing, scheduled_sampling
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.config: dict[str, Any] = {}
@@ -101,7 +104,7 @@ class Seq2SeqModule(Evaluation):
         """
         if len(batch.indices):
             inputs = self._scheduled_inputs(batch) if self.scheduled_sampling else batch.inputs
-            logits = self.model(batch.source, batch.source_lengths, inputs).logits  # (B, T, V)
+            logits = self.model(batch.source, batch.source_lengths, inputs, batch.features).logits  # (B, T, V)
             loss = self._loss(logits, batch.labels) * batch.share
         else:  # 0, which depends on all parameters: each process has a backward pass
             loss = sum((0 * one.sum() for one in self.parameters() if one.requires_grad), torch.zeros(()))
@@ -138,7 +141,7 @@ class Seq2SeqModule(Evaluation):
         All tokens are predicted at once, under teacher forcing, so two passes replace a loop over time (Mihaylova and
         Martins 2019).
         """
-        logits = self.model(batch.source, batch.source_lengths, batch.inputs).logits
+        logits = self.model(batch.source, batch.source_lengths, batch.inputs, batch.features).logits
         predicted = mask_special_tokens(logits).argmax(-1)[:, :-1]
         first, rest = batch.inputs[:, :1], batch.inputs[:, 1:]
         replaced = torch.rand(rest.shape, device=rest.device) < self.scheduled_sampling

@@ -67,7 +67,6 @@ class Dates(DataSource):
     """``jeudi 2 janvier 2003`` to ``2003-01-02``. No day occurs in two splits; locales are equally frequent in each."""
 
     name: ClassVar[str] = "dates"
-    group_name: ClassVar[str | None] = "locale"
 
     train_size: Count
     val_size: Count
@@ -76,6 +75,11 @@ class Dates(DataSource):
     first_year: Annotated[int, Field(ge=1000, le=9999)]
     last_year: int
     seed: Natural
+
+    @property
+    def group_name(self) -> str | None:
+        """The locale of a date."""
+        return "locale"
 
     @model_validator(mode="after")
     def _check_years_and_locales(self) -> Self:

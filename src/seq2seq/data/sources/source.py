@@ -16,7 +16,7 @@ SIDES = ("source", "target")
 
 
 class Pair(NamedTuple):
-    """A source text, in which tabs separate columns if there are several, and its target.
+    """A source text and its target. Tabs separate the columns of a source, if there are several, and its features.
 
     Attributes:
         group: What results are also reported by, for example a locale; empty if nothing.
@@ -44,14 +44,13 @@ class DataSource(Settings, ABC):
 
     Attributes:
         name: The value of ``data.task`` that selects the class.
-        group_name: What `Pair.group` holds; None if nothing.
     """
 
     name: ClassVar[str]
-    group_name: ClassVar[str | None] = None
 
     source_tokens: Any
     target_tokens: Any
+    features_tokens: Any = None
     normalization: Form | dict[str, Form] = "nfc"
     lower_case: bool = False
     shared_vocabulary: bool = False
@@ -65,6 +64,16 @@ class DataSource(Settings, ABC):
     _skipped: int = 0
 
     @property
+    def group_name(self) -> str | None:
+        """What `Pair.group` holds; None if nothing."""
+        return None
+
+    @property
+    def parts(self) -> list[str]:
+        """What is tokenised: ``source`` and ``target``, and ``features`` if there are any."""
+        return [*SIDES, "features"] if self.features_tokens is not None else [*SIDES]
+
+    @property
     def skipped(self) -> int:
         """Number of training pairs that the last pass has skipped."""
         return self._skipped
@@ -73,7 +82,7 @@ class DataSource(Settings, ABC):
     def _check_tokens(self) -> Self:
         if isinstance(self.normalization, dict) and self.normalization.keys() != set(SIDES):
             raise UserError(f"data.normalization={self.normalization} must have the keys {' and '.join(SIDES)}")
-        _, target = map(self.make_tokenizer, SIDES)
+        _, target, *_ = map(self.make_tokenizer, self.parts)
         if self.shared_vocabulary and self.source_tokens != self.target_tokens:
             found = f"data.source_tokens={self.source_tokens} and data.target_tokens={self.target_tokens}"
             raise UserError(f"data.shared_vocabulary=true needs equal tokens on both sides, and not {found}")
@@ -81,11 +90,13 @@ class DataSource(Settings, ABC):
             raise UserError(f"data.target_tokens={self.target_tokens} must not be a list: a target has one column")
         return self
 
-    def make_tokenizer(self, side: str) -> Tokenizer:
-        """Return the tokenizer of a side, ``source`` or ``target``, without symbols; see `build_tokenizer`."""
-        form = self.normalization[side] if isinstance(self.normalization, dict) else self.normalization
-        normaliser = Normaliser(form, self.lower_case)
-        return build_tokenizer(getattr(self, f"{side}_tokens"), normaliser, key=f"data.{side}_tokens")
+    def make_tokenizer(self, part: str) -> Tokenizer:
+        """Return the tokenizer of one of the `parts`, without symbols; see `build_tokenizer`."""
+        normaliser = Normaliser()
+        if part in SIDES:
+            form = self.normalization[part] if isinstance(self.normalization, dict) else self.normalization
+            normaliser = Normaliser(form, self.lower_case)
+        return build_tokenizer(getattr(self, f"{part}_tokens"), normaliser, key=f"data.{part}_tokens")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the section ``data`` of a config; `build_source` builds an equal source from it."""

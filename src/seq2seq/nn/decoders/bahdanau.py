@@ -24,7 +24,7 @@ class BahdanauDecoder(Decoder):
         """Read T tokens and predict the one after each; see `Decoder.forward`."""
         states = state.layers()
         contexts, outputs, weights = [], [], []
-        for embedded in self.embed(targets).split(1, dim=1):  # (B, 1, E)
+        for embedded in self.embed(targets, memory).split(1, dim=1):  # (B, 1, E)
             query = states[-1].h[0, 0].unsqueeze(1)  # (B, 1, H')
             context, step_weights = self.attend(query, memory)
             output, states = self.run_layers(torch.cat([embedded, context], dim=-1), states)

@@ -107,9 +107,16 @@ class Decoder(nn.Module):
         """
         raise NotImplementedError
 
-    def embed(self, targets: Tensor) -> Tensor:
-        """Return the embeddings of token ids, ``(B, T, E)``."""
-        return self.dropout(self.embedding(targets))
+    def embed(self, targets: Tensor, memory: Memory) -> Tensor:
+        """Return the embeddings of token ids, ``(B, T, E)``, with what features add to each.
+
+        In beam search, the K hypotheses of a sequence share its features, as in `attend`.
+        """
+        embedded = self.dropout(self.embedding(targets))
+        if memory.added is None:
+            return embedded
+        grouped = embedded.reshape(memory.added.size(0), -1, embedded.size(-1))  # (B, K * T, E)
+        return (grouped + memory.added).reshape(embedded.shape)
 
     def run_layer(self, number: int, inputs: Tensor, state: RNNState) -> tuple[Tensor, RNNState]:
         """Run one layer over all T steps; return its outputs, ``(B, T, H')``, and its state, ``(1, 1, B, H')``."""

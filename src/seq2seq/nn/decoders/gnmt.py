@@ -27,7 +27,7 @@ class GNMTDecoder(Decoder):
     def forward(self, targets: Tensor, memory: Memory, state: RNNState) -> DecoderOutput:
         """Read T tokens and predict the one after each; see `Decoder.forward`."""
         bottom, *upper = state.layers()
-        outputs, bottom = self.run_layer(0, self.embed(targets), bottom)
+        outputs, bottom = self.run_layer(0, self.embed(targets, memory), bottom)
         contexts, weights = self.attend(outputs, memory)
         states = [bottom]
         for number, layer_state in enumerate(upper, start=1):

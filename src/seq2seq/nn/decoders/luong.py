@@ -34,7 +34,7 @@ class LuongDecoder(Decoder):
 
     def forward(self, targets: Tensor, memory: Memory, state: RNNState) -> DecoderOutput:
         """Read T tokens and predict the one after each; see `Decoder.forward`."""
-        outputs, states = self.run_layers(self.embed(targets), state.layers())
+        outputs, states = self.run_layers(self.embed(targets, memory), state.layers())
         contexts, weights = self.attend(outputs, memory)
         logits = self.predict(self.attentional_state(contexts, outputs))
         return DecoderOutput(logits, RNNState.stack(states), weights)
@@ -76,7 +76,7 @@ class InputFeedingDecoder(Decoder):
         """Read T tokens and predict the one after each; see `Decoder.forward`."""
         states, attentional_state = state.rnn.layers(), state.prev_attentional_state
         attentional_states, weights = [], []
-        for embedded in self.embed(targets).split(1, dim=1):  # (B, 1, E)
+        for embedded in self.embed(targets, memory).split(1, dim=1):  # (B, 1, E)
             output, states = self.run_layers(torch.cat([embedded, attentional_state], dim=-1), states)
             context, step_weights = self.attend(output, memory)
             attentional_state = self.attentional_state(context, output)
