@@ -45,7 +45,7 @@ def model_settings(*, cell="gru", encoder=None, decoder=None, **changes):
     } | changes
 
 
-def make_model(*, seed=0, scale=1.0, source_size=10, target_size=9, fast=False, **changes):
+def make_model(*, seed=0, scale=1.0, source_size=10, target_size=9, features_size=0, fast=False, **changes):
     """A small model in evaluation mode.
 
     A ``scale`` above 1 enlarges its weights, so that predictions differ from sequence to sequence; the changes are
@@ -53,7 +53,8 @@ def make_model(*, seed=0, scale=1.0, source_size=10, target_size=9, fast=False, 
     """
     torch.manual_seed(seed)
     settings = model_settings(**changes)
-    model = build_model(source_size=source_size, target_size=target_size, fast=fast, **settings).eval()
+    sizes = {"source_size": source_size, "target_size": target_size, "features_size": features_size}
+    model = build_model(**sizes, fast=fast, **settings).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(scale)

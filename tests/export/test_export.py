@@ -22,10 +22,11 @@ from seq2seq.model import TrainedModel
 from seq2seq.nn import attention, bridge
 
 SIX = {
-    "gru, luong, general, linear": {"encoder": {"num_layers": 3}},
+    "gru, luong, general, linear": {"encoder": {"num_layers": 3}, "features_size": 7},
     "lstm, bahdanau, additive, top": {"cell": "lstm", "kind": "bahdanau", "attention": "additive", "bridge": "top"},
     "gru, input feeding, multihead, concat, tied": {
-        "kind": "luong with input feeding", "attention": "multihead", "bridge": "concat", "decoder": {"tied": True}},
+        "kind": "luong with input feeding", "attention": "multihead", "bridge": "concat", "decoder": {"tied": True},
+        "features_size": 7},
     "lstm, gnmt, dot, learned, one direction": {
         "cell": "lstm", "kind": "gnmt", "attention": "dot", "bridge": "learned", "encoder": {"bidirectional": False},
         "hidden": 7},
@@ -56,16 +57,18 @@ def exported(name):
 def batch():
     """Sizes that the exporter has not seen: five sequences of one to nine tokens."""
     torch.manual_seed(1)
-    return torch.randint(4, 10, (5, 9)), torch.tensor([3, 9, 1, 8, 5]), torch.randint(4, 9, (5, 6))
+    features = torch.tensor([[4, 5, 6, 4], [0, 0, 0, 0], [5, 0, 0, 0], [6, 4, 0, 0], [3, 5, 6, 0]])
+    return torch.randint(4, 10, (5, 9)), torch.tensor([3, 9, 1, 8, 5]), torch.randint(4, 9, (5, 6)), features
 
 
-def run_by_hand(export, source, lengths, targets):
+def run_by_hand(export, source, lengths, targets, features):
     """Feed both graphs step by step, as a reader in another language would: encoder outputs, logits and weights."""
     encoder, step = (onnxruntime.InferenceSession(graph) for graph in (export.encoder, export.step))
+    given = {"source": source.numpy(), "lengths": lengths.numpy(), "features": features.numpy()}
     encoded = dict(
         zip(
             [one.name for one in encoder.get_outputs()],
-            encoder.run(None, {"source": source.numpy(), "lengths": lengths.numpy()}),
+            encoder.run(None, {one.name: given[one.name] for one in encoder.get_inputs()}),
             strict=True,
         )
     )
@@ -83,9 +86,10 @@ def run_by_hand(export, source, lengths, targets):
 
 def assert_same(model, export, batch):
     with torch.inference_mode():
-        source, lengths, _ = batch
+        source, lengths, targets, features = batch
         encoded, logits, weights = run_by_hand(export, *batch)
-        state, right = model.encoder(source, lengths).state, model(*batch)
+        features = features if model.features else None
+        state, right = model.encoder(source, lengths).state, model(source, lengths, targets, features)
         for name, part in (("h_n", state.h), ("c_n", state.c)):
             if part is not None:  # row by row, as PyTorch numbers them
                 torch.testing.assert_close(torch.from_numpy(encoded[name]), part.flatten(0, 1), rtol=0, atol=1e-5)
@@ -96,7 +100,7 @@ def assert_same(model, export, batch):
             assert torch.equal(weights == 0, right.weights == 0)  # exactly nothing for the padding
         ours, theirs = Ensemble([model]), Ensemble([OnnxModel(export)])
         for search in (Greedy(12), Beam(12, beam_size=4, n_best=3, normalisation="gnmt", alpha=0.6)):
-            found, expected = (search(one, one.encode(source, lengths)) for one in (theirs, ours))
+            found, expected = (search(one, one.encode(source, lengths, features)) for one in (theirs, ours))
             assert torch.equal(found.tokens, expected.tokens)
             torch.testing.assert_close(found.log_probs, expected.log_probs, rtol=0, atol=1e-4)
 
@@ -118,7 +122,8 @@ def test_every_part_can_be_exported(cell, kind, attends, hands_over, bidirection
     if wide and hands_over == "mean":  # which needs the other size
         hands_over = "top"
     changes = {"attention": attends, "bridge": hands_over, "hidden": 16 if wide else 8}
-    model = build(cell=cell, kind=kind, encoder={"hidden_size": 8, "bidirectional": bidirectional}, **changes)
+    encoder = {"hidden_size": 8, "bidirectional": bidirectional}
+    model = build(cell=cell, kind=kind, encoder=encoder, features_size=7, **changes)
 
     assert_same(model, export_model(model), batch)
 
@@ -127,7 +132,8 @@ def test_every_part_can_be_exported(cell, kind, attends, hands_over, bidirection
 def test_the_comparison_sees_a_wrong_operator(name):
     model = build(**SIX[name])
     right = exported(name)
-    tokenizers = Tokenizers(*(build_tokenizer("spaces", symbols=range(size - 4)) for size in (10, 9)))  # pyright: ignore[reportArgumentType]
+    sizes = (10, 9, 7)[: 2 + bool(model.features)]
+    tokenizers = Tokenizers(*(build_tokenizer("spaces", symbols=[str(one) for one in range(4, size)]) for size in sizes))
 
     def compared(export):
         first, second = (TrainedModel(one, tokenizers, 9, {}) for one in (model, OnnxModel(export)))

@@ -10,9 +10,15 @@ from seq2seq.nn.attention import ATTENTIONS
 from seq2seq.nn.bridge import BRIDGES
 
 LENGTHS = torch.tensor([3, 5, 1, 4])
+FEATURES = torch.tensor([[4, 5, 6], [5, 0, 0], [0, 0, 0], [6, 4, 0]])  # three, one, none and two of them
 B, S, T, V = 4, 5, 6, 9
 CELLS = ["gru", "lstm"]
 pytestmark = pytest.mark.usefixtures("float64")
+
+
+def build(**changes):
+    """A model that reads features."""
+    return make_model(features_size=7, **changes)
 
 
 def make_batch():
@@ -28,9 +34,9 @@ def make_batch():
 def test_any_split_of_the_target_gives_the_same_as_all_tokens_at_once(kind, cell, attention, cuts, layers, tied, fast):
     layers += kind == "gnmt"  # which has at least two
     decoder = KINDS[kind] | {"num_layers": layers, "tied": tied}
-    model, (source, target) = make_model(cell=cell, attention=attention, decoder=decoder, fast=fast), make_batch()
-    memory, state = model.encode(source, LENGTHS)
-    at_once = model(source, LENGTHS, target)
+    model, (source, target) = build(cell=cell, attention=attention, decoder=decoder, fast=fast), make_batch()
+    memory, state = model.encode(source, LENGTHS, FEATURES)
+    at_once = model(source, LENGTHS, target, FEATURES)
 
     pieces = []
     for piece in target.tensor_split(sorted(cuts), dim=1):
@@ -48,10 +54,10 @@ def test_any_split_of_the_target_gives_the_same_as_all_tokens_at_once(kind, cell
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_step_after_another_gives_the_logits_of_teacher_forcing(kind, cell, attention):
-    model, (source, target) = make_model(cell=cell, attention=attention, decoder=KINDS[kind]), make_batch()
-    expected = model(source, LENGTHS, target).logits
+    model, (source, target) = build(cell=cell, attention=attention, decoder=KINDS[kind]), make_batch()
+    expected = model(source, LENGTHS, target, FEATURES).logits
 
-    encoded = model.encode(source, LENGTHS)
+    encoded = model.encode(source, LENGTHS, FEATURES)
     for step, tokens in enumerate(target.unbind(1)):
         logits, encoded = model.step(tokens, encoded)
         torch.testing.assert_close(logits, expected[:, step], rtol=0, atol=1e-12)
@@ -63,13 +69,13 @@ def test_one_step_after_another_gives_the_logits_of_teacher_forcing(kind, cell, 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_sequence_alone_gives_the_logits_that_it_gives_in_a_batch(kind, encoder_cell, decoder_cell, bridge):
     decoder = KINDS[kind] | {"cell": decoder_cell}
-    model = make_model(bridge=bridge, encoder={"cell": encoder_cell}, decoder=decoder)
+    model = build(bridge=bridge, encoder={"cell": encoder_cell}, decoder=decoder)
     source, target = make_batch()
-    together = model(source, LENGTHS, target)
+    together = model(source, LENGTHS, target, FEATURES)
 
-    for index, length in enumerate(LENGTHS.tolist()):
+    for index, (length, count) in enumerate(zip(LENGTHS.tolist(), (FEATURES > 0).sum(1).tolist(), strict=True)):
         one = slice(index, index + 1)
-        alone = model(source[one, :length], LENGTHS[one], target[one])
+        alone = model(source[one, :length], LENGTHS[one], target[one], FEATURES[one, :count])
         torch.testing.assert_close(together.logits[index], alone.logits[0], rtol=0, atol=1e-12)
         torch.testing.assert_close(together.weights[index, :, :length], alone.weights[0], rtol=0, atol=1e-12)
 
@@ -77,12 +83,12 @@ def test_a_sequence_alone_gives_the_logits_that_it_gives_in_a_batch(kind, encode
 @pytest.mark.parametrize("attention", ATTENTIONS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_sequences_of_an_encoded_batch_can_be_selected(kind, attention):
-    model = make_model(cell="lstm", attention=attention, decoder=KINDS[kind])
+    model = build(cell="lstm", attention=attention, decoder=KINDS[kind])
     source, target = make_batch()
     indices = torch.tensor([2, 0, 0])
-    expected = model(source, LENGTHS, target).logits[indices]
+    expected = model(source, LENGTHS, target, FEATURES).logits[indices]
 
-    selected = model.encode(source, LENGTHS).select(indices)
+    selected = model.encode(source, LENGTHS, FEATURES).select(indices)
 
     torch.testing.assert_close(model.decoder(target[indices], *selected).logits, expected, rtol=0, atol=1e-12)
 
@@ -90,12 +96,12 @@ def test_sequences_of_an_encoded_batch_can_be_selected(kind, attention):
 @pytest.mark.parametrize("attention", ATTENTIONS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_sequences_can_be_selected_after_any_token(kind, attention):
-    model = make_model(cell="lstm", attention=attention, decoder=KINDS[kind])
+    model = build(cell="lstm", attention=attention, decoder=KINDS[kind])
     source, target = make_batch()
     indices = torch.tensor([3, 1])
-    expected = model(source, LENGTHS, target).logits[indices, 1]
+    expected = model(source, LENGTHS, target, FEATURES).logits[indices, 1]
 
-    _, encoded = model.step(target[:, 0], model.encode(source, LENGTHS))
+    _, encoded = model.step(target[:, 0], model.encode(source, LENGTHS, FEATURES))
     logits, _ = model.step(target[indices, 1], encoded.select(indices))
 
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-12)
@@ -108,8 +114,8 @@ def test_sequences_can_be_selected_after_any_token(kind, attention):
 def test_hypotheses_that_share_the_memory_of_their_source_attend_as_if_each_had_its_own(
     kind, attention, hypotheses, steps
 ):
-    model = make_model(attention=attention, decoder=KINDS[kind])
-    memory, state = model.encode(make_batch()[0], LENGTHS)
+    model = build(attention=attention, decoder=KINDS[kind])
+    memory, state = model.encode(make_batch()[0], LENGTHS, FEATURES)
     targets = torch.randint(0, V, (B * hypotheses, steps))
     of_source = torch.arange(B).repeat_interleave(hypotheses)  # those of a source stand side by side
     state = state.select(of_source)
@@ -130,23 +136,23 @@ def test_hypotheses_that_share_the_memory_of_their_source_attend_as_if_each_had_
 def test_every_kind_runs_in_half_precision(kind, cell, fast, bridge):
     torch.set_default_dtype(torch.float32)
     decoder = KINDS[kind] | {"hidden_size": 7 if bridge == "mean" else 14}
-    model = make_model(cell=cell, bridge=bridge, decoder=decoder, fast=fast)
+    model = build(cell=cell, bridge=bridge, decoder=decoder, fast=fast)
     source, target = make_batch()
 
     with torch.autocast("cpu", torch.bfloat16):
-        logits = model(source, LENGTHS, target).logits
+        logits = model(source, LENGTHS, target, FEATURES).logits
 
-    torch.testing.assert_close(logits.float(), model(source, LENGTHS, target).logits, rtol=0, atol=0.05)
+    torch.testing.assert_close(logits.float(), model(source, LENGTHS, target, FEATURES).logits, rtol=0, atol=0.05)
     logits.sum().backward()
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_future_of_the_target_is_not_seen(kind):
-    model, (source, target) = make_model(decoder=KINDS[kind]), make_batch()
+    model, (source, target) = build(decoder=KINDS[kind]), make_batch()
     changed = target.clone()
     changed[:, 3] = (changed[:, 3] + 1) % V
 
-    one, other = model(source, LENGTHS, target), model(source, LENGTHS, changed)
+    one, other = model(source, LENGTHS, target, FEATURES), model(source, LENGTHS, changed, FEATURES)
 
     assert torch.equal(one.logits[:, :3], other.logits[:, :3])
     assert not torch.isclose(one.logits[:, 3:], other.logits[:, 3:]).all(dim=-1).any()
@@ -155,9 +161,9 @@ def test_the_future_of_the_target_is_not_seen(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_attention_the_source_reaches_the_decoder_by_its_state(kind):
     # With attention off, the handed-over state is all that is left of the source.
-    model, (source, target) = make_model(attention="none", decoder=KINDS[kind]), make_batch()
+    model, (source, target) = build(attention="none", decoder=KINDS[kind]), make_batch()
 
-    one, other = model(source, LENGTHS, target), model((source + 1) % 10, LENGTHS, target)
+    one, other = model(source, LENGTHS, target, FEATURES), model((source + 1) % 10, LENGTHS, target, FEATURES)
 
     assert not torch.isclose(one.logits, other.logits).all(dim=-1).any()
 

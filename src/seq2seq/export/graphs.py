@@ -206,7 +206,7 @@ def export_graph(graph: nn.Module, arguments: Mapping[str, Any], metadata: Mappi
 
     Args:
         graph: Returns a dict of tensors.
-        arguments: Of the graph: tensors, or dicts of tensors, whose first two axes get any size.
+        arguments: Of the graph: tensors, or dicts of tensors, whose first two axes get any size; see `any_size`.
         metadata: Keys and values that the file holds, too.
     """
     names = [name for key, value in arguments.items() for name in (value if isinstance(value, dict) else [key])]
@@ -223,7 +223,7 @@ def export_graph(graph: nn.Module, arguments: Mapping[str, Any], metadata: Mappi
 
 
 def any_size(value: Any) -> Any:  # noqa: ANN401 - a tensor, or a mapping with tensors in it
-    """Mark the first two axes of every tensor as of any size."""
+    """Mark the first two axes of every tensor as of any size, but one of size 1, which is always 1."""
     if isinstance(value, Mapping):
         return {name: any_size(part) for name, part in value.items()}
-    return dict.fromkeys(range(min(2, value.dim())), torch.export.Dim.DYNAMIC)
+    return {axis: torch.export.Dim.DYNAMIC for axis, size in enumerate(value.shape[:2]) if size > 1}

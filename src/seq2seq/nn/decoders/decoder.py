@@ -116,7 +116,7 @@ class Decoder(nn.Module):
         if memory.added is None:
             return embedded
         grouped = embedded.reshape(memory.added.size(0), -1, embedded.size(-1))  # (B, K * T, E)
-        return (grouped + memory.added).reshape(embedded.shape)
+        return (grouped + memory.added).reshape(*targets.shape, -1)
 
     def run_layer(self, number: int, inputs: Tensor, state: RNNState) -> tuple[Tensor, RNNState]:
         """Run one layer over all T steps; return its outputs, ``(B, T, H')``, and its state, ``(1, 1, B, H')``."""
