@@ -1,10 +1,12 @@
 """Tuning: a study tries values, goes on after it was killed, prunes, and leaves an experiment."""
 
+import json
 import multiprocessing
 import sqlite3
 import warnings
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
+from statistics import fmean
 
 import optuna
 import pytest
@@ -93,6 +95,39 @@ def test_a_trial_that_is_worse_than_others_were_is_pruned(tune, tmp_path):
     assert max(max(trial.intermediate_values) for trial in pruned) < 3
 
 
+def test_a_trial_of_several_runs_has_their_mean_and_is_pruned_by_it(tune, tmp_path):
+    over = {"seed": [1, 2], "data.max_letters": [3, 5]}
+    space = {"optimizer.lr": [3e-3, 1e-2, 1e-9]}
+    given = f"tune.over={{seed: [1, 2], data.max_letters: {over['data.max_letters']}}}"
+    tune("tune.trials=9", given, "tune.first=[{optimizer.lr: 1e-2}]", space=space)
+
+    trials = trials_in(tmp_path)
+    assert [trial.params["optimizer.lr"] for trial in trials[:2]] == [3e-3, 1e-2]  # of the config, then the given
+    for trial in trials:
+        runs = sorted((tmp_path / "trials" / str(trial.number)).glob("*/metrics.json"))
+        losses = [json.loads(run.read_text())["validation"]["loss_teacher_forced"] for run in runs]
+        assert len(runs) == 4 or trial.state == TrialState.PRUNED
+        assert list(trial.intermediate_values.values()) == pytest.approx([fmean(losses[: n + 1]) for n in range(len(runs))])
+    settings = [yaml.safe_load((tmp_path / "trials" / "0" / str(run) / "config.yaml").read_text()) for run in range(4)]
+    assert [(one["seed"], one["data"]["max_letters"]) for one in settings] == [(1, 3), (1, 5), (2, 3), (2, 5)]
+    pruned = [trial for trial in trials if trial.state == TrialState.PRUNED]
+    assert {trial.params["optimizer.lr"] for trial in pruned} == {1e-9}
+    assert {len(trial.intermediate_values) for trial in pruned} == {2}  # each value of the last key once
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("tune.over={seed: []}", r"tune\.over\.seed=\[\] must hold at least one value"),
+        ("tune.over={sed: [1]}", r"tune\.over\.sed is no key of the training config"),
+        ("tune.first=[{optimizer.lr: 5}]", r"tune\.first\[0\]\.optimizer\.lr=5 is not in tune\.space"),
+    ],
+)
+def test_a_mistake_in_what_is_run_is_one_line(tune, override, message):
+    with pytest.raises(UserError, match=message):
+        tune(override)
+
+
 def test_a_trial_that_fails_does_not_end_the_study(tune, tmp_path, caplog):
     tune("tune.trials=1", "model.bridge=concat", space={"model.bridge": ["concat", "zeros"]})
 
@@ -162,7 +197,7 @@ def test_processes_that_start_at_once_share_one_study(tmp_path):
 
 
 def opened(folder):
-    return open_study(folder, "max", {"a": 1}, 1).study_name
+    return open_study(folder, "max", [{"a": 1}], 1).study_name
 
 
 def other_program(file):

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, Any
 
 from hydra import compose
@@ -32,6 +33,8 @@ class TuneSettings(Settings):
 
     trials: Count
     minutes: Annotated[float, Field(ge=0)] | None
+    over: dict[str, list[Any]] | None
+    first: list[dict[str, Any]]
     space: Any
 
 
@@ -53,37 +56,54 @@ def tune(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) ->
     from optuna import TrialPruned
     from optuna.trial import TrialState
 
-    from seq2seq.tuning.space import contains, example, overrides_of, read_space
-    from seq2seq.tuning.study import best_as_experiment, history, open_study, trials_to_run
+    from seq2seq.tuning.space import combinations, contains, example, overrides_of, read_space
+    from seq2seq.tuning.study import advise, best_as_experiment, history, open_study, trials_to_run
 
     settings = read_settings(TuneSettings, resolve_config(config).get("tune"), "tune")
-    space = read_space(settings.space)
+    space, over = read_space(settings.space), settings.over or {}
     common = [one for one in overrides if not one.lstrip("+~").startswith("tune")]
     base = compose("train", common)
-    for key, distribution in space.items():
+    if empty := [key for key, values in over.items() if not values]:
+        raise UserError(f"tune.over.{empty[0]}=[] must hold at least one value")
+    examples = {f"space.{key}": {key: example(distribution)} for key, distribution in space.items()}
+    examples |= {f"over.{key}": {key: values[0]} for key, values in over.items()}
+    for key, one in examples.items():
         try:
-            compose("train", [*common, *overrides_of({key: example(distribution)})])
+            compose("train", [*common, *overrides_of(one)])
         except HydraException as error:
             reason = str(error).splitlines()[0]
-            raise UserError(f"tune.space.{key} is no key of the training config: {reason}") from None
+            raise UserError(f"tune.{key} is no key of the training config: {reason}") from None
+    runs = combinations(over)
+    warmup = len(over[list(over)[-1]]) - 1 if over else 1
     groups = {key for key in space if "." not in key and isinstance(OmegaConf.select(base, key), DictConfig)}
     given = {key: OmegaConf.select(base, key) for key in space if key not in groups}
     defaults = {key: value for key, value in given.items() if contains(space[key], value)}
+    for number, one in enumerate(settings.first):
+        if wrong := [key for key, value in one.items() if key not in space or not contains(space[key], value)]:
+            raise UserError(f"tune.first[{number}].{wrong[0]}={one[wrong[0]]} is not in tune.space")
+    first = [defaults, *(defaults | one for one in settings.first)]
     folder = output_dir / "trials"
     folder.mkdir(parents=True, exist_ok=True)
-    study = open_study(output_dir, base.monitor_mode, defaults, base.seed)
+    study = open_study(output_dir, base.monitor_mode, first, base.seed, warmup)
     seconds = math.inf if settings.minutes is None else 60 * settings.minutes
     succeeded = failed = 0
     for number, pruning, params in trials_to_run(study, space, settings.trials, seconds, folder):
-        chosen = [*common, *overrides_of(params), "resume=auto"]
-        run = compose("train", chosen)
-        with open_dict(run):
-            run.callbacks.pruning = pruning | {"monitor": base.monitor}
         log.info("trial %d: %s", number, " ".join(overrides_of(params)))
+        results: list[float] = []
         try:
-            with redirect_stdout(io.StringIO()):
-                content = train(run, folder / str(number), chosen)
-            study.tell(number, content["validation"][base.monitor.removeprefix("val/")], skip_if_finished=True)
+            for part, own in enumerate(runs):
+                chosen = [*common, *overrides_of(params | own), "resume=auto"]
+                run = compose("train", chosen)
+                if not over:  # a trial is one run, which is pruned by its epochs
+                    with open_dict(run):
+                        run.callbacks.pruning = pruning | {"monitor": base.monitor}
+                place = Path(str(number), str(part)) if over else Path(str(number))
+                with redirect_stdout(io.StringIO()):
+                    content = train(run, folder / place, chosen)
+                results.append(content["validation"][base.monitor.removeprefix("val/")])
+                if over:
+                    advise(study, pruning["trial"], part, fmean(results))
+            study.tell(number, fmean(results), skip_if_finished=True)
             succeeded += 1
         except TrialPruned:
             log.info("trial %d is no better than others were: pruned", number)

@@ -1,6 +1,7 @@
 """Search spaces: for each key of the training config, the values that may be tried."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -42,6 +43,16 @@ def read_values(key: str, values: object) -> BaseDistribution:
     except (TypeError, ValueError) as error:
         raise UserError(f"{key}={values}: {' '.join(str(error).split())}") from error
     raise UserError(f"{key}={values} must be a list of values, or a mapping with low and high, and maybe log or step")
+
+
+def combinations(values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """Return every combination of the values of some keys, those of the last key in turn; without keys, the empty one.
+
+    Example:
+        >>> combinations({"seed": [1, 2], "dataset": ["hun", "fin"]})[1]
+        {'seed': 1, 'dataset': 'fin'}
+    """
+    return [dict(zip(values, chosen, strict=True)) for chosen in product(*values.values())]
 
 
 def overrides_of(params: Mapping[str, Any]) -> list[str]:

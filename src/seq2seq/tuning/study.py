@@ -3,7 +3,7 @@
 import sqlite3
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
-from optuna import Study
+from optuna import Study, Trial, TrialPruned
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import MedianPruner
@@ -27,10 +27,11 @@ STARTUP = 4
 """Number of trials that are not pruned, and whose values are drawn at random."""
 
 
-def open_study(output_dir: Path, mode: str, defaults: Mapping[str, Any], seed: int) -> Study:
+def open_study(output_dir: Path, mode: str, first: Sequence[Mapping[str, Any]], seed: int, warmup: int = 1) -> Study:
     """Create a study, or open the one that a directory holds; several processes may share it.
 
-    Its mode is ``max`` or ``min``, its first trial takes the default values, and the seed is that of further values.
+    Its mode is ``max`` or ``min``, its first trials take given values, and the seed is that of further values.
+    Trials are pruned after ``warmup`` epochs, or runs, at the earliest.
 
     Raises:
         UserError: If its database is damaged.
@@ -46,10 +47,11 @@ def open_study(output_dir: Path, mode: str, defaults: Mapping[str, Any], seed: i
                 load_if_exists=True,
                 direction="maximize" if mode == "max" else "minimize",
                 sampler=TPESampler(n_startup_trials=STARTUP, seed=seed),
-                pruner=MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=1),
+                pruner=MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=warmup),
             )
             study.set_user_attr("storage", f"sqlite:///{file}")
-            study.enqueue_trial(dict(defaults), skip_if_exists=True)
+            for values in first:
+                study.enqueue_trial(dict(values), skip_if_exists=True)
             study.get_trials()  # reads every row
             return study
     except Exception as error:  # odd content raises odd errors
@@ -102,6 +104,14 @@ def trials_to_run(
             if not study.get_trials(False)[trial.number].state.is_finished():
                 yield trial.number, pruning, trial.params
             lock.unlink(missing_ok=True)
+
+
+def advise(study: Study, trial: int, runs: int, mean: float) -> None:
+    """Report the mean result of a trial's first runs; raise `TrialPruned` if those of other trials were better."""
+    reported = Trial(study, trial)
+    reported.report(mean, runs)
+    if reported.should_prune():
+        raise TrialPruned
 
 
 def best_as_experiment(study: Study, overrides: list[str], groups: set[str]) -> str:
