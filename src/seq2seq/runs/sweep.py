@@ -45,7 +45,8 @@ def summary_row(run: Path) -> Row:
         failure = (run / FAILURE).read_text(encoding="utf-8").strip()
     elif (run / METRICS).exists():
         numbers, failure = numbers_of(json.loads((run / METRICS).read_text(encoding="utf-8"))), ""
-    return Row(run.name, [*map(str, OmegaConf.load(run / OVERRIDES))], numbers, failure)
+    overrides: Any = OmegaConf.to_container(OmegaConf.load(run / OVERRIDES), resolve=False)
+    return Row(run.name, overrides, numbers, failure)
 
 
 def numbers_of(content: Mapping[str, Any]) -> dict[str, str]:
