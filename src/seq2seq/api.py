@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import NamedTuple
 
 import torch
@@ -97,6 +98,50 @@ class Predictor:
         target = self.tokenizers.target.vocabulary.tokens(prediction.ids) + ended
         source = [token.lstrip(COLUMN) or token for token in self.tokenizers.tokens(text)[0]]
         return Alignment(source, target, weights[0, : len(target)].cpu())
+
+
+class Vote:
+    """Predicts what most of several models predict, which may differ in everything, their vocabularies included.
+
+    Each votes for its best prediction; of texts with equal votes, that with the highest mean log-probability wins.
+
+    Args:
+        predictors: One for each model, or ensemble.
+
+    Raises:
+        UserError: If they read different numbers of columns.
+    """
+
+    def __init__(self, predictors: Sequence[Predictor]) -> None:
+        self.predictors, self.tokenizers = predictors, predictors[0].tokenizers
+        for number, predictor in enumerate(predictors[1:], start=2):
+            found, first = predictor.tokenizers.columns, self.tokenizers.columns
+            if found != first:
+                raise UserError(f"checkpoint: a vote needs texts for all, but 1 reads {first} columns and {number} {found}")
+
+    def __call__(self, texts: Sequence[str], batch_size: int = 64) -> list[str]:
+        """Return the elected prediction for each text, in order."""
+        return [hypotheses[0].text for hypotheses in self.n_best(texts, batch_size)]
+
+    def n_best(self, texts: Sequence[str], batch_size: int = 64) -> list[list[Hypothesis]]:
+        """Return the elected prediction for each text, in order, with the mean log-probability of its voters."""
+        members = [predictor.n_best(texts, batch_size) for predictor in self.predictors]
+        return [[elect([hypotheses[0] for hypotheses in every])] for every in zip(*members, strict=True)]
+
+
+def elect(votes: Sequence[Hypothesis]) -> Hypothesis:
+    """Return the text with the most votes, and of these the one with the highest mean log-probability.
+
+    Example:
+        >>> votes = [Hypothesis("a", -0.1, []), Hypothesis("b", -2.0, []), Hypothesis("b", -4.0, [])]
+        >>> elect(votes)
+        Hypothesis(text='b', log_prob=-3.0, ids=[])
+    """
+    log_probs: dict[str, list[float]] = {}
+    for vote in votes:
+        log_probs.setdefault(vote.text, []).append(vote.log_prob)
+    text, own = max(log_probs.items(), key=lambda item: (len(item[1]), fmean(item[1])))
+    return Hypothesis(text, fmean(own), [])
 
 
 def make_ensemble(models: Sequence[TrainedModel], device: torch.device) -> Ensemble:

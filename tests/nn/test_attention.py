@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from seq2seq.nn.attention import ATTENTIONS, build_attention
+from seq2seq.nn.normalisers import NORMALISERS, entmax15
 
 LENGTHS = torch.tensor([3, 5, 1, 4])
 B, S, T, QUERY, VALUE = 4, 5, 6, 8, 10
@@ -11,31 +12,34 @@ KINDS = ["general", "dot", "additive", "multihead"]
 pytestmark = pytest.mark.usefixtures("float64")
 
 
-def make(kind):
+def make(kind, **options):
     """An attention, queries, values and the mask; with ``dot``, queries and values must have one size."""
     torch.manual_seed(0)
     value_size = QUERY if kind == "dot" else VALUE
     attention = build_attention(
-        kind, query_size=QUERY, value_size=value_size, **({"num_heads": 2} if kind == "multihead" else {})
+        kind, query_size=QUERY, value_size=value_size, **({"num_heads": 2} if kind == "multihead" else {}), **options
     )
     return attention, torch.randn(B, T, QUERY), torch.randn(B, S, value_size), torch.arange(S) < LENGTHS.unsqueeze(1)
 
 
+@pytest.mark.parametrize("normaliser", NORMALISERS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_weights_sum_to_one_and_are_zero_at_padding(kind):
-    attention, queries, values, mask = make(kind)
+def test_weights_sum_to_one_and_are_zero_at_padding(kind, normaliser):
+    attention, queries, values, mask = make(kind, normaliser=normaliser)
 
     contexts, weights = attention(queries, attention.init_memory(values, mask))
 
     assert contexts.shape == (B, T, attention.context_size)
     torch.testing.assert_close(weights.sum(-1), torch.ones(B, T))
     assert not weights.masked_select(~mask.unsqueeze(1)).any()
-    assert weights.masked_select(mask.unsqueeze(1)).gt(0).all()
+    if normaliser == "softmax":  # only a sparse one may leave out a token
+        assert weights.masked_select(mask.unsqueeze(1)).gt(0).all()
 
 
+@pytest.mark.parametrize("normaliser", NORMALISERS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_values_at_padding_are_never_read(kind):
-    attention, queries, values, mask = make(kind)
+def test_the_values_at_padding_are_never_read(kind, normaliser):
+    attention, queries, values, mask = make(kind, normaliser=normaliser)
     large = values.masked_fill(~mask.unsqueeze(-1), 1e6)
 
     contexts, _ = attention(queries, attention.init_memory(values, mask))
@@ -108,6 +112,24 @@ def test_without_attention_there_are_no_weights_and_contexts_are_empty():
 
     assert weights is None
     assert contexts.shape == (B, T, 0)
+
+
+@pytest.mark.parametrize("kind", ["general", "dot", "additive"])
+def test_a_sparse_attention_normalises_the_same_scores(kind):
+    attention, queries, values, mask = make(kind)
+    sparse, *_ = make(kind, normaliser="entmax15")
+    memory = attention.init_memory(values, mask)
+
+    _, weights = attention(queries[:1], memory.select(torch.tensor([1])))  # a sequence without padding
+    contexts, sparse_weights = sparse(queries[:1], memory.select(torch.tensor([1])))
+
+    torch.testing.assert_close(sparse_weights, entmax15(weights.log()))  # a constant, the logarithm's, changes nothing
+    torch.testing.assert_close(contexts, sparse_weights @ values[1:2])
+
+
+def test_an_unknown_normaliser_is_answered_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"model\.attention\.normaliser=max must be one of softmax, entmax15"):
+        make("general", normaliser="max")
 
 
 def test_dot_refuses_sizes_that_differ():

@@ -9,7 +9,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from seq2seq.api import load_models, make_ensemble
+from seq2seq.api import Predictor, Vote, load_models, make_ensemble
 from seq2seq.data import SPECIALS, UNK, PreparedData
 from seq2seq.decoding import build_search
 from seq2seq.errors import UserError, about_setting
@@ -22,7 +22,7 @@ from seq2seq.runs.directory import METRICS, refuse_used
 from seq2seq.runs.files import write_json
 from seq2seq.settings import Settings, read_settings, resolve_config
 from seq2seq.training.build import build_metrics, build_trainer
-from seq2seq.training.evaluation import Evaluation, result_of
+from seq2seq.training.evaluation import Evaluation, VoteEvaluation, result_of
 from seq2seq.training.evaluation_data import data_of_checkpoint
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,7 @@ class EvaluateSettings(Settings):
     search: dict[str, Any]
     metrics: dict[str, Any]
     trainer: dict[str, Any]
+    vote: bool
     state: Literal["kept", "zeroed", "shuffled"]
 
 
@@ -59,16 +60,23 @@ def evaluate(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()
     settings = read_settings(EvaluateSettings, resolve_config(config))
     refuse_used(output_dir)
     metrics = build_metrics(config.metrics)
-    models = load_models(settings.checkpoint)
-    first, ensemble, state = models[0], make_ensemble(models, torch.device("cpu")), settings.state
-    search = build_search(settings.search, first.max_length, first.target_size, only_best=True)
-    module = Evaluation(search, metrics, first.tokenizers.target)
-    module.ensemble = ensemble
+    models, state = load_models(settings.checkpoint), settings.state
+    first = models[0]
+    searches = [build_search(settings.search, one.max_length, one.target_size, only_best=True) for one in models]
+    if settings.vote:
+        vote = Vote([Predictor([one], search=search) for one, search in zip(models, searches, strict=True)])
+        first = first._replace(tokenizers=first.tokenizers.with_open_target())
+        module = VoteEvaluation(vote, metrics, first.tokenizers.target)
+    else:
+        module = Evaluation(searches[0], metrics, first.tokenizers.target)
+        module.ensemble = make_ensemble(models, torch.device("cpu"))
     if state != KEPT:
         log.warning("state=%s: these are not the results of the model as it was trained", state)
         for model in models:
             model.model.bridge = AlteredBridge(model.model.bridge, state)
     data = data_of_checkpoint(first, settings.data, overrides)
+    if isinstance(module, VoteEvaluation):
+        module.texts = [pair.source for pair in data.prepared.source.pairs("test")]
     trainer = build_trainer(config.trainer, output_dir)
     with about_setting("trainer", whole_run=True):
         trainer.test(module, datamodule=data, verbose=False)
@@ -83,6 +91,7 @@ def evaluate(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()
         "state": state,
         "handoff": first.settings["handoff"],
         "search": settings.search,
+        "vote": settings.vote,
         "checkpoint": settings.checkpoint,
     }
     if trainer.is_global_zero:

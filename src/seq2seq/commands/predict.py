@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TimeElapsedColumn
 
-from seq2seq.api import Hypothesis, Predictor, load_models, named_paths
+from seq2seq.api import Hypothesis, Predictor, Vote, load_models, named_paths
 from seq2seq.data.lines import MAX_LINE, decode_lines, open_file
 from seq2seq.data.tokenizer import COLUMN
 from seq2seq.decoding import Alignment, build_search
@@ -44,6 +44,7 @@ class PredictSettings(Settings):
     overwrite: bool
     scores: bool
     attention: bool | str | None
+    vote: bool
 
 
 def predict(config: DictConfig) -> None:
@@ -59,9 +60,7 @@ def predict(config: DictConfig) -> None:
         check_different(checkpoint=checkpoint, input=settings.input, **files)
     for key, path in files.items():
         check_free(key, path, overwrite=settings.overwrite)
-    models, device = load(settings, files)
-    search = build_search(settings.search, models[0].max_length, models[0].target_size)
-    predictor = Predictor(models, device, search)
+    predictor = make_predictor(settings, *load(settings, files))
     output = None if settings.output is None else Path(str(settings.output)).expanduser()
     console = Console(stderr=True)
     columns = ("{task.description}", BarColumn(), "{task.fields[lines]} lines", TimeElapsedColumn())
@@ -100,6 +99,19 @@ def load(settings: PredictSettings, written: dict[str, Any]) -> tuple[Sequence[T
     for folder, name in product(named_paths(settings.checkpoint), FILES):
         check_different(checkpoint=f"{folder}/{name}", **written)
     return load_exports(settings.checkpoint), "cpu"
+
+
+def make_predictor(settings: PredictSettings, models: Sequence[TrainedModel], device: str) -> Predictor | Vote:
+    """Return one model, an ensemble of several or a vote; raise `UserError` if a setting does not fit that."""
+
+    def predictor(*members: TrainedModel) -> Predictor:
+        first = members[0]
+        search = build_search(settings.search, first.max_length, first.target_size, only_best=settings.vote)
+        return Predictor(members, device, search)
+
+    if settings.vote and settings.attention not in (False, None):
+        raise UserError(f"attention={settings.attention} does not fit vote=true: each model attends for itself")
+    return Vote([predictor(model) for model in models]) if settings.vote else predictor(*models)
 
 
 def open_input(given: object) -> BinaryIO:
@@ -165,7 +177,7 @@ def check_columns(lines: list[tuple[int, str]], name: str, columns: int) -> None
 
 
 @contextmanager
-def attention_writer(wanted: object, predictor: Predictor) -> Iterator[Callable[[int, str, Hypothesis], object]]:
+def attention_writer(wanted: object, predictor: Any) -> Iterator[Callable[[int, str, Hypothesis], object]]:
     """Provide a function that writes the attention of a line, given its number, its text and the best prediction.
 
     If ``wanted`` is False or None, nothing is written. A file that ends in ``.jsonl`` gets tokens and weights as JSON,

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, create_model
 
-from seq2seq.data.vocabulary import Vocabulary
+from seq2seq.data.vocabulary import OpenVocabulary, Vocabulary
 from seq2seq.errors import UserError, import_extra
 from seq2seq.settings import Count, Settings, choose, read_settings
 
@@ -415,6 +415,10 @@ class Tokenizers(NamedTuple):
     def from_dicts(cls, values: Mapping[str, Any]) -> Self:
         """Return what `to_dicts` took apart; see `tokenizer_from_dict` for errors."""
         return cls(**{part: tokenizer_from_dict(one) for part, one in values.items() if one is not None})
+
+    def with_open_target(self) -> Self:
+        """Return them with an `OpenVocabulary` of the target."""
+        return self._replace(target=self.target.rebuilt(vocabulary=OpenVocabulary(self.target.vocabulary.symbols)))
 
     def sizes(self) -> dict[str, int]:
         """Return the number of symbols of each part that there is."""

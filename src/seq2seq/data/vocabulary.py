@@ -46,3 +46,24 @@ class Vocabulary:
         """Return the symbol of each id."""
         offset = len(SPECIALS)
         return [SPECIALS[i] if i < offset else self.symbols[i - offset] for i in ids]
+
+
+class OpenVocabulary(Vocabulary):
+    """Gives each symbol that it meets an id of its own, so that no two texts become equal.
+
+    Example:
+        >>> vocabulary = OpenVocabulary([])
+        >>> vocabulary.ids(["b", "a", "b"])
+        [4, 5, 4]
+        >>> vocabulary.tokens([5])
+        ['a']
+    """
+
+    def ids(self, tokens: Iterable[str]) -> list[int]:
+        """Return the id of each token, new ones included."""
+        found = list(tokens)
+        for token in found:
+            if token not in self._ids:
+                self._ids[token] = len(self)
+                self.symbols.append(token)
+        return super().ids(found)

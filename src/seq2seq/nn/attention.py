@@ -10,6 +10,8 @@ from typing import Any, NamedTuple, Protocol, Self
 import torch
 from torch import Tensor, nn
 
+from seq2seq.nn.normalisers import NORMALISERS
+
 
 class Memory(NamedTuple):
     """What a decoder attends to, computed once per source batch.
@@ -49,21 +51,33 @@ class Attention(Protocol):
         ...
 
 
-def attend(scores: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
-    """Normalise scores to weights that are exactly zero at padding, and average the values with them.
+class ScoredAttention(nn.Module):
+    """What attentions have in common that differ in their scores.
 
     Args:
-        scores: Unnormalised, ``(B, T, S)``.
-        memory: Every sequence must have at least one real token; otherwise its weights are NaN.
-
-    Returns:
-        The contexts, ``(B, T, D * H)``, and the weights, ``(B, T, S)``.
+        normaliser: A key of `seq2seq.nn.normalisers.NORMALISERS`.
     """
-    weights = scores.masked_fill(~memory.mask.unsqueeze(1), -torch.inf).softmax(-1)
-    return weights @ memory.values, weights
+
+    def __init__(self, normaliser: str) -> None:
+        super().__init__()
+        if normaliser not in NORMALISERS:
+            raise ValueError(f"model.attention.normaliser={normaliser} must be one of {', '.join(NORMALISERS)}")
+        self.normalise = NORMALISERS[normaliser]
+
+    def weigh(self, scores: Tensor, mask: Tensor) -> Tensor:
+        """Normalise scores, ``(B, ..., T, S)``, to weights that are exactly zero at padding.
+
+        The mask is True at real tokens and can be broadcast; a sequence without any has weights of NaN.
+        """
+        return self.normalise(scores.masked_fill(~mask, -torch.inf))
+
+    def attend(self, scores: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
+        """Return the contexts, ``(B, T, D * H)``, and the weights of scores, ``(B, T, S)``."""
+        weights = self.weigh(scores, memory.mask.unsqueeze(1))
+        return weights @ memory.values, weights
 
 
-class GeneralAttention(nn.Module):
+class GeneralAttention(ScoredAttention):
     """``query W value`` (Luong et al. 2015, equation 8, "general").
 
     Activations in training: ``B * T * S`` scores and ``B * S * H'`` keys.
@@ -77,8 +91,8 @@ class GeneralAttention(nn.Module):
         (torch.Size([2, 4, 10]), torch.Size([2, 4, 3]), [0.0, 0.0, 0.0, 0.0])
     """
 
-    def __init__(self, *, query_size: int, value_size: int) -> None:
-        super().__init__()
+    def __init__(self, *, query_size: int, value_size: int, normaliser: str = "softmax") -> None:
+        super().__init__(normaliser)
         self.context_size = value_size
         self.key = nn.Linear(value_size, query_size, bias=False)
 
@@ -88,17 +102,17 @@ class GeneralAttention(nn.Module):
 
     def forward(self, queries: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
         """Attend with queries ``(B, T, H')``."""
-        return attend(queries @ memory.keys.transpose(1, 2), memory)
+        return self.attend(queries @ memory.keys.transpose(1, 2), memory)
 
 
-class DotAttention(nn.Module):
+class DotAttention(ScoredAttention):
     """``query value`` (Luong et al. 2015, equation 8, "dot"): no parameters, so the sizes must agree, H' = D * H.
 
     Activations in training: ``B * T * S`` scores; the keys are the values.
     """
 
-    def __init__(self, *, query_size: int, value_size: int) -> None:
-        super().__init__()
+    def __init__(self, *, query_size: int, value_size: int, normaliser: str = "softmax") -> None:
+        super().__init__(normaliser)
         if query_size != value_size:
             raise ValueError(
                 f"model.decoder.hidden_size={query_size} does not fit model.attention=dot, which needs the size of the "
@@ -112,10 +126,10 @@ class DotAttention(nn.Module):
 
     def forward(self, queries: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
         """Attend with queries ``(B, T, D * H)``."""
-        return attend(queries @ memory.keys.transpose(1, 2), memory)
+        return self.attend(queries @ memory.keys.transpose(1, 2), memory)
 
 
-class AdditiveAttention(nn.Module):
+class AdditiveAttention(ScoredAttention):
     """``v tanh(W query + U value)`` (Bahdanau et al. 2015, appendix A.1.2), with A = H'.
 
     Activations in training: ``B * T * S * H'``, because every query is added to every key. That is H' times as many as
@@ -128,8 +142,8 @@ class AdditiveAttention(nn.Module):
         torch.Size([2, 4, 10])
     """
 
-    def __init__(self, *, query_size: int, value_size: int) -> None:
-        super().__init__()
+    def __init__(self, *, query_size: int, value_size: int, normaliser: str = "softmax") -> None:
+        super().__init__(normaliser)
         self.context_size = value_size
         self.query = nn.Linear(query_size, query_size, bias=False)
         self.key = nn.Linear(value_size, query_size)
@@ -142,17 +156,19 @@ class AdditiveAttention(nn.Module):
     def forward(self, queries: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
         """Attend with queries ``(B, T, H')``."""
         compared = self.query(queries).unsqueeze(2) + memory.keys.unsqueeze(1)  # (B, T, S, H')
-        return attend(self.score(compared.tanh()).squeeze(-1), memory)
+        return self.attend(self.score(compared.tanh()).squeeze(-1), memory)
 
 
-class MultiheadAttention(nn.Module):
+class MultiheadAttention(ScoredAttention):
     """Scaled dot-product attention in ``num_heads`` parallel heads (Vaswani et al. 2017, section 3.2.2), with A = H'.
 
     The returned weights are averaged over the heads. Activations in training: ``num_heads * B * T * S`` scores.
     """
 
-    def __init__(self, *, query_size: int, value_size: int, num_heads: int = 4) -> None:
-        super().__init__()
+    def __init__(
+        self, *, query_size: int, value_size: int, num_heads: int = 4, normaliser: str = "softmax"
+    ) -> None:
+        super().__init__(normaliser)
         if not isinstance(num_heads, int) or num_heads < 1 or query_size % num_heads:
             raise ValueError(
                 f"model.attention.num_heads={num_heads} must be a whole number that divides "
@@ -173,7 +189,7 @@ class MultiheadAttention(nn.Module):
         """Attend with queries ``(B, T, H')``."""
         queries, keys, values = (self._split(part) for part in (self.query(queries), memory.keys, memory.values))
         scores = queries @ keys.transpose(2, 3) * queries.size(-1) ** -0.5  # (B, heads, T, S)
-        weights = scores.masked_fill(~memory.mask[:, None, None], -torch.inf).softmax(-1)
+        weights = self.weigh(scores, memory.mask[:, None, None])
         contexts = (weights @ values).transpose(1, 2).flatten(2)  # (B, T, H')
         return self.join(contexts), weights.mean(1)
 

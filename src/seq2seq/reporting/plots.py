@@ -64,7 +64,7 @@ def learning_curves(metrics_file: Path) -> Figure:
 
 
 def attention_heatmap(alignment: Alignment) -> Figure:
-    """Draw attention weights: a row for each predicted token, a column for each source token."""
+    """Draw attention weights: a row for each predicted token, a column for each source token, a dot for exactly 0."""
     rows, columns = alignment.weights.shape
     figure = new_figure(1.6 + 0.28 * columns, 1.4 + 0.28 * rows)
     axes = figure.subplots()
@@ -75,7 +75,10 @@ def attention_heatmap(alignment: Alignment) -> Figure:
     axes.set(xlabel="source", ylabel="prediction")
     axes.xaxis.set_label_position("top")
     axes.xaxis.tick_top()
-    figure.colorbar(image, ax=axes, label="attention weight", shrink=0.8)
+    zeros = (alignment.weights == 0).nonzero()
+    axes.plot(zeros[:, 1], zeros[:, 0], ".", color=GREY, alpha=0.5, markersize=2)
+    label = "attention weight" + "; a dot: exactly 0" * bool(len(zeros))
+    figure.colorbar(image, ax=axes, label=label, shrink=0.8)
     return figure
 
 

@@ -1,12 +1,15 @@
 """Validation and test, of a model in training and of one or several checkpoints: one step for all."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from torch import Tensor
 from torchmetrics import MetricCollection
 
+from seq2seq.api import Vote
 from seq2seq.data import Batch, References, Split, Tokenizer
 from seq2seq.decoding import Ensemble, Search, to_lists
 from seq2seq.errors import about_setting
@@ -66,9 +69,7 @@ class Evaluation(pl.LightningModule):
         predicted: list[list[int]] = []
         log_probs, references = torch.empty(0, 1, 1, device=self.device), References([], [])
         if len(batch.indices):  # several processes may leave one of them nothing of a batch
-            encoded = self.ensemble.encode(*batch.given)
-            predicted = to_lists(self.search(self.ensemble, encoded).tokens[:, 0])
-            log_probs = self.ensemble.decode(batch.inputs, encoded)[0]
+            predicted, log_probs = self.decode(batch)
             references = self._references(batch)
         with about_setting("metrics"):
             self.metrics.update(
@@ -83,6 +84,12 @@ class Evaluation(pl.LightningModule):
         self.predictions.update(zip(batch.indices.tolist(), predicted, strict=True))
 
     test_step = validation_step
+
+    def decode(self, batch: Batch) -> tuple[list[list[int]], Tensor]:
+        """Return what is predicted for a batch, as ids, and the log-probabilities under teacher forcing, ``(B, T, V)``."""
+        encoded = self.ensemble.encode(*batch.given)
+        predicted = to_lists(self.search(self.ensemble, encoded).tokens[:, 0])
+        return predicted, self.ensemble.decode(batch.inputs, encoded)[0]
 
     def _references(self, batch: Batch) -> References:
         """Return what counts as right for the pairs of a batch; only the targets, if there is no `PairsDataModule`."""
@@ -103,6 +110,36 @@ class Evaluation(pl.LightningModule):
             self.predictions = processes.merge(self.predictions)
 
     on_test_epoch_end = on_validation_epoch_end
+
+
+class VoteEvaluation(Evaluation):
+    """Measures what several models elect. Their vocabularies may differ, so what they share are texts.
+
+    The tokenizer is to have an `OpenVocabulary`, for predictions and references of any tokens. Nothing is measured under
+    teacher forcing, where there is no vote.
+
+    Attributes:
+        texts: The source texts of the split, as they stand in its files; to be set.
+    """
+
+    texts: list[str]
+
+    def __init__(self, vote: Vote, metrics: MetricCollection, tokenizer: Tokenizer) -> None:
+        forced = [name for name, one in metrics.items() if "log_probs" in inspect.signature(one.update).parameters]
+        kept = {str(name): one for name, one in metrics.items() if name not in forced}
+        super().__init__(vote.predictors[0].search, MetricCollection(kept), tokenizer)
+        self.vote = vote
+
+    def on_test_start(self) -> None:
+        """Let the models compute where Lightning computes."""
+        for predictor in self.vote.predictors:
+            predictor.device, predictor.ensemble = self.device, predictor.ensemble.to(self.device)
+
+    def decode(self, batch: Batch) -> tuple[list[list[int]], Tensor]:
+        """Return what is elected for a batch, as ids, and no log-probabilities."""
+        texts = [self.texts[index] for index in batch.indices.tolist()]
+        elected = self.vote(texts, batch_size=len(texts))
+        return [self.target_tokenizer.encode(text) for text in elected], torch.empty(0, 1, 1, device=self.device)
 
 
 def result_of(module: Evaluation, data: PairsDataModule, split: Split) -> Result:

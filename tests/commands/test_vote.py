@@ -1,0 +1,109 @@
+"""A vote: most predictions win, whatever the models' vocabularies are."""
+
+import json
+
+import pytest
+from conftest import TINY
+
+from seq2seq.api import Hypothesis, Vote, elect, load
+from seq2seq.commands.evaluate import evaluate
+from seq2seq.commands.predict import predict
+from seq2seq.commands.train import train
+from seq2seq.errors import UserError
+
+LINES = ["ab c\tx y\n", "b\ty\n", "c a\tz\n", "a b c\tz x\n", "cb\ty y\n", "a\tx\n"]
+MEMBERS = {
+    "spaces": ["data.source_tokens=spaces", "data.target_tokens=spaces", "seed=2"],
+    "characters": ["data.source_tokens=characters", "data.target_tokens=characters", "model=lstm"],
+    "upper": ["data.source_tokens=characters", "data.target_tokens=spaces", "data.lower_case=true", "seed=3"],
+}
+
+
+@pytest.fixture(scope="module")
+def folder(compose, tmp_path_factory):
+    """Three runs whose vocabularies differ, beside their data."""
+    folder = tmp_path_factory.mktemp("vote")
+    (folder / "pairs.tsv").write_text("".join(LINES))
+    files = [f"data.{split}={folder / 'pairs.tsv'}" for split in ("train", "val", "test")]
+    own = [one for one in TINY if not one.startswith("data") and "max_epochs" not in one]
+    long = ["trainer.max_epochs=40", "callbacks.early_stopping.patience=40", "optimizer.lr=3e-2"]
+    for name, changes in MEMBERS.items():
+        train(compose("train", "data=tsv", *files, *own, *long, *changes), folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoints(folder):
+    return [folder / name / "best.ckpt" for name in MEMBERS]
+
+
+def vote_of(*texts_and_log_probs):
+    return elect([Hypothesis(text, log_prob, []) for text, log_prob in texts_and_log_probs])
+
+
+def test_most_votes_win_even_if_another_text_is_more_probable():
+    assert vote_of(("a", -5.0), ("b", -0.1), ("a", -7.0)) == Hypothesis("a", -6.0, [])
+
+
+def test_equal_votes_are_decided_by_the_mean_log_probability():
+    assert vote_of(("a", -1.0), ("b", -0.2), ("b", -3.0), ("a", -0.4)).text == "a"  # -0.7 against -1.6
+    assert vote_of(("a", -1.0), ("b", -0.5)).text == "b"
+
+
+def test_models_of_different_vocabularies_elect_a_text(checkpoints):
+    members = [load(path) for path in checkpoints]
+    texts = [line.split("\t")[0] for line in LINES] + ["", "c c"]
+
+    found = Vote(members).n_best(texts)
+
+    own = [member.n_best(texts) for member in members]
+    for number, (best,) in enumerate(found):
+        assert best == elect([hypotheses[number][0] for hypotheses in own])
+    assert found[-2][0].text == ""
+    with pytest.raises(UserError, match="the source vocabulary of checkpoint 2 differs"):
+        load(*checkpoints)
+
+
+def test_members_must_read_the_same_columns(checkpoints):
+    member, other = load(checkpoints[0]), load(checkpoints[0])
+    other.tokenizers = other.tokenizers._replace(features=other.tokenizers.source)
+
+    with pytest.raises(UserError, match="a vote needs texts for all, but 1 reads 1 columns and 2 2"):
+        Vote([member, other])
+
+
+def test_predict_writes_what_is_elected(compose, folder, checkpoints):
+    texts = [line.split("\t")[0] for line in LINES]
+    (folder / "in.txt").write_text("\n".join(texts) + "\n")
+    given = [f"checkpoint=[{','.join(map(str, checkpoints))}]", "vote=true", f"input={folder / 'in.txt'}"]
+
+    predict(compose("predict", *given, "scores=true", f"output={folder / 'out.txt'}"))
+
+    expected = Vote([load(path) for path in checkpoints]).n_best(texts)
+    lines = (folder / "out.txt").read_text().splitlines()
+    assert lines == [f"{best.text}\t{best.log_prob:.4f}" for (best,) in expected]
+    for refused, message in (
+        ("attention=true", "attention=True does not fit vote=true: each model attends for itself"),
+        ("search.n_best=2", r"search\.n_best=2 must be 1 here"),
+    ):
+        with pytest.raises(UserError, match=message):
+            predict(compose("predict", *given, "search.beam_size=3", refused))
+
+
+def test_evaluation_compares_texts(compose, folder, checkpoints, caplog):
+    (folder / "test.tsv").write_text("".join([*LINES, "a\tq\n", "b\tw\n"]))  # no model knows the last targets
+    given = ["data=tsv", f"data.test={folder / 'test.tsv'}"]
+    every = f"checkpoint=[{','.join(map(str, checkpoints))}]"
+
+    evaluate(compose("evaluate", every, "vote=true", "metrics=words", *given), folder / "evaluation", given)
+
+    content = json.loads((folder / "evaluation" / "metrics.json").read_text())
+    texts = [line.split("\t")[0] for line in (folder / "test.tsv").read_text().splitlines()]
+    references = [line.split("\t")[1] for line in (folder / "test.tsv").read_text().splitlines()]
+    right = [a == b for a, b in zip(Vote([load(path) for path in checkpoints])(texts), references, strict=True)]
+    assert 0 < sum(right) < len(LINES) + 1
+    assert content["test"]["exact_match"] == pytest.approx(sum(right) / len(right))
+    assert set(content["test"]) == {"exact_match", "symbol_error_rate", "word_error_rate"}  # of decoding only
+    assert content["vote"] is True
+    rows = (folder / "evaluation" / "predictions.tsv").read_text().splitlines()[1:]
+    assert [row.split("\t")[2] for row in rows] == references
