@@ -63,7 +63,7 @@ def test_every_model_takes_exactly_its_keys(compose, name):
         "source_size", "target_size", "features_size", "fast",
     }  # fmt: skip
     shared = {"vocabulary_size", "dropout", "fast"}
-    assert set(settings["encoder"]) == set(inspect.signature(Encoder).parameters) - shared
+    assert set(settings["encoder"]) == {*inspect.signature(Encoder).parameters, "reads_features"} - shared
     decoder_only = shared | {"value_size", "attention"}
     arguments = {*inspect.signature(build_decoder).parameters, *inspect.signature(Decoder).parameters} - {"arguments"}
     assert set(settings["decoder"]) == arguments - decoder_only

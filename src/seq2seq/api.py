@@ -96,8 +96,8 @@ class Predictor:
             return None
         ended = ["end"] if len(prediction.ids) < self.search.max_length else []
         target = self.tokenizers.target.vocabulary.tokens(prediction.ids) + ended
-        source = [token.lstrip(COLUMN) or token for token in self.tokenizers.tokens(text)[0]]
-        return Alignment(source, target, weights[0, : len(target)].cpu())
+        source, features = ([token.lstrip(COLUMN) or token for token in part] for part in self.tokenizers.tokens(text))
+        return Alignment(source, target, weights[0, : len(target)].cpu(), features)
 
 
 class Vote:

@@ -37,6 +37,7 @@ class EncoderSettings(PartSettings):
     """The keys of ``model.encoder``."""
 
     bidirectional: bool
+    reads_features: bool = False
 
 
 class DecoderSettings(PartSettings):

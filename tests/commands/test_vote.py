@@ -3,7 +3,9 @@
 import json
 
 import pytest
+import yaml
 from conftest import TINY
+from test_scripts import run
 
 from seq2seq.api import Hypothesis, Vote, elect, load
 from seq2seq.commands.evaluate import evaluate
@@ -107,3 +109,27 @@ def test_evaluation_compares_texts(compose, folder, checkpoints, caplog):
     assert content["vote"] is True
     rows = (folder / "evaluation" / "predictions.tsv").read_text().splitlines()[1:]
     assert [row.split("\t")[2] for row in rows] == references
+
+
+def test_a_sweep_over_members_ends_with_a_line_for_each_vote(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.tsv").write_text("".join(LINES))
+    files = [f"data.{split}=${{dataset}}.tsv" for split in ("train", "val", "test")]
+    small = [one for one in TINY if one.startswith(("model", "trainer", "+trainer"))]
+    given = ["experiment=g2p_vote", *files, *small, "callbacks.early_stopping.patience=9", "dataset=one,two"]
+
+    code, stdout, stderr = run("train", *given, "member=gru_gnmt,lstm_luong_sparse", cwd=tmp_path)
+
+    assert code == 0, stderr
+    folder = tmp_path / "outputs" / "g2p_vote"
+    table = (folder / "vote.md").read_text().splitlines()
+    assert [line.split(" | ")[1] for line in table[2:]] == ["2", "2"]
+    for number, name in enumerate(("one", "two")):
+        content = json.loads((folder / "vote" / str(number) / "metrics.json").read_text())
+        members = [folder / f"{name}-{member}-1" / "best.ckpt" for member in ("gru_gnmt", "lstm_luong_sparse")]
+        assert sorted(content["checkpoint"]) == sorted(map(str, members))
+        assert f"dataset={name}" in table[2 + number]
+        assert table[2 + number].endswith(f" {content['test']['exact_match']:.4f} |")
+    settings = yaml.safe_load((folder / "two-lstm_luong_sparse-1" / "config.yaml").read_text())["model"]
+    assert settings["attention"] == {"name": "additive", "normaliser": "entmax15"}
+    assert (settings["encoder"]["cell"], settings["decoder"]["kind"]) == ("lstm", "luong")

@@ -43,7 +43,9 @@ def test_the_feature_decides(folder):
     predictor = load(folder / "run" / "best.ckpt")
 
     assert predictor(["a b\tP", "a b\tQ", "", "c\tP"]) == ["p", "q", "", "p"]
-    assert predictor.align("a b\tQ", predictor.n_best(["a b\tQ"])[0][0]).source == ["a", "b"]
+    alignment = predictor.align("a b\tQ", predictor.n_best(["a b\tQ"])[0][0])
+    assert (alignment.source, alignment.features) == (["a", "b"], ["Q"])
+    assert alignment.weights.shape == (2, 3)
 
 
 def test_results_are_also_reported_by_group(folder):
@@ -61,6 +63,10 @@ def test_predict_reads_source_and_features(compose, folder, checkpoint, backend)
     predict(compose("predict", checkpoint, *files, f"backend={backend}", "search.beam_size=2"))
 
     assert (folder / "out.txt").read_text().splitlines()[:2] == ["q", "p"]
+    weights = folder / f"{backend}.jsonl"
+    predict(compose("predict", checkpoint, *files, f"backend={backend}", f"attention={weights}"))
+    row = json.loads(weights.read_text().splitlines()[1])
+    assert (row["source"], row["features"], len(row["weights"][0])) == (["c", "a"], ["P"], 3)
     (folder / "in.txt").write_text("c\tQ\nc a\n")
     with pytest.raises(UserError, match=r"in\.txt:2: the line has 1 columns; the model reads 2, separated by tabs"):
         predict(compose("predict", checkpoint, *files, f"backend={backend}"))
@@ -92,7 +98,7 @@ def test_the_demo_answers_with_them(folder):
     answer = make_answer(load_model(str(folder / "run" / "best.ckpt")), predictor)("a b\tQ")
 
     assert answer["predictions"][0]["text"] == "q"
-    assert answer["attention"]["source"] == ["a", "b"]
+    assert (answer["attention"]["source"], answer["attention"]["features"]) == (["a", "b"], ["Q"])
     assert answer["handoff"]["verified"]
 
 

@@ -28,8 +28,8 @@ SIX = {
         "kind": "luong with input feeding", "attention": "multihead", "bridge": "concat", "decoder": {"tied": True},
         "features_size": 7},
     "lstm, gnmt, dot, learned, one direction": {
-        "cell": "lstm", "kind": "gnmt", "attention": "dot", "bridge": "learned", "encoder": {"bidirectional": False},
-        "hidden": 7},
+        "cell": "lstm", "kind": "gnmt", "attention": "dot", "bridge": "learned",
+        "encoder": {"bidirectional": False, "reads_features": True}, "hidden": 7, "features_size": 7},
     "gru, luong, no attention, mean, one layer": {
         "attention": "none", "bridge": "mean", "hidden": 7, "encoder": {"num_layers": 1}},
     "gru to lstm, bahdanau, no attention, zeros": {
@@ -89,7 +89,8 @@ def assert_same(model, export, batch):
         source, lengths, targets, features = batch
         encoded, logits, weights = run_by_hand(export, *batch)
         features = features if model.features else None
-        state, right = model.encoder(source, lengths).state, model(source, lengths, targets, features)
+        state = model.run_encoder(source, lengths, features)[0].state
+        right = model(source, lengths, targets, features)
         for name, part in (("h_n", state.h), ("c_n", state.c)):
             if part is not None:  # row by row, as PyTorch numbers them
                 torch.testing.assert_close(torch.from_numpy(encoded[name]), part.flatten(0, 1), rtol=0, atol=1e-5)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seq2seq.data import PAD
-from seq2seq.nn import RNNState
+from seq2seq.nn import EncoderOutput, RNNState
 from seq2seq.nn.attention import ATTENTIONS
 from seq2seq.nn.bridge import BRIDGES
 from seq2seq.nn.features import NONE, Features
@@ -19,20 +19,30 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 
 def test_what_features_add_is_the_sum_of_their_vectors_mapped():
-    features = Features(vocabulary_size=7, embedding_size=2, num_layers=2, hidden_size=1, dropout=0.0)
+    sizes = {"embedding_size": 2, "num_layers": 2, "hidden_size": 1, "value_size": 1, "encoder_size": 1}
+    features = Features(vocabulary_size=7, dropout=0.0, **sizes)
     with torch.no_grad():
         features.embedding.weight[4:] = torch.tensor([[1.0, 0.0], [0.0, 2.0], [5.0, 7.0]])
         features.input_map.weight[:] = torch.tensor([[0.0, 1.0], [1.0, 0.0]])  # swaps the units
         features.state_maps.weight[:] = torch.tensor([[10.0, 0.0], [0.0, 100.0]])  # a row for each decoder layer
+        features.value_map.weight[:] = torch.tensor([[1.0, 1.0]])
+        features.encoder_map.weight[:] = torch.tensor([[1.0, -1.0]])
 
     vectors = features(torch.tensor([[4, 5], [6, NONE], [NONE, NONE]]))
 
+    assert vectors.values.tolist() == [[[1], [2]], [[12], [0]], [[0], [0]]]  # of each feature alone
+    assert vectors.mask.tolist() == [[True, True], [True, False], [False, False]]
     # The sums are (1, 2), (5, 7) and nothing.
+    assert vectors.to_encoder.tolist() == [[[-1]], [[-2]], [[0]]]
     assert vectors.to_inputs.tolist() == [[[2, 1]], [[7, 5]], [[0, 0]]]
     assert vectors.to_state[:, 0, :, 0].tolist() == [[10, 50, 0], [200, 700, 0]]
     state = RNNState(torch.ones(2, 1, 3, 1), torch.ones(2, 1, 3, 1))
     assert vectors.added_to(state).h[:, 0, :, 0].tolist() == [[11, 51, 1], [201, 701, 1]]
     assert vectors.added_to(state).c is state.c
+    encoded = EncoderOutput(torch.full((3, 1, 1), 9.0), state, torch.ones(3, 1, dtype=torch.bool))
+    assert vectors.beside(encoded).outputs[0, :, 0].tolist() == [9, 1, 2]
+    assert vectors.beside(encoded).mask.tolist() == [[True, True, True], [True, True, False], [True, False, False]]
+    assert vectors.beside(encoded).state is state
 
 
 def test_the_id_of_no_feature_is_that_of_padding():
@@ -89,11 +99,44 @@ def test_every_step_reads_them(kind):
     model = make_model(decoder=KINDS[kind], features_size=7)
     with torch.no_grad():
         model.features.state_maps.weight.zero_()
+        model.features.value_map.weight.zero_()
     twice, steps = SOURCE[:1].repeat(2, 1), torch.tensor([[1, 4, 5]] * 2)
 
     logits = model(twice, LENGTHS[[0, 0]], steps, FEATURES).logits
 
     assert not torch.isclose(logits[0], logits[1]).all(-1).any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_attention_looks_at_each_and_not_at_padding(kind):
+    model = make_model(decoder=KINDS[kind], features_size=7)
+
+    weights = model(SOURCE, LENGTHS, TARGET, FEATURES).weights
+
+    assert weights.shape == (2, 2, 3 + 2)  # source and features
+    seen = torch.tensor([[True, True, True, True, True], [True, True, False, True, False]])
+    assert torch.equal(weights > 0, seen.unsqueeze(1).expand(-1, 2, -1))
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 2))
+
+
+@pytest.mark.parametrize("reads", [False, True])
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_the_encoder_reads_them_only_if_it_is_told_to(cell, reads):
+    model = make_model(cell=cell, encoder={"reads_features": reads}, features_size=7)
+
+    with_features, _ = model.run_encoder(SOURCE, LENGTHS, FEATURES)
+    without, _ = model.run_encoder(SOURCE, LENGTHS)
+
+    assert torch.equal(with_features.state.h, without.state.h) is not reads
+    assert torch.equal(with_features.outputs, without.outputs) is not reads
+    alone, _ = model.run_encoder(SOURCE[1:, :2], LENGTHS[1:], FEATURES[1:, :1])
+    torch.testing.assert_close(with_features.state.h[:, :, 1:], alone.state.h, rtol=0, atol=1e-12)
+    assert not with_features.outputs[1, 2:].any()  # padding stays padding
+
+
+def test_an_encoder_that_reads_features_needs_some():
+    with pytest.raises(ValueError, match=r"model\.encoder\.reads_features=true needs features; give data\.features_column"):
+        make_model(encoder={"reads_features": True})
 
 
 def test_a_model_without_features_refuses_them():

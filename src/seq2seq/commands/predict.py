@@ -206,10 +206,14 @@ def attention_writer(wanted: object, predictor: Any) -> Iterator[Callable[[int, 
 
 
 def alignment_as_json(alignment: Alignment | None) -> str:
-    """Return a line: source tokens, predicted tokens with the end, and the weights of each; none for an empty text."""
-    source, prediction, weights = alignment or ([], [], torch.empty(0))
+    """Return a line: source tokens, predicted tokens with the end, and the weights of each; none for an empty text.
+
+    With features, the line names them, and their weights stand behind those of the source tokens.
+    """
+    source, prediction, weights, features = alignment or Alignment([], [], torch.empty(0))
     rounded = [[round(weight, 6) for weight in row] for row in weights.tolist()]
-    return json.dumps({"source": source, "prediction": prediction, "weights": rounded}, ensure_ascii=False) + "\n"
+    content = {"source": source, "prediction": prediction, "weights": rounded} | ({"features": features} if features else {})
+    return json.dumps(content, ensure_ascii=False) + "\n"
 
 
 def draw_alignment(path: Path, alignment: Alignment | None) -> None:

@@ -1,5 +1,6 @@
 """Input and output of all searches."""
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -49,12 +50,14 @@ class Alignment(NamedTuple):
     Attributes:
         source: Source tokens, S of them.
         target: Predicted tokens and, unless the prediction was cut, the end; T of them.
-        weights: Attention weights, ``(T, S)``.
+        weights: Attention weights, ``(T, S)``, and behind them those of the features, ``(T, S + F)``.
+        features: F of them; empty without features.
     """
 
     source: list[str]
     target: list[str]
     weights: Tensor
+    features: Sequence[str] = ()
 
 
 SPECIAL_TOKENS = (PAD, BOS, UNK)

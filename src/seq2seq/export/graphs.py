@@ -90,10 +90,11 @@ class ExportEncoder(nn.Module):
         super().__init__()
         self.embedding, self.rnn, self.directions = encoder.embedding, ExportRNN(encoder.rnn), encoder.directions
 
-    def forward(self, source: Tensor, lengths: Tensor) -> EncoderOutput:
+    def forward(self, source: Tensor, lengths: Tensor, added: Tensor | None = None) -> EncoderOutput:
         """Encode a padded batch; see `Encoder.forward`."""
         mask = torch.arange(source.size(1)) < lengths.unsqueeze(1)
-        outputs, final = self.rnn(self.embedding(source), lengths=lengths.to(torch.int32))
+        embedded = self.embedding(source) if added is None else self.embedding(source) + added
+        outputs, final = self.rnn(embedded, lengths=lengths.to(torch.int32))
         return EncoderOutput(outputs, RNNState.from_torch(final, self.directions), mask)
 
 
@@ -150,8 +151,8 @@ class EncoderGraph(nn.Module):
 
     def forward(self, source: Tensor, lengths: Tensor, features: Tensor | None = None) -> dict[str, Tensor]:
         """Return the final state, h_n and c_n, and all that the decoder reads, by name."""
-        encoded = self.model.encoder(source, lengths)
-        memory, state = self.model.hand_over(encoded, source[:, :0] if features is None else features)
+        encoded, vectors = self.model.run_encoder(source, lengths, features)
+        memory, state = self.model.hand_over(encoded, vectors)
         read = {name: part for name, part in memory._asdict().items() if part is not None and part.size(-1)}
         started = {name: part.unsqueeze(1) for name, part in state_tensors(state).items()}
         return final_state(encoded.state) | read | started

@@ -9,6 +9,9 @@ from seq2seq.model import TrainedModel
 SHAPES = ((1, 1, 1), (3, 7, 4), (8, 30, 12))
 """Batch size, source length and target length of the comparisons."""
 
+FEATURES = 3
+"""Number of features of each sequence, if the model reads some."""
+
 
 @torch.inference_mode()
 def differences(module: TrainedModel, exported: TrainedModel) -> dict[str, float]:
@@ -26,11 +29,11 @@ def differences(module: TrainedModel, exported: TrainedModel) -> dict[str, float
         lengths = torch.randint(1, steps + 1, (batch,), generator=random)
         features = None
         if (size := module.tokenizers.sizes().get("features")) is not None:
-            features = torch.randint(UNK, size, (batch, target_steps), generator=random)
+            features = torch.randint(UNK, size, (batch, FEATURES), generator=random)
         output = ours(source, lengths, targets, features)
         theirs_output = theirs.decoder(targets, *theirs.encode(source, lengths, features))
         right = {"logits": output.logits, "attention": output.weights}
-        right |= final_state(ours.encoder(source, lengths).state)
+        right |= final_state(ours.run_encoder(source, lengths, features)[0].state)
         other = {"logits": theirs_output.logits, "attention": theirs_output.weights}
         other |= theirs.run_encoder(source, lengths, features)
         for name, values in right.items():

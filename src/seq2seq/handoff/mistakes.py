@@ -195,6 +195,6 @@ class WrongEncoder(nn.Module):
         self.inner = encoder
         self.mistake = mistake
 
-    def forward(self, source: Tensor, lengths: Tensor) -> EncoderOutput:
+    def forward(self, source: Tensor, lengths: Tensor, *added: Tensor) -> EncoderOutput:
         """Encode as `Encoder` does, with the mistake."""
-        return self.mistake.apply(self.inner, source, lengths)
+        return self.mistake.apply(lambda *batch: self.inner(*batch, *added), source, lengths)

@@ -19,7 +19,7 @@ class Memory(NamedTuple):
     Attributes:
         keys: Vectors that the queries are compared with, ``(B, S, A)``.
         values: Vectors that are averaged: the encoder's outputs, ``(B, S, D * H)``, or a projection of them.
-        mask: True at real tokens, ``(B, S)``.
+        mask: True at real tokens, ``(B, S)``. With features, theirs stand behind those of the tokens, in all three.
         added: What features add to every input of the decoder, ``(B, 1, E')``; None without features.
     """
 

@@ -77,12 +77,13 @@ class Encoder(nn.Module):
         """Size of one output vector, D * H."""
         return self.directions * self.hidden_size
 
-    def forward(self, source: Tensor, lengths: Tensor) -> EncoderOutput:
+    def forward(self, source: Tensor, lengths: Tensor, added: Tensor | None = None) -> EncoderOutput:
         """Encode a padded batch of token ids.
 
         Args:
             source: Token ids, right-padded, ``(B, S)``.
             lengths: Number of real tokens of each sequence, on the CPU, in any order, ``(B,)``.
+            added: What features add to each embedded token, ``(B, 1, E)``, if the encoder reads them.
 
         Raises:
             ValueError: If a length is below 1 or above ``S``.
@@ -92,5 +93,7 @@ class Encoder(nn.Module):
             raise ValueError(f"lengths must lie between 1 and S={steps}, got {lengths.tolist()}")
         mask = torch.arange(steps) < lengths.unsqueeze(1)  # (B, S)
         embedded = self.dropout(self.embedding(source))  # (B, S, E)
+        if added is not None:
+            embedded = embedded + added
         outputs, state = run_rnn(self.rnn, embedded, lengths)
         return EncoderOutput(outputs, state, mask.to(source.device))

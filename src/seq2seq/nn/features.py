@@ -1,16 +1,22 @@
 """Features: what a sequence comes with beside its tokens, such as ``N``, ``ACC`` and ``PL`` of a word form.
 
-They are a set, so no recurrent layer reads them: the order in which they are written must not matter. Each has an
-embedding, and their sum is mapped to what it adds to
+They are a set, so no recurrent layer reads them one after another: the order in which they are written must not matter.
+Each has an embedding. Every decoder, attention and bridge uses them in the same three ways:
 
-- every input of the decoder, whatever the decoder, so that each step knows them;
-- the decoder's initial state, after the bridge: ``h_n`` and what the bridge makes of it stay as they are.
+- attention looks at each of them, as at the tokens of the source: their values stand behind the encoder's outputs;
+- their sum is added to every input of the decoder, so that each step knows all of them;
+- their sum is added to the decoder's initial state, after the bridge: ``h_n`` and what the bridge makes of it stay as
+  they are.
+
+For a language, there is a fourth: the encoder, too, can read their sum, at every position.
 """
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
+from seq2seq.nn.encoder import EncoderOutput
 from seq2seq.nn.state import RNNState
 
 NONE = 0
@@ -18,53 +24,83 @@ NONE = 0
 
 
 class FeatureVectors(NamedTuple):
-    """What the features of a batch add.
+    """What the features of a batch, up to F of a sequence, contribute.
 
     Attributes:
-        to_inputs: To each embedded input of the decoder, ``(B, 1, E')``.
-        to_state: To the hidden state of each of its layers, ``(L', 1, B, H')``.
+        values: What is attended to, ``(B, F, D * H)``.
+        mask: True where there is a feature, ``(B, F)``.
+        to_inputs: What is added to each embedded input of the decoder, ``(B, 1, E')``.
+        to_state: What is added to the hidden state of each of its layers, ``(L', 1, B, H')``.
+        to_encoder: What is added to each embedded input of the encoder, ``(B, 1, E)``; None if it reads no features.
     """
 
+    values: Tensor
+    mask: Tensor
     to_inputs: Tensor
     to_state: Tensor
+    to_encoder: Tensor | None
 
     def added_to(self, state: RNNState) -> RNNState:
         """Return the decoder's initial state, ``(L', 1, B, H')``, with the features; an LSTM's cell stays as it is."""
         return state._replace(h=state.h + self.to_state)
 
+    def beside(self, encoded: EncoderOutput) -> EncoderOutput:
+        """Return the encoder's outputs and their mask with those of the features behind them; the state is the same."""
+        outputs, mask = torch.cat([encoded.outputs, self.values], dim=1), torch.cat([encoded.mask, self.mask], dim=1)
+        return encoded._replace(outputs=outputs, mask=mask)
+
 
 class Features(nn.Module):
-    """The sum of the features' embeddings, mapped to what a decoder reads of it.
+    """The embeddings of features, and what is made of them.
 
     Args:
         vocabulary_size: Number of features, the special symbols included, V.
-        embedding_size: Embedding size of the decoder, E'.
+        embedding_size: Embedding size of the decoder, E', which is that of the features, too.
         num_layers: Number of layers of the decoder, L'.
         hidden_size: Hidden size of the decoder, H'.
+        value_size: Size of the encoder's outputs, D * H.
+        encoder_size: Embedding size of the encoder, E; None if the encoder reads no features.
         dropout: Dropout probability after the embedding.
 
     Example:
-        >>> import torch
-        >>> features = Features(vocabulary_size=9, embedding_size=8, num_layers=2, hidden_size=7, dropout=0.0)
+        >>> features = Features(vocabulary_size=9, embedding_size=8, num_layers=2, hidden_size=7, value_size=10,
+        ...                     encoder_size=None, dropout=0.0)
         >>> vectors = features(torch.tensor([[4, 5, 6], [6, 4, 5], [4, NONE, NONE]]))
-        >>> vectors.to_inputs.shape, vectors.to_state.shape
-        (torch.Size([3, 1, 8]), torch.Size([2, 1, 3, 7]))
+        >>> vectors.values.shape, vectors.to_inputs.shape, vectors.to_state.shape
+        (torch.Size([3, 3, 10]), torch.Size([3, 1, 8]), torch.Size([2, 1, 3, 7]))
         >>> torch.allclose(vectors.to_inputs[0], vectors.to_inputs[1])  # in another order
         True
     """
 
     def __init__(
-        self, *, vocabulary_size: int, embedding_size: int, num_layers: int, hidden_size: int, dropout: float
+        self,
+        *,
+        vocabulary_size: int,
+        embedding_size: int,
+        num_layers: int,
+        hidden_size: int,
+        value_size: int,
+        encoder_size: int | None,
+        dropout: float,
     ) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(vocabulary_size, embedding_size, padding_idx=NONE)  # which adds nothing
+        self.num_layers = num_layers
+        self.embedding = nn.Embedding(vocabulary_size, embedding_size, padding_idx=NONE)  # zero, so it adds nothing
         self.dropout = nn.Dropout(dropout)
+        self.value_map = nn.Linear(embedding_size, value_size, bias=False)
         self.input_map = nn.Linear(embedding_size, embedding_size, bias=False)
         self.state_maps = nn.Linear(embedding_size, num_layers * hidden_size, bias=False)
-        self.num_layers = num_layers
+        self.encoder_map = None if encoder_size is None else nn.Linear(embedding_size, encoder_size, bias=False)
 
     def forward(self, features: Tensor) -> FeatureVectors:
-        """Return what the features of each sequence add, given their ids, right-padded, ``(B, F)``; F may be 0."""
-        summed = self.dropout(self.embedding(features)).sum(1)  # (B, E')
+        """Return what the features of each sequence contribute, given ids, right-padded, ``(B, F)``; F may be 0."""
+        embedded = self.dropout(self.embedding(features))  # (B, F, E')
+        summed = embedded.sum(1)  # (B, E')
         to_state = self.state_maps(summed).unflatten(-1, (1, self.num_layers, -1)).permute(2, 1, 0, 3)
-        return FeatureVectors(self.input_map(summed).unsqueeze(1), to_state)
+        return FeatureVectors(
+            values=self.value_map(embedded),
+            mask=features != NONE,
+            to_inputs=self.input_map(summed).unsqueeze(1),
+            to_state=to_state,
+            to_encoder=None if self.encoder_map is None else self.encoder_map(summed).unsqueeze(1),
+        )

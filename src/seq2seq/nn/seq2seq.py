@@ -2,11 +2,11 @@
 
 ::
 
-    source -> Encoder -+- outputs -----------------> attention -+
-                       |                                        v
-                       +- h_n, c_n -> Bridge ---> + ---> Decoder -> logits
-                                                  |         |
-    features, if there are any -> Features -------+---------+
+    source -> Encoder -+- outputs -------------> attention -+
+                       |                            ^       v
+                       +- h_n, c_n -> Bridge -> + --|--> Decoder -> logits
+                                                ^   |       ^
+    features, if there are any -> Features -----+---+-------+
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from seq2seq.nn.attention import Memory, build_attention
 from seq2seq.nn.bridge import Bridge
 from seq2seq.nn.decoders import Decoder, DecoderOutput, build_decoder
 from seq2seq.nn.encoder import Encoder, EncoderOutput
-from seq2seq.nn.features import Features
+from seq2seq.nn.features import Features, FeatureVectors
 from seq2seq.nn.state import RNNState
 
 
@@ -90,18 +90,27 @@ class Seq2Seq(nn.Module):
         Raises:
             ValueError: If a model without features is given some.
         """
-        return self.hand_over(self.encoder(source, lengths), source[:, :0] if features is None else features)
+        return self.hand_over(*self.run_encoder(source, lengths, features))
 
-    def hand_over(self, encoded: EncoderOutput, features: Tensor) -> Encoded:
-        """Return what the decoder starts from, given what the encoder returned, and features, ``(B, F)``."""
+    def run_encoder(
+        self, source: Tensor, lengths: Tensor, features: Tensor | None = None
+    ) -> tuple[EncoderOutput, FeatureVectors | None]:
+        """Return the encoder's output, and what the features contribute; see `encode` for the arguments."""
+        if self.features is None:
+            if features is not None:
+                raise ValueError("the model has no features, and is given some")
+            return self.encoder(source, lengths), None
+        vectors: FeatureVectors = self.features(source[:, :0] if features is None else features)
+        read = () if vectors.to_encoder is None else (vectors.to_encoder,)
+        return self.encoder(source, lengths, *read), vectors
+
+    def hand_over(self, encoded: EncoderOutput, features: FeatureVectors | None) -> Encoded:
+        """Return what the decoder starts from: the bridge maps the final state, and what features add comes after."""
         initial: RNNState = self.bridge(encoded.state)
-        memory = self.decoder.init_memory(encoded)
-        if self.features is not None:
-            vectors = self.features(features)
-            initial, memory = vectors.added_to(initial), memory._replace(added=vectors.to_inputs)
-        elif features.size(1):
-            raise ValueError("the model has no features, and is given some")
-        return Encoded(memory, self.decoder.init_state(initial))
+        if features is None:
+            return Encoded(self.decoder.init_memory(encoded), self.decoder.init_state(initial))
+        memory = self.decoder.init_memory(features.beside(encoded))._replace(added=features.to_inputs)
+        return Encoded(memory, self.decoder.init_state(features.added_to(initial)))
 
     def step(self, tokens: Tensor, encoded: Encoded) -> tuple[Tensor, Encoded]:
         """Read one token per sequence, ``(B,)``; return the next token's logits, ``(B, V)``, and the new state."""
@@ -127,7 +136,7 @@ def build_model(
         source_size: Number of source symbols.
         target_size: Number of target symbols.
         features_size: Number of features; 0 builds a model without.
-        encoder: The remaining arguments of `Encoder`.
+        encoder: The remaining arguments of `Encoder`, and ``reads_features``, whether it reads the features, too.
         decoder: The remaining arguments of `build_decoder`.
         bridge: A key of `seq2seq.nn.bridge.BRIDGES`.
         attention: A key of `seq2seq.nn.attention.ATTENTIONS`, or a mapping with the key as ``name`` and options.
@@ -137,15 +146,24 @@ def build_model(
     Raises:
         ValueError: If a value is not allowed, or the parts do not fit together.
     """
+    encoder = dict(encoder)
+    reads_features = encoder.pop("reads_features", False)
+    if reads_features and not features_size:
+        raise ValueError(
+            "model.encoder.reads_features=true needs features; give data.features_column and data.features_tokens"
+        )
     built_encoder = Encoder(vocabulary_size=source_size, dropout=dropout, fast=fast, **encoder)
     options = {"name": attention} if isinstance(attention, str) else attention
-    sizes = {"query_size": decoder["hidden_size"], "value_size": built_encoder.output_size}
-    built_attention = build_attention(**options, **sizes)
+    value_size = built_encoder.output_size
+    built_attention = build_attention(**options, query_size=decoder["hidden_size"], value_size=value_size)
     built_decoder = build_decoder(
         vocabulary_size=target_size, attention=built_attention, dropout=dropout, fast=fast, **decoder
     )
     state_sizes = {key: decoder[key] for key in ("num_layers", "hidden_size", "cell")}
     built_bridge = Bridge(bridge, encoder=built_encoder, **state_sizes)
-    sizes = {key: decoder[key] for key in ("embedding_size", "num_layers", "hidden_size")}
-    features = Features(vocabulary_size=features_size, dropout=dropout, **sizes) if features_size else None
+    features = None
+    if features_size:
+        sizes = {key: decoder[key] for key in ("embedding_size", "num_layers", "hidden_size")}
+        sizes |= {"value_size": value_size, "encoder_size": encoder["embedding_size"] if reads_features else None}
+        features = Features(vocabulary_size=features_size, dropout=dropout, **sizes)
     return Seq2Seq(built_encoder, built_bridge, built_decoder, features)

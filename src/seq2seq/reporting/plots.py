@@ -64,15 +64,17 @@ def learning_curves(metrics_file: Path) -> Figure:
 
 
 def attention_heatmap(alignment: Alignment) -> Figure:
-    """Draw attention weights: a row for each predicted token, a column for each source token, a dot for exactly 0."""
+    """Draw attention weights: a row for each predicted token, a column for each source token and feature; a dot is exactly 0."""
     rows, columns = alignment.weights.shape
     figure = new_figure(1.6 + 0.28 * columns, 1.4 + 0.28 * rows)
     axes = figure.subplots()
     image = axes.imshow(alignment.weights.numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    source = [printable(token) for token in alignment.source]
+    source = [printable(token) for token in (*alignment.source, *alignment.features)]
     axes.set_xticks(range(columns), source, rotation=90 if any(len(label) > 2 for label in source) else 0)
     axes.set_yticks(range(rows), [printable(token) for token in alignment.target])
-    axes.set(xlabel="source", ylabel="prediction")
+    axes.set(xlabel="source, features" if alignment.features else "source", ylabel="prediction")
+    if alignment.features:
+        axes.axvline(len(alignment.source) - 0.5, color=GREY)
     axes.xaxis.set_label_position("top")
     axes.xaxis.tick_top()
     zeros = (alignment.weights == 0).nonzero()
