@@ -201,6 +201,21 @@ def test_lightnings_switches_work_and_what_used_part_of_the_data_says_so(tmp_pat
     assert ("training" in content) is (part is not None)
 
 
+def test_a_file_is_named_by_a_key_that_a_study_changes(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.tsv").write_text("a b\tx\nb\ty\n")
+    files = [f"data.{split}=${{dataset}}.tsv" for split in ("train", "val", "test")]
+    small = [one for one in TINY if one.startswith(("model", "trainer", "+trainer"))]
+    over = ["tune.over={dataset: [one,two]}", "tune.trials=1", "hydra.run.dir=study"]
+
+    code, _, stderr = run("tune", "data=tsv", *files, *small, *over, cwd=tmp_path)
+
+    assert code == 0, stderr
+    for number, name in enumerate(("one", "two")):
+        assert f"train: {name}.tsv" in (tmp_path / f"study/trials/0/{number}/config.yaml").read_text()
+        assert "data.train=${dataset}.tsv" in (tmp_path / f"study/trials/0/{number}/overrides.yaml").read_text()
+
+
 LAUNCHERS = ("joblib", "submitit_local")
 """Launchers that start Python anew."""
 

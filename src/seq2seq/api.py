@@ -72,7 +72,9 @@ class Predictor:
                 predictions[positions[index]] = hypotheses
         return predictions
 
-    def _dataset(self, encoded: Sequence[tuple[list[int], list[int]]], targets: FlatSequences | None = None) -> PairDataset:
+    def _dataset(
+        self, encoded: Sequence[tuple[list[int], list[int]]], targets: FlatSequences | None = None
+    ) -> PairDataset:
         sources, features = (FlatSequences(one[part] for one in encoded) for part in (0, 1))
         return PairDataset(sources, targets, features if self.tokenizers.features else None)
 
@@ -117,7 +119,9 @@ class Vote:
         for number, predictor in enumerate(predictors[1:], start=2):
             found, first = predictor.tokenizers.columns, self.tokenizers.columns
             if found != first:
-                raise UserError(f"checkpoint: a vote needs texts for all, but 1 reads {first} columns and {number} {found}")
+                raise UserError(
+                    f"checkpoint: a vote needs texts for all, but 1 reads {first} columns and {number} {found}"
+                )
 
     def __call__(self, texts: Sequence[str], batch_size: int = 64) -> list[str]:
         """Return the elected prediction for each text, in order."""

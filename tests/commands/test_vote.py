@@ -92,7 +92,7 @@ def test_predict_writes_what_is_elected(compose, folder, checkpoints):
             predict(compose("predict", *given, "search.beam_size=3", refused))
 
 
-def test_evaluation_compares_texts(compose, folder, checkpoints, caplog):
+def test_evaluation_compares_texts(compose, folder, checkpoints):
     (folder / "test.tsv").write_text("".join([*LINES, "a\tq\n", "b\tw\n"]))  # no model knows the last targets
     given = ["data=tsv", f"data.test={folder / 'test.tsv'}"]
     every = f"checkpoint=[{','.join(map(str, checkpoints))}]"
@@ -118,7 +118,7 @@ def test_a_sweep_over_members_ends_with_a_line_for_each_vote(tmp_path):
     small = [one for one in TINY if one.startswith(("model", "trainer", "+trainer"))]
     given = ["experiment=g2p_vote", *files, *small, "callbacks.early_stopping.patience=9", "dataset=one,two"]
 
-    code, stdout, stderr = run("train", *given, "member=gru_gnmt,lstm_luong_sparse", cwd=tmp_path)
+    code, _, stderr = run("train", *given, "member=gru_gnmt,lstm_luong_sparse", cwd=tmp_path)
 
     assert code == 0, stderr
     folder = tmp_path / "outputs" / "g2p_vote"

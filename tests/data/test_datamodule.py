@@ -119,7 +119,9 @@ def test_the_order_of_training_depends_on_seed_and_epoch(change, same):
 
 
 def test_a_vocabulary_without_symbols_is_refused():
-    with pytest.raises(UserError, match=r"data\.min_count=100000 leaves no symbol of the source; the most frequent is rarer"):
+    with pytest.raises(
+        UserError, match=r"data\.min_count=100000 leaves no symbol of the source; the most frequent is rarer"
+    ):
         make(SETTINGS | {"min_count": 100_000})
 
 

@@ -22,7 +22,7 @@ from seq2seq.model import TrainedModel
 from seq2seq.nn import attention, bridge
 
 SIX = {
-    "gru, luong, general, linear": {"encoder": {"num_layers": 3}, "features_size": 7},
+    "gru, luong, general, linear": {"encoder": {"num_layers": 3}},
     "lstm, bahdanau, additive, top": {"cell": "lstm", "kind": "bahdanau", "attention": "additive", "bridge": "top"},
     "gru, input feeding, multihead, concat, tied": {
         "kind": "luong with input feeding", "attention": "multihead", "bridge": "concat", "decoder": {"tied": True},
@@ -129,16 +129,26 @@ def test_every_part_can_be_exported(cell, kind, attends, hands_over, bidirection
     assert_same(model, export_model(model), batch)
 
 
+def compare(model, export, sizes=(10, 9)):
+    tokenizers = Tokenizers(*(build_tokenizer("spaces", symbols=[*map(str, range(4, size))]) for size in sizes))
+    return differences(*(TrainedModel(one, tokenizers, 9, {}) for one in (model, OnnxModel(export))))
+
+
+def test_an_export_reads_features(batch):
+    model = make_model(encoder={"reads_features": True}, features_size=7)
+    export = export_model(model)
+
+    assert_same(model, export, batch)
+    assert max(compare(model, export, (10, 9, 7)).values()) < 1e-5
+
+
 @pytest.mark.parametrize("name", list(SIX)[:2])
 def test_the_comparison_sees_a_wrong_operator(name):
     model = build(**SIX[name])
     right = exported(name)
-    sizes = (10, 9, 7)[: 2 + bool(model.features)]
-    tokenizers = Tokenizers(*(build_tokenizer("spaces", symbols=[str(one) for one in range(4, size)]) for size in sizes))
 
     def compared(export):
-        first, second = (TrainedModel(one, tokenizers, 9, {}) for one in (model, OnnxModel(export)))
-        return differences(first, second)
+        return compare(model, export)
 
     assert set(compared(right)) == {"logits", "attention", "h_n"} | ({"c_n"} if "lstm" in name else set())
     assert max(compared(right).values()) < 1e-5

@@ -1,5 +1,7 @@
 """Features: what they add, in numbers that can be followed by eye, and that they are a set."""
 
+from typing import Any
+
 import pytest
 import torch
 from conftest import KINDS, make_model
@@ -20,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 def test_what_features_add_is_the_sum_of_their_vectors_mapped():
     sizes = {"embedding_size": 2, "num_layers": 2, "hidden_size": 1, "value_size": 1, "encoder_size": 1}
-    features = Features(vocabulary_size=7, dropout=0.0, **sizes)
+    features: Any = Features(vocabulary_size=7, dropout=0.0, **sizes)
     with torch.no_grad():
         features.embedding.weight[4:] = torch.tensor([[1.0, 0.0], [0.0, 2.0], [5.0, 7.0]])
         features.input_map.weight[:] = torch.tensor([[0.0, 1.0], [1.0, 0.0]])  # swaps the units
@@ -53,7 +55,7 @@ def test_the_id_of_no_feature_is_that_of_padding():
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 def test_they_are_added_to_what_the_bridge_hands_over(bridge, cell):
     decoder = {"hidden_size": 7 if bridge == "mean" else 14}
-    model = make_model(cell=cell, bridge=bridge, decoder=decoder, features_size=7)
+    model: Any = make_model(cell=cell, bridge=bridge, decoder=decoder, features_size=7)
     handed = model.bridge(model.encoder(SOURCE, LENGTHS).state)
 
     _, state = model.encode(SOURCE, LENGTHS, FEATURES)
@@ -135,7 +137,9 @@ def test_the_encoder_reads_them_only_if_it_is_told_to(cell, reads):
 
 
 def test_an_encoder_that_reads_features_needs_some():
-    with pytest.raises(ValueError, match=r"model\.encoder\.reads_features=true needs features; give data\.features_column"):
+    with pytest.raises(
+        ValueError, match=r"model\.encoder\.reads_features=true needs features; give data\.features_column"
+    ):
         make_model(encoder={"reads_features": True})
 
 

@@ -107,8 +107,9 @@ def test_a_trial_of_several_runs_has_their_mean_and_is_pruned_by_it(tune, tmp_pa
         runs = sorted((tmp_path / "trials" / str(trial.number)).glob("*/metrics.json"))
         losses = [json.loads(run.read_text())["validation"]["loss_teacher_forced"] for run in runs]
         assert len(runs) == 4 or trial.state == TrialState.PRUNED
-        assert list(trial.intermediate_values.values()) == pytest.approx([fmean(losses[: n + 1]) for n in range(len(runs))])
-    settings = [yaml.safe_load((tmp_path / "trials" / "0" / str(run) / "config.yaml").read_text()) for run in range(4)]
+        means = [fmean(losses[: number + 1]) for number in range(len(runs))]
+        assert list(trial.intermediate_values.values()) == pytest.approx(means)
+    settings = [yaml.safe_load((tmp_path / f"trials/0/{run}/config.yaml").read_text()) for run in range(4)]
     assert [(one["seed"], one["data"]["max_letters"]) for one in settings] == [(1, 3), (1, 5), (2, 3), (2, 5)]
     pruned = [trial for trial in trials if trial.state == TrialState.PRUNED]
     assert {trial.params["optimizer.lr"] for trial in pruned} == {1e-9}

@@ -177,7 +177,7 @@ def check_columns(lines: list[tuple[int, str]], name: str, columns: int) -> None
 
 
 @contextmanager
-def attention_writer(wanted: object, predictor: Any) -> Iterator[Callable[[int, str, Hypothesis], object]]:
+def attention_writer(wanted: object, predictor: Predictor | Vote) -> Iterator[Callable[[int, str, Hypothesis], object]]:
     """Provide a function that writes the attention of a line, given its number, its text and the best prediction.
 
     If ``wanted`` is False or None, nothing is written. A file that ends in ``.jsonl`` gets tokens and weights as JSON,
@@ -186,7 +186,7 @@ def attention_writer(wanted: object, predictor: Any) -> Iterator[Callable[[int, 
     Raises:
         UserError: If there is no attention, or it cannot be written there.
     """
-    if wanted in (False, None):
+    if wanted in (False, None) or isinstance(predictor, Vote):  # which is refused with attention
         yield lambda *_: None
         return
     if not any(model.has_attention for model in predictor.ensemble.models):
@@ -212,7 +212,9 @@ def alignment_as_json(alignment: Alignment | None) -> str:
     """
     source, prediction, weights, features = alignment or Alignment([], [], torch.empty(0))
     rounded = [[round(weight, 6) for weight in row] for row in weights.tolist()]
-    content = {"source": source, "prediction": prediction, "weights": rounded} | ({"features": features} if features else {})
+    content = {"source": source, "prediction": prediction, "weights": rounded} | (
+        {"features": features} if features else {}
+    )
     return json.dumps(content, ensure_ascii=False) + "\n"
 
 

@@ -147,9 +147,10 @@ def build_module(config: DictConfig, settings: dict[str, Any], data: PreparedDat
     """Build the module for the vocabularies of the data."""
     optimizer, scheduler = build_optimizer(config.optimizer, config.scheduler)
     own = ("model", "handoff", "label_smoothing", "scheduled_sampling", "fast", "search")
+    tokenizers: dict[str, Any] = {f"{part}_tokenizer": one for part, one in data.tokenizers.to_dicts().items()}
     module = Seq2SeqModule(
         **{key: settings[key] for key in own},
-        **{f"{part}_tokenizer": one for part, one in data.tokenizers.to_dicts().items()},
+        **tokenizers,
         max_length=settings["search"].get("max_length") or 2 * int(data.datasets["train"].targets.lengths.max()),
         data=data.source.to_dict(),
         optimizer=optimizer,

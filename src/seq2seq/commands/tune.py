@@ -3,7 +3,7 @@
 import io
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from statistics import fmean
@@ -56,35 +56,27 @@ def tune(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) ->
     from optuna import TrialPruned
     from optuna.trial import TrialState
 
-    from seq2seq.tuning.space import combinations, contains, example, overrides_of, read_space
+    from seq2seq.tuning.space import combinations, contains, example, overrides_of, read_first, read_space
     from seq2seq.tuning.study import advise, best_as_experiment, history, open_study, trials_to_run
 
     settings = read_settings(TuneSettings, resolve_config(config).get("tune"), "tune")
     space, over = read_space(settings.space), settings.over or {}
+    runs = combinations(over)
     common = [one for one in overrides if not one.lstrip("+~").startswith("tune")]
     base = compose("train", common)
-    if empty := [key for key, values in over.items() if not values]:
-        raise UserError(f"tune.over.{empty[0]}=[] must hold at least one value")
     examples = {f"space.{key}": {key: example(distribution)} for key, distribution in space.items()}
     examples |= {f"over.{key}": {key: values[0]} for key, values in over.items()}
-    for key, one in examples.items():
-        try:
-            compose("train", [*common, *overrides_of(one)])
-        except HydraException as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"tune.{key} is no key of the training config: {reason}") from None
-    runs = combinations(over)
-    warmup = len(over[list(over)[-1]]) - 1 if over else 1
+    for name, one in examples.items():
+        check_key(f"tune.{name}", [*common, *overrides_of(one)])
     groups = {key for key in space if "." not in key and isinstance(OmegaConf.select(base, key), DictConfig)}
     given = {key: OmegaConf.select(base, key) for key in space if key not in groups}
     defaults = {key: value for key, value in given.items() if contains(space[key], value)}
-    for number, one in enumerate(settings.first):
-        if wrong := [key for key, value in one.items() if key not in space or not contains(space[key], value)]:
-            raise UserError(f"tune.first[{number}].{wrong[0]}={one[wrong[0]]} is not in tune.space")
-    first = [defaults, *(defaults | one for one in settings.first)]
+    first = [defaults, *(defaults | one for one in read_first(settings.first, space))]
     folder = output_dir / "trials"
     folder.mkdir(parents=True, exist_ok=True)
-    study = open_study(output_dir, base.monitor_mode, first, base.seed, warmup)
+    study = open_study(
+        output_dir, base.monitor_mode, first, base.seed, warmup=len(list(over.values())[-1]) - 1 if over else 1
+    )
     seconds = math.inf if settings.minutes is None else 60 * settings.minutes
     succeeded = failed = 0
     for number, pruning, params in trials_to_run(study, space, settings.trials, seconds, folder):
@@ -93,16 +85,11 @@ def tune(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) ->
         try:
             for part, own in enumerate(runs):
                 chosen = [*common, *overrides_of(params | own), "resume=auto"]
-                run = compose("train", chosen)
-                if not over:  # a trial is one run, which is pruned by its epochs
-                    with open_dict(run):
-                        run.callbacks.pruning = pruning | {"monitor": base.monitor}
-                place = Path(str(number), str(part)) if over else Path(str(number))
-                with redirect_stdout(io.StringIO()):
-                    content = train(run, folder / place, chosen)
-                results.append(content["validation"][base.monitor.removeprefix("val/")])
                 if over:
+                    results.append(run_of_trial(folder / str(number) / str(part), chosen))
                     advise(study, pruning["trial"], part, fmean(results))
+                else:  # a trial is one run, which is pruned by its epochs
+                    results.append(run_of_trial(folder / str(number), chosen, pruning | {"monitor": base.monitor}))
             study.tell(number, fmean(results), skip_if_finished=True)
             succeeded += 1
         except TrialPruned:
@@ -128,6 +115,26 @@ def tune(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) ->
     message = f"the best values are in {experiment}; use them with --config-dir {output_dir} experiment=tuned"
     Console().print(message, markup=False, soft_wrap=True)
     return study.best_params
+
+
+def check_key(name: str, overrides: list[str]) -> None:
+    """Raise a `UserError` if overrides of a setting are none of the training config."""
+    try:
+        compose("train", overrides)
+    except HydraException as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{name} is no key of the training config: {reason}") from None
+
+
+def run_of_trial(folder: Path, overrides: list[str], pruning: Mapping[str, Any] | None = None) -> float:
+    """Train in a folder, with a `Pruning` of this config if there is one, and return the monitored metric."""
+    config = compose("train", overrides)
+    if pruning:
+        with open_dict(config):
+            config.callbacks.pruning = pruning
+    with redirect_stdout(io.StringIO()):
+        content = train(config, folder, overrides)
+    return content["validation"][config.monitor.removeprefix("val/")]
 
 
 def show(study: Any, monitor: str) -> None:  # noqa: ANN401 - Optuna is optional

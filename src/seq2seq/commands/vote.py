@@ -18,9 +18,9 @@ from seq2seq.runs.sweep import Row, SweepSummary, runs, summary_row
 
 
 class VoteSummary(SweepSummary):
-    """Ends a sweep over ``member`` with a vote of the runs that differ in nothing else, in ``vote.md`` and ``vote/``."""
+    """Ends a sweep over ``member`` with a vote of the runs that differ in nothing else: ``vote.md`` and ``vote/``."""
 
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401 - Hydra's
         """Let the finished runs of the directory vote, including those of earlier sweeps."""
         sweep_dir = Path(config.hydra.sweep.dir)
         electorates: dict[tuple[str, ...], list[Row]] = defaultdict(list)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from seq2seq.data.cache import build_once, cache_folder
 from seq2seq.data.dataset import FlatSequences, PairDataset, TokenSequences
@@ -98,10 +98,11 @@ def encode(source: DataSource, split: Split, tokenizers: Tokenizers) -> tuple[li
     """Return the pairs of a split with normalised texts, and encoded by tokenizers that are complete."""
     pairs: list[Pair] = []
     ids: list[list[list[int]]] = [[] for one in tokenizers if one]
-    first, second, _ = tokenizers
+    first, second, features = tokenizers
     for pair, texts, tokens in accepted(source, split, tokenizers):
-        for own, tokenizer, found in zip(ids, tokenizers, tokens, strict=False):
-            own.append(tokenizer.vocabulary.ids(found))
+        for own, tokenizer, found in zip(ids, (first, second, features), tokens, strict=False):
+            if tokenizer:
+                own.append(tokenizer.vocabulary.ids(found))
         further = [second.normalise(text) for text in pair.alternatives]
         for text in further:
             source.accepts("target", len(second.tokenize(text)), pair, split)
@@ -132,7 +133,7 @@ def prepare_training(source: DataSource) -> tuple[Tokenizers, PairDataset]:
 
 def build_training(source: DataSource, folder: Path | None = None) -> tuple[Tokenizers, PairDataset]:
     """Return tokenizers made from the training pairs, and these encoded, in memory or in files of a folder."""
-    splitters = learn(source)
+    splitters: Any = learn(source)  # without features, the last is None
     sequences = [TokenSequences(folder and folder / part) for part in source.parts]
     for _, _, tokens in accepted(source, "train", splitters):
         for own, found in zip(sequences, tokens, strict=False):
@@ -159,12 +160,13 @@ def build_training(source: DataSource, folder: Path | None = None) -> tuple[Toke
 def learn(source: DataSource) -> Tokenizers:
     """Return what splits the texts of each part, learned from those of that part, or of both sides if they share it."""
     made = Tokenizers(*map(source.make_tokenizer, source.parts))
+    normalisers = [one.normalise for one in made if one]
 
     def texts(*parts: int) -> Iterator[str]:
         for pair in source.pairs("train"):
             own, features = made.split(pair.source)
             for part in parts:
-                yield made[part].normalise((own, pair.target, features)[part])
+                yield normalisers[part]((own, pair.target, features)[part])
 
     if source.shared_vocabulary:
         learned = made.source.learned(lambda: texts(0, 1))

@@ -132,8 +132,7 @@ def state_from(tensors: Mapping[str, Tensor], example: Any) -> Any:  # noqa: ANN
 def memory_from(tensors: Mapping[str, Tensor]) -> Memory:
     """Return a memory, given its tensors by name; without attention, there is the mask only."""
     nothing = torch.zeros(*tensors["mask"].shape, 0)
-    parts = {"keys": nothing, "values": nothing} | tensors
-    return Memory(*(parts.get(name) for name in Memory._fields))
+    return Memory(tensors.get("keys", nothing), tensors.get("values", nothing), tensors["mask"], tensors.get("added"))
 
 
 def final_state(state: RNNState) -> dict[str, Tensor]:

@@ -30,7 +30,7 @@ class Memory(NamedTuple):
 
     def select(self, indices: Tensor) -> Self:
         """Return the memory of the sequences at ``indices``, in that order."""
-        return type(self)(*(part if part is None else part[indices] for part in self))
+        return self._replace(**{name: part[indices] for name, part in self._asdict().items() if part is not None})
 
 
 class Attention(Protocol):
@@ -165,9 +165,7 @@ class MultiheadAttention(ScoredAttention):
     The returned weights are averaged over the heads. Activations in training: ``num_heads * B * T * S`` scores.
     """
 
-    def __init__(
-        self, *, query_size: int, value_size: int, num_heads: int = 4, normaliser: str = "softmax"
-    ) -> None:
+    def __init__(self, *, query_size: int, value_size: int, num_heads: int = 4, normaliser: str = "softmax") -> None:
         super().__init__(normaliser)
         if not isinstance(num_heads, int) or num_heads < 1 or query_size % num_heads:
             raise ValueError(

@@ -64,7 +64,10 @@ def learning_curves(metrics_file: Path) -> Figure:
 
 
 def attention_heatmap(alignment: Alignment) -> Figure:
-    """Draw attention weights: a row for each predicted token, a column for each source token and feature; a dot is exactly 0."""
+    """Draw attention weights: a row for each predicted token, a column for each source token and each feature.
+
+    A dot marks a weight of exactly 0.
+    """
     rows, columns = alignment.weights.shape
     figure = new_figure(1.6 + 0.28 * columns, 1.4 + 0.28 * rows)
     axes = figure.subplots()

@@ -86,7 +86,7 @@ class Evaluation(pl.LightningModule):
     test_step = validation_step
 
     def decode(self, batch: Batch) -> tuple[list[list[int]], Tensor]:
-        """Return what is predicted for a batch, as ids, and the log-probabilities under teacher forcing, ``(B, T, V)``."""
+        """Return the predicted ids of a batch, and the log-probabilities under teacher forcing, ``(B, T, V)``."""
         encoded = self.ensemble.encode(*batch.given)
         predicted = to_lists(self.search(self.ensemble, encoded).tokens[:, 0])
         return predicted, self.ensemble.decode(batch.inputs, encoded)[0]
@@ -115,8 +115,8 @@ class Evaluation(pl.LightningModule):
 class VoteEvaluation(Evaluation):
     """Measures what several models elect. Their vocabularies may differ, so what they share are texts.
 
-    The tokenizer is to have an `OpenVocabulary`, for predictions and references of any tokens. Nothing is measured under
-    teacher forcing, where there is no vote.
+    The tokenizer is to have an `OpenVocabulary`, for predictions and references of any tokens. Nothing is measured
+    under teacher forcing, where there is no vote.
 
     Attributes:
         texts: The source texts of the split, as they stand in its files; to be set.
@@ -126,7 +126,7 @@ class VoteEvaluation(Evaluation):
 
     def __init__(self, vote: Vote, metrics: MetricCollection, tokenizer: Tokenizer) -> None:
         forced = [name for name, one in metrics.items() if "log_probs" in inspect.signature(one.update).parameters]
-        kept = {str(name): one for name, one in metrics.items() if name not in forced}
+        kept: Any = {str(name): one for name, one in metrics.items() if name not in forced}
         super().__init__(vote.predictors[0].search, MetricCollection(kept), tokenizer)
         self.vote = vote
 

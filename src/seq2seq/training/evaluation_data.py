@@ -12,12 +12,14 @@ from seq2seq.training.datamodule import PairsDataModule
 log = logging.getLogger(__name__)
 
 OVERRIDABLE = (
-    "test", "source_column", "target_column", "features_column", "group_column", "header", "comment", "merge_references", "batch_size", "batch_tokens",
+    "test", "source_column", "target_column", "features_column", "group_column", "header", "comment",
+    "merge_references", "batch_size", "batch_tokens",
 )  # fmt: skip
 """Keys of ``data`` that may be given for evaluation; the checkpoint fixes the others."""
 
 OF_TOKENIZERS = (
-    "source_tokens", "target_tokens", "features_tokens", "normalization", "lower_case", "shared_vocabulary", "min_count", "max_symbols",
+    "source_tokens", "target_tokens", "features_tokens", "normalization", "lower_case", "shared_vocabulary",
+    "min_count", "max_symbols",
 )  # fmt: skip
 """Keys of ``data`` that the checkpoint fixes even if the data come from another source."""
 

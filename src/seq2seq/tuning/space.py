@@ -48,11 +48,25 @@ def read_values(key: str, values: object) -> BaseDistribution:
 def combinations(values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     """Return every combination of the values of some keys, those of the last key in turn; without keys, the empty one.
 
+    Raises:
+        UserError: If a key has no value.
+
     Example:
         >>> combinations({"seed": [1, 2], "dataset": ["hun", "fin"]})[1]
         {'seed': 1, 'dataset': 'fin'}
     """
+    if empty := [key for key, own in values.items() if not own]:
+        raise UserError(f"tune.over.{empty[0]}=[] must hold at least one value")
     return [dict(zip(values, chosen, strict=True)) for chosen in product(*values.values())]
+
+
+def read_first(first: Sequence[dict[str, Any]], space: Mapping[str, BaseDistribution]) -> Sequence[dict[str, Any]]:
+    """Return the values to begin with, or raise a `UserError` if one is not in the space."""
+    for number, one in enumerate(first):
+        for key, value in one.items():
+            if key not in space or not contains(space[key], value):
+                raise UserError(f"tune.first[{number}].{key}={value} is not in tune.space")
+    return first
 
 
 def overrides_of(params: Mapping[str, Any]) -> list[str]:
