@@ -41,6 +41,8 @@ OTHERS = {
     "export": ("tests/export/test_export.py",),
     "demo": ("tests/demo",),
     "tuning": ("tests/tuning",),
+    "api.py": ("tests/commands/test_vote.py",),
+    "commands/tune.py": ("tests/tuning",),
 }
 AGAIN = "test_a_run_that_dies_again_and_again_ends_like_one_that_never_died"
 LIMIT = 600  # seconds for a mutant; one that takes longer is neither killed nor alive, which fails, too
@@ -119,7 +121,11 @@ MUTANTS = [
            ".permute(2, 1, 0, 3)", ".permute(2, 1, 0, 3).flip(0)"),
     Mutant("features: those of other hypotheses' sources", "nn/decoders/decoder.py",
            "grouped + memory.added", "grouped + memory.added.flip(0)"),
-    Mutant("features: not in the state", "nn/seq2seq.py", "vectors.added_to(initial), memory", "initial, memory"),
+    Mutant("features: not attended to", "nn/seq2seq.py", "features.beside(encoded)", "encoded"),
+    Mutant("features: attended to at padding", "nn/features.py", "mask=features != NONE", "mask=features >= NONE"),
+    Mutant("features: the encoder reads those of other sequences", "nn/encoder.py",
+           "embedded + added", "embedded + added.flip(0)"),
+    Mutant("features: not in the state", "nn/seq2seq.py", "features.added_to(initial))", "initial)"),
     Mutant("features read in the place of the source", "data/tokenizer.py",
            "COLUMN.join(columns[self.source.columns :])", "COLUMN.join(columns[: len(columns) - self.source.columns])"),
     Mutant("heads mixed", "nn/attention.py",
@@ -464,6 +470,12 @@ MUTANTS = [
            "{name: part.flatten(0, 1) for name", "{name: part.transpose(0, 1).flatten(0, 1) for name"),
     Mutant("the states of other hypotheses in backend=onnx", "export/backend.py",
            "part.index_select(0, indices)", "part[: len(indices)]"),
+    Mutant("a vote for the text with the fewest votes", "api.py", "text, own = max(", "text, own = min("),
+    Mutant("equal votes decided by the least probable", "api.py", "fmean(item[1]))", "-fmean(item[1]))"),
+    Mutant("a vote that compares texts in the first model's symbols", "data/vocabulary.py",
+           "if token not in self._ids:", "if False:"),
+    Mutant("the result of a trial is that of its last run", "commands/tune.py",
+           "study.tell(number, fmean(results)", "study.tell(number, results[-1]"),
     Mutant("a comparison of the best case", "export/parity.py",
            "(values - other[name]).abs().max()", "(values - other[name]).abs().min()"),
     Mutant("requests answered side by side", "demo/app.py", "max_workers=1", "max_workers=4"),
@@ -507,8 +519,9 @@ def apply(mutant: Mutant, folder: Path) -> None:
 def ordered_tests(file: str) -> list[str]:
     """Return the tests for a mutant of a file, those first that are most likely to fail."""
     folder = Path(file).parent
-    if folder.parts[0] in OTHERS:
-        return list(OTHERS[folder.parts[0]])
+    for part in (file, *folder.parts[:1]):
+        if part in OTHERS:
+            return list(OTHERS[part])
     package = "test_handoff" if folder == Path("nn") else folder.parts[0]
     return sorted(NETWORK, key=lambda test: not test.startswith(f"tests/{package}"))
 

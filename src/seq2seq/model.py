@@ -62,7 +62,6 @@ class ModelSettings(Settings):
     bridge: str
     attention: Annotated[str, StringConstraints(min_length=1)] | AttentionSettings
     dropout: Fraction
-    embedding_std: Annotated[float, Field(gt=0, le=10)] = 1.0
 
 
 def model_from_config(

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seq2seq.data import UNK, CharacterTokenizer, SpaceTokenizer, Vocabulary, tokenizer_from_dict
+from seq2seq.data import UNK, CharacterTokenizer, SpaceTokenizer, Tokenizers, Vocabulary, tokenizer_from_dict
 from seq2seq.data.tokenizer import Normaliser
 from seq2seq.errors import UserError
 
@@ -73,3 +73,14 @@ def test_an_unknown_tokenizer_is_refused():
 def test_an_odd_tokenizer_of_a_checkpoint_is_refused(values, message):
     with pytest.raises(UserError, match=message):
         tokenizer_from_dict({"tokens": "spaces", "symbols": ["a"]} | values)
+
+
+def test_an_open_target_tells_texts_apart_that_no_model_knows():
+    closed = Tokenizers(CharacterTokenizer(Vocabulary(["a"])), CharacterTokenizer(Vocabulary(["x", "y"])))
+    opened = closed.with_open_target()
+
+    assert closed.target.encode("xq") == closed.target.encode("xw")
+    assert opened.target.encode("xq") != opened.target.encode("xw")
+    assert opened.target.decode(opened.target.encode("xqw")) == "xqw"
+    assert opened.target.encode("xy") == closed.target.encode("xy")
+    assert closed.target.vocabulary.symbols == ["x", "y"]  # not changed

@@ -109,6 +109,7 @@ def test_a_trial_of_several_runs_has_their_mean_and_is_pruned_by_it(tune, tmp_pa
         assert len(runs) == 4 or trial.state == TrialState.PRUNED
         means = [fmean(losses[: number + 1]) for number in range(len(runs))]
         assert list(trial.intermediate_values.values()) == pytest.approx(means)
+        assert trial.state == TrialState.PRUNED or trial.value == pytest.approx(fmean(losses))
     settings = [yaml.safe_load((tmp_path / f"trials/0/{run}/config.yaml").read_text()) for run in range(4)]
     assert [(one["seed"], one["data"]["max_letters"]) for one in settings] == [(1, 3), (1, 5), (2, 3), (2, 5)]
     pruned = [trial for trial in trials if trial.state == TrialState.PRUNED]

@@ -128,7 +128,6 @@ def build_model(
     bridge: str,
     attention: str | Mapping[str, Any],
     dropout: float,
-    embedding_std: float = 1.0,
     fast: bool = False,
 ) -> Seq2Seq:
     """Build a model from plain values.
@@ -142,7 +141,6 @@ def build_model(
         bridge: A key of `seq2seq.nn.bridge.BRIDGES`.
         attention: A key of `seq2seq.nn.attention.ATTENTIONS`, or a mapping with the key as ``name`` and options.
         dropout: Dropout probability of encoder and decoder.
-        embedding_std: Standard deviation of the initial embeddings; 1 is PyTorch's.
         fast: Whether training on a CPU may use `seq2seq.nn.fast`.
 
     Raises:
@@ -168,7 +166,4 @@ def build_model(
         sizes = {key: decoder[key] for key in ("embedding_size", "num_layers", "hidden_size")}
         sizes |= {"value_size": value_size, "encoder_size": encoder["embedding_size"] if reads_features else None}
         features = Features(vocabulary_size=features_size, dropout=dropout, **sizes)
-    model = Seq2Seq(built_encoder, built_bridge, built_decoder, features)
-    for embedding in (module for module in model.modules() if isinstance(module, nn.Embedding)):
-        embedding.weight.data.mul_(embedding_std)
-    return model
+    return Seq2Seq(built_encoder, built_bridge, built_decoder, features)
