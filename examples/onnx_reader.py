@@ -22,17 +22,32 @@ class Reader:
         if [hashlib.sha256(content).hexdigest() for content in contents] != [*sums.values()]:
             raise SystemExit(f"error: the files in {folder} do not belong together, or are damaged")
         self.encoder, self.decoder = map(onnxruntime.InferenceSession, graphs)
-        self.source, self.target, self.max_length = info["source"], info["target"], info["max_length"]
-        self.special, self.never = info["special"], [info["special"][name] for name in ("pad", "bos", "unk")]
-        self.ids = {symbol: number for number, symbol in enumerate(self.source["symbols"], start=len(self.special))}
+        self.source, self.target, self.features = info["source"], info["target"], info.get("features")
+        self.max_length, self.special = info["max_length"], info["special"]
+        self.never = [self.special[name] for name in ("pad", "bos", "unk")]
 
     def encode(self, texts):
         """Return what the decoder reads, by name: memory and first state of each text."""
-        ids = [[self.ids.get(token, self.special["unk"]) for token in tokenize(text, self.source)] for text in texts]
-        source = np.zeros((len(ids), max(map(len, ids))), np.int64)
-        for row, numbers in zip(source, ids, strict=True):
-            row[: len(numbers)] = numbers
-        return run(self.encoder, {"source": source, "lengths": np.array([len(numbers) for numbers in ids])})
+        sources, features = zip(*map(self.split, texts), strict=True)
+        source, lengths = self.padded(sources, self.source)
+        given = {"source": source, "lengths": lengths}
+        if self.features:
+            given["features"] = self.padded(features, self.features)[0]
+        return run(self.encoder, given)
+
+    def split(self, text):
+        """Return the source of a text, and its features, whose columns come last."""
+        columns, count = text.split("\t"), len(columns_of(self.source))
+        return ("\t".join(columns[:count]), "\t".join(columns[count:])) if self.features else (text, "")
+
+    def padded(self, texts, side):
+        """Return the ids of texts, padded at the right, and their lengths."""
+        numbers = {symbol: number for number, symbol in enumerate(side["symbols"], start=len(self.special))}
+        ids = [[numbers.get(token, self.special["unk"]) for token in tokenize(text, side)] for text in texts]
+        rows = np.zeros((len(ids), max(map(len, ids))), np.int64)
+        for row, own in zip(rows, ids, strict=True):
+            row[: len(own)] = own
+        return rows, np.array([len(own) for own in ids])
 
     def step(self, tokens, inputs):
         """Read a token of each hypothesis, (B, K); return the next one's log-probabilities, (B, K, V), and inputs."""
@@ -67,7 +82,7 @@ class Reader:
             if not live:
                 break
             parents = [parent for (parent, _, _), end in zip(chosen, ends, strict=True) if not end]
-            for name in {one.name for one in self.decoder.get_inputs()} - {"tokens", "mask", "keys", "values"}:
+            for name in {one.name for one in self.decoder.get_inputs()} - {"tokens", "mask", "keys", "values", "added"}:
                 inputs[name] = inputs[name][:, parents]
         return [(score, self.text(ids[1:])) for score, ids in sorted(done, key=lambda one: -one[0])]
 
@@ -89,10 +104,15 @@ def tokenize(text, side):
     """Normalise a text and split it into tokens; those of a second column start with a tab, and so on."""
     text = text.lower() if side["lower_case"] else text
     text = text if side["normalization"] == "none" else unicodedata.normalize(side["normalization"].upper(), text)
-    kinds = side["tokens"] if isinstance(side["tokens"], list) else [side["tokens"]]
+    kinds = columns_of(side)
     columns = zip(text.split("\t") if len(kinds) > 1 else [text], map(separator, kinds), strict=True)
     parts = ((column.split(mark) if mark else list(column)) for column, mark in columns)
     return ["\t" * number + token for number, tokens in enumerate(parts) for token in tokens if token]
+
+
+def columns_of(side):
+    """Return what the tokens of each column are."""
+    return side["tokens"] if isinstance(side["tokens"], list) else [side["tokens"]]
 
 
 def separator(tokens):
@@ -108,7 +128,7 @@ if __name__ == "__main__":
     reader = Reader(sys.argv[1])
     sys.stdin.reconfigure(encoding="utf-8-sig", newline="\n")
     for line in (line.rstrip("\r\n") for line in sys.stdin):
-        if not line.strip() or not tokenize(line, reader.source):
+        if not line.strip() or not tokenize(reader.split(line)[0], reader.source):
             print()
         elif sys.argv[2:]:
             print(reader.beam(line, int(sys.argv[2]))[0][1])

@@ -83,22 +83,23 @@ def test_the_beam_of_the_reader_is_that_of_the_project(folder, tiny_checkpoint):
 
 
 def test_the_reader_splits_columns_and_knows_the_other_tokens(compose, tmp_path):
-    forms = [f"{a}{b}\t{b}\u0301-{a}\tN;{b}" for a in "XYÉ" for b in "aei"]  # targets are not composed
+    # Targets are not composed; a source has two columns, and one of features, which may be empty.
+    forms = [f"{a}{b}\t{b}\u0301-{a}\tN;{b}\t{'PL ' * (a == 'Y')}{a}" for a in "XYÉ" for b in "aei"]
     (tmp_path / "forms.tsv").write_text("\n".join(forms) + "\n")
     columns = [f"data.{name}={tmp_path}/forms.tsv" for name in ("train", "val", "test")]
     tokens = "data.source_tokens=[characters,{name:split,separator:';'}]"
     own = ["data=tsv", *columns, "data.source_column=[1,3]", "data.target_column=2", tokens, "data.lower_case=true"]
-    own.append("data.normalization={source: nfd, target: none}")
+    own += ["data.normalization={source: nfd, target: none}", "data.features_column=4", "data.features_tokens=spaces"]
     train(compose("train", *[o for o in TINY if not o.startswith("data")], *own, "trainer.max_epochs=3"), tmp_path)
     export(compose("export", f"checkpoint={tmp_path}/best.ckpt", f"output={tmp_path}/export"))
 
-    texts = ["Xa\tN;a", "ye\tN;E", "Éi\tN;i", "\t;"]
+    texts = ["Xa\tN;a\tX", "ye\tN;E\tY PL", "Éi\tN;i\t", "Xa\tN;a\tPL DU", "\t;\tPL"]
     result = read_without_torch(tmp_path / "export", texts)
 
     expected = load(tmp_path / "best.ckpt")(texts)
     assert result.stderr == ""
     assert result.stdout.splitlines() == expected
-    assert expected[3] == ""
+    assert expected[4] == ""
     assert any("\u0301" in text for text in expected)
 
 
