@@ -21,8 +21,8 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 
 def test_what_features_add_is_the_sum_of_their_vectors_mapped():
-    sizes = {"embedding_size": 2, "num_layers": 2, "hidden_size": 1, "value_size": 1, "encoder_size": 1}
-    features: Any = Features(vocabulary_size=7, dropout=0.0, **sizes)
+    sizes: dict[str, Any] = {"embedding_size": 2, "num_layers": 2, "hidden_size": 1, "value_size": 1, "encoder_size": 1}
+    features: Any = Features(vocabulary_size=7, **sizes)
     with torch.no_grad():
         features.embedding.weight[4:] = torch.tensor([[1.0, 0.0], [0.0, 2.0], [5.0, 7.0]])
         features.input_map.weight[:] = torch.tensor([[0.0, 1.0], [1.0, 0.0]])  # swaps the units

@@ -165,5 +165,5 @@ def build_model(
     if features_size:
         sizes = {key: decoder[key] for key in ("embedding_size", "num_layers", "hidden_size")}
         sizes |= {"value_size": value_size, "encoder_size": encoder["embedding_size"] if reads_features else None}
-        features = Features(vocabulary_size=features_size, dropout=dropout, **sizes)
+        features = Features(vocabulary_size=features_size, **sizes)
     return Seq2Seq(built_encoder, built_bridge, built_decoder, features)
