@@ -1,6 +1,6 @@
 # The tables of results.md, from a folder of data:  make -f docs/results.mk g2p DATA=FOLDER
 # Each target trains what its table needs and ends with summary.md or vote.md in outputs/results. A target that was
-# interrupted goes on, and several machines or processes may share the work with SEEDS and LANGUAGES.
+# interrupted goes on. Several processes may share the work of `g2p` with SEEDS and LANGUAGES, that of others with SEEDS.
 #
 # DATA holds sigmorphon2020-g2p/{train,dev}/LANGUAGE_{train,dev}.tsv, sigmorphon2022-inflection/LANGUAGE_large.train and
 # LANGUAGE.dev, and multi30k/{train,val}.{de,en}.gz.
@@ -27,11 +27,11 @@ g2p:
 		hydra.sweep.dir=outputs/results/g2p hydra.sweep.subdir=$(SUBDIR)
 
 vote:
-	$(TRAIN) experiment=g2p_vote dataset=$(LANGUAGES) $(G2P) hydra.sweep.dir=outputs/results/vote
+	$(TRAIN) experiment=g2p_vote dataset=$(LANGUAGES) seed=1 $(G2P) hydra.sweep.dir=outputs/results/vote
 
 multilingual:
 	mkdir -p $(JOINED)
-	for part in train dev; do for language in $$(echo $(LANGUAGES) | tr , ' '); do \
+	for part in train dev; do for language in arm bul fre geo gre hin hun ice kor lit; do \
 		awk -v language=$$language '{print $$0 "\t" language}' $(DATA)/sigmorphon2020-g2p/$$part/$${language}_$$part.tsv; \
 		done > $(JOINED)/$$part.tsv; done
 	$(TRAIN) experiment=g2p_multilingual seed=$(SEEDS) dataset=joined data.train=$(JOINED)/train.tsv \

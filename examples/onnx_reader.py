@@ -25,6 +25,10 @@ class Reader:
         self.source, self.target, self.features = info["source"], info["target"], info.get("features")
         self.max_length, self.special = info["max_length"], info["special"]
         self.never = [self.special[name] for name in ("pad", "bos", "unk")]
+        self.ids = {}
+        for side in filter(None, (self.source, self.features)):
+            numbers = enumerate(side["symbols"], start=len(self.special))
+            self.ids[id(side)] = {symbol: number for number, symbol in numbers}
 
     def encode(self, texts):
         """Return what the decoder reads, by name: memory and first state of each text."""
@@ -37,13 +41,17 @@ class Reader:
 
     def split(self, text):
         """Return the source of a text, and its features, whose columns come last."""
+        if not self.features:
+            return text, ""
         columns, count = text.split("\t"), len(columns_of(self.source))
-        return ("\t".join(columns[:count]), "\t".join(columns[count:])) if self.features else (text, "")
+        if len(columns) != count + len(columns_of(self.features)):
+            raise SystemExit(f"error: {text!r} has {len(columns)} columns, and the model reads another number")
+        return "\t".join(columns[:count]), "\t".join(columns[count:])
 
     def padded(self, texts, side):
         """Return the ids of texts, padded at the right, and their lengths."""
-        numbers = {symbol: number for number, symbol in enumerate(side["symbols"], start=len(self.special))}
-        ids = [[numbers.get(token, self.special["unk"]) for token in tokenize(text, side)] for text in texts]
+        numbers, unknown = self.ids[id(side)], self.special["unk"]
+        ids = [[numbers.get(token, unknown) for token in tokenize(text, side)] for text in texts]
         rows = np.zeros((len(ids), max(map(len, ids))), np.int64)
         for row, own in zip(rows, ids, strict=True):
             row[: len(own)] = own

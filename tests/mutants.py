@@ -286,9 +286,9 @@ MUTANTS = [
     Mutant("verification: ends not compared", "handoff/verification.py",
            "faults = [*check_final_positions(encoded, lengths), *", "faults = [*"),
     Mutant("verification: sequences alone not compared", "handoff/verification.py",
-           "*check_padding_leak(model, encoded, source, lengths)]", "]"),
+           "*check_padding_leak(model, encoded, source, lengths, read)]", "]"),
     Mutant("verification: PyTorch's own state not compared", "handoff/verification.py",
-           "faults += check_against_pytorch(inner, encoded, source, lengths)", "pass"),
+           "faults += check_against_pytorch(inner, encoded, source, lengths, read)", "pass"),
     Mutant("verification: other sequences not looked at", "handoff/verification.py",
            "fill_diagonal_(0).any())", "fill_diagonal_(0).gt(9).any())"),
     # Data

@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "resuming": ["resuming", "training", "checkpoint", "runs", "settings", "errors"],
     "commands": ["api", "checkpoint", "model", "data", "decoding", "metrics", "nn", "handoff", "reporting", "training",
                  "resuming", "runs", "settings", "errors"],
-    "commands.vote": ["commands.evaluate", "runs"],
+    "commands.vote": ["commands.evaluate", "runs", "errors"],
     "export": ["export", "api", "checkpoint", "model", "nn", "data", "runs", "errors"],
     "commands.export": ["export", "checkpoint", "handoff.mistakes", "runs", "settings", "errors"],
     "commands.predict": ["export", "api", "model", "decoding", "reporting", "runs", "data", "settings", "errors"],

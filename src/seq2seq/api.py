@@ -119,9 +119,8 @@ class Vote:
         for number, predictor in enumerate(predictors[1:], start=2):
             found, first = predictor.tokenizers.columns, self.tokenizers.columns
             if found != first:
-                raise UserError(
-                    f"checkpoint: a vote needs texts for all, but 1 reads {first} columns and {number} {found}"
-                )
+                problem = f"checkpoint {number} reads {found} columns and the first reads {first}"
+                raise UserError(f"checkpoint: {problem}; a vote needs models that read the same texts")
 
     def __call__(self, texts: Sequence[str], batch_size: int = 64) -> list[str]:
         """Return the elected prediction for each text, in order."""

@@ -70,7 +70,7 @@ def test_members_must_read_the_same_columns(checkpoints):
     member, other = load(checkpoints[0]), load(checkpoints[0])
     other.tokenizers = other.tokenizers._replace(features=other.tokenizers.source)
 
-    with pytest.raises(UserError, match="a vote needs texts for all, but 1 reads 1 columns and 2 2"):
+    with pytest.raises(UserError, match="checkpoint 2 reads 2 columns and the first reads 1; a vote needs"):
         Vote([member, other])
 
 
@@ -86,7 +86,7 @@ def test_predict_writes_what_is_elected(compose, folder, checkpoints):
     assert lines == [f"{best.text}\t{best.log_prob:.4f}" for (best,) in expected]
     for refused, message in (
         ("attention=true", "attention=True does not fit vote=true: each model attends for itself"),
-        ("search.n_best=2", r"search\.n_best=2 must be 1 here"),
+        ("search.n_best=2", r"search\.n_best=2 does not fit vote=true"),
     ):
         with pytest.raises(UserError, match=message):
             predict(compose("predict", *given, "search.beam_size=3", refused))
@@ -111,6 +111,14 @@ def test_evaluation_compares_texts(compose, folder, checkpoints):
     assert [row.split("\t")[2] for row in rows] == references
 
 
+def test_a_vote_is_evaluated_by_one_process(compose, folder, checkpoints):
+    every = f"checkpoint=[{','.join(map(str, checkpoints))}]"
+    given = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+
+    with pytest.raises(UserError, match=r"trainer\.devices: vote=true evaluates in one process, and not in 2"):
+        evaluate(compose("evaluate", every, "vote=true", *given), folder / "two", given)
+
+
 def test_a_sweep_over_members_ends_with_a_line_for_each_vote(tmp_path):
     for name in ("one", "two"):
         (tmp_path / f"{name}.tsv").write_text("".join(LINES))
@@ -130,6 +138,9 @@ def test_a_sweep_over_members_ends_with_a_line_for_each_vote(tmp_path):
         assert sorted(content["checkpoint"]) == sorted(map(str, members))
         assert f"dataset={name}" in table[2 + number]
         assert table[2 + number].endswith(f" {content['test']['exact_match']:.4f} |")
+    again = run("train", *given, "member=gru_gnmt,lstm_luong_sparse,lstm_gnmt", cwd=tmp_path)  # one more votes, too
+    assert again[0] == 0, again[2]
+    assert [line.split(" | ")[1] for line in (folder / "vote.md").read_text().splitlines()[2:]] == ["3", "3"]
     settings = yaml.safe_load((folder / "two-lstm_luong_sparse-1" / "config.yaml").read_text())["model"]
     assert settings["attention"] == {"name": "additive", "normaliser": "entmax15"}
     assert (settings["encoder"]["cell"], settings["decoder"]["kind"]) == ("lstm", "luong")

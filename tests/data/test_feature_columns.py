@@ -87,6 +87,29 @@ def test_a_column_of_groups_is_what_results_are_reported_by(read):
     assert read().source.group_name is None
 
 
+def test_features_may_be_subwords_even_if_both_sides_share_theirs(read):
+    tokens = {"name": "subwords", "size": 20}
+    data = read(source_tokens=tokens, target_tokens=tokens, features_tokens=tokens, shared_vocabulary=True)
+
+    assert data.tokenizers.source.model == data.tokenizers.target.model != data.tokenizers.features.model
+    assert not data.datasets["test"][[1]].features.any()
+
+
+def test_a_source_without_columns_cannot_have_features(tmp_path):
+    (tmp_path / "a").write_text("ab\n")
+    sides = [str(tmp_path / "a")] * 2
+    kept = {key: value for key, value in SETTINGS.items() if not key.endswith("_column")}
+    source = build_source(kept | {"task": "parallel", "train": sides})
+
+    with pytest.raises(UserError, match=r"a:1: the source has 1 columns; with data\.features_tokens, it needs 2"):
+        prepare(source, ["train"])
+
+
+def test_training_pairs_without_any_feature_are_refused(read):
+    with pytest.raises(UserError, match=r"data\.train: the features have no token in any line"):
+        read("ab\tx\t\n")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

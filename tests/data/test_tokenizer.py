@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seq2seq.data import UNK, CharacterTokenizer, SpaceTokenizer, Tokenizers, Vocabulary, tokenizer_from_dict
-from seq2seq.data.tokenizer import Normaliser
+from seq2seq.data.tokenizer import Normaliser, SubwordTokenizer
 from seq2seq.errors import UserError
 
 normalise = Normaliser()
@@ -84,3 +84,6 @@ def test_an_open_target_tells_texts_apart_that_no_model_knows():
     assert opened.target.decode(opened.target.encode("xqw")) == "xqw"
     assert opened.target.encode("xy") == closed.target.encode("xy")
     assert closed.target.vocabulary.symbols == ["x", "y"]  # not changed
+    subwords = SubwordTokenizer(Vocabulary([]), size=9).learned(lambda: ["xy xx"])
+    opened = Tokenizers(closed.source, subwords).with_open_target()
+    assert opened.target.encode("x☃") != opened.target.encode("x☂")

@@ -21,7 +21,7 @@ from seq2seq.decoding import Beam
 from seq2seq.demo.app import make_app
 from seq2seq.errors import UserError
 
-LIMITS = {"about": "a model", "max_characters": 20, "seconds": 5.0, "max_waiting": 100, "hosts": ["*"]}
+LIMITS = {"about": "a model", "columns": 1, "max_characters": 20, "seconds": 5.0, "max_waiting": 100, "hosts": ["*"]}
 
 
 def talk(app, conversation):

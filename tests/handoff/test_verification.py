@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import LUONG
+from conftest import LUONG, make_model
 from torch import nn
 
 from seq2seq.handoff.mistakes import MISTAKES, WrongEncoder
@@ -305,3 +305,18 @@ def test_the_layers_of_training_are_verified_too(monkeypatch, cell):
         fault.startswith("in training, h_n differs by ")
         for fault in measured(make_model(cells=(cell, cell), fast=True)).faults
     )
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_a_model_that_reads_features_is_verified_with_them(reads):
+    model = make_model(encoder={"reads_features": reads}, features_size=7)
+    source, lengths, features = (
+        torch.tensor([[4, 5, 6], [7, 8, 0]]),
+        torch.tensor([3, 2]),
+        torch.tensor([[4, 5], [6, 0]]),
+    )
+
+    with_features, without = (verify(model, source, lengths, one) for one in (features, None))
+
+    assert with_features.faults == without.faults == []
+    assert torch.equal(with_features.reach["h", "h"], without.reach["h", "h"]) is not reads

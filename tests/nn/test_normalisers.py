@@ -74,3 +74,12 @@ def test_half_precision_computes_in_single(dtype):
 
     assert weights.dtype == dtype
     torch.testing.assert_close(weights.double(), entmax15(scores.double()), rtol=0, atol=2e-3)
+
+
+def test_scores_that_are_not_numbers_give_weights_that_are_not():
+    scores = torch.tensor([[1.0, torch.nan, 2.0], [-torch.inf, -torch.inf, -torch.inf], [0.0, 0.0, -torch.inf]])
+
+    weights = entmax15(scores)
+
+    assert weights[:2].isnan().any(-1).all()
+    torch.testing.assert_close(weights[2], torch.tensor([0.5, 0.5, 0.0]))

@@ -109,7 +109,7 @@ def make_module(
     model = settings.model_dump()
     model["encoder"] |= {"cell": cell}
     model["decoder"] |= {"cell": cell, "kind": kind}
-    tokenizers: dict[str, Any] = {f"{part}_tokenizer": one for part, one in prepared.tokenizers.to_dicts().items()}
+    tokenizers: dict[str, Any] = prepared.tokenizers.arguments()
     return Seq2SeqModule(
         model=model, handoff="right", fast=fast, label_smoothing=0.0, scheduled_sampling=0.0, max_length=1, data={},
         **tokenizers,

@@ -55,7 +55,7 @@ def demo(config: DictConfig) -> None:
     search = build_search(settings.search, module.max_length, module.target_size)
     answer = make_answer(module, Predictor([module], search=search))
     limits = settings.model_dump(include={"max_characters", "seconds", "max_waiting"})
-    app = make_app(answer, about=describe(module), hosts=names_of(host), **limits)
+    app = make_app(answer, about=describe(module), columns=module.tokenizers.columns, hosts=names_of(host), **limits)
     connections = 2 * settings.max_waiting + 32  # also those that have not sent their text yet
     serving = uvicorn.Config(app, log_level="warning", server_header=False, limit_concurrency=connections)
     with listen(host, port) as listener:

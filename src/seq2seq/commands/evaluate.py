@@ -66,18 +66,20 @@ def evaluate(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()
     if settings.vote:
         vote = Vote([Predictor([one], search=search) for one, search in zip(models, searches, strict=True)])
         first = first._replace(tokenizers=first.tokenizers.with_open_target())
-        module = VoteEvaluation(vote, metrics, first.tokenizers.target)
+        data = data_of_checkpoint(first, settings.data, overrides)
+        texts = [pair.source for pair in data.prepared.source.pairs("test")]
+        module = VoteEvaluation(vote, metrics, first.tokenizers.target, texts)
     else:
         module = Evaluation(searches[0], metrics, first.tokenizers.target)
         module.ensemble = make_ensemble(models, torch.device("cpu"))
+        data = data_of_checkpoint(first, settings.data, overrides)
     if state != KEPT:
         log.warning("state=%s: these are not the results of the model as it was trained", state)
         for model in models:
             model.model.bridge = AlteredBridge(model.model.bridge, state)
-    data = data_of_checkpoint(first, settings.data, overrides)
-    if isinstance(module, VoteEvaluation):
-        module.texts = [pair.source for pair in data.prepared.source.pairs("test")]
     trainer = build_trainer(config.trainer, output_dir)
+    if settings.vote and trainer.world_size > 1:
+        raise UserError(f"trainer.devices: vote=true evaluates in one process, and not in {trainer.world_size}")
     with about_setting("trainer", whole_run=True):
         trainer.test(module, datamodule=data, verbose=False)
     result = result_of(module, data, "test")

@@ -70,11 +70,14 @@ def untrained(settings: ExplainSettings) -> Example:
     if settings.text is not None:
         raise UserError(f"text={settings.text} needs a trained model: give checkpoint=FILE as well")
     torch.manual_seed(0)
-    model = model_from_config(settings.model, source_size=SIZE, target_size=SIZE, handoff=settings.handoff)
+    reads_features = bool(settings.model["encoder"].get("reads_features"))  # then there are some
+    sizes: dict[str, Any] = {"source_size": SIZE, "target_size": SIZE, "features_size": SIZE * reads_features}
+    model = model_from_config(settings.model, **sizes, handoff=settings.handoff)
     lengths = torch.tensor([3, 5, 1])
     source = torch.randint(0, SIZE, (3, 5))
+    features = torch.randint(len(SPECIALS), SIZE, (3, 2)) if reads_features else None
     sequences = [[f"t={step}" for step in range(length)] for length in lengths.tolist()]
-    return Example(model, settings.model, settings.handoff, sequences, source, lengths, None, [])
+    return Example(model, settings.model, settings.handoff, sequences, source, lengths, features, [])
 
 
 def trained(settings: ExplainSettings, checkpoint: str, overrides: Sequence[str]) -> Example:

@@ -106,9 +106,10 @@ def make_predictor(settings: PredictSettings, models: Sequence[TrainedModel], de
 
     def predictor(*members: TrainedModel) -> Predictor:
         first = members[0]
-        search = build_search(settings.search, first.max_length, first.target_size, only_best=settings.vote)
-        return Predictor(members, device, search)
+        return Predictor(members, device, build_search(settings.search, first.max_length, first.target_size))
 
+    if settings.vote and settings.search.get("n_best", 1) != 1:
+        raise UserError(f"search.n_best={settings.search['n_best']} does not fit vote=true: one prediction is elected")
     if settings.vote and settings.attention not in (False, None):
         raise UserError(f"attention={settings.attention} does not fit vote=true: each model attends for itself")
     return Vote([predictor(model) for model in models]) if settings.vote else predictor(*models)

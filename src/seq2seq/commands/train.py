@@ -147,7 +147,7 @@ def build_module(config: DictConfig, settings: dict[str, Any], data: PreparedDat
     """Build the module for the vocabularies of the data."""
     optimizer, scheduler = build_optimizer(config.optimizer, config.scheduler)
     own = ("model", "handoff", "label_smoothing", "scheduled_sampling", "fast", "search")
-    tokenizers: dict[str, Any] = {f"{part}_tokenizer": one for part, one in data.tokenizers.to_dicts().items()}
+    tokenizers: dict[str, Any] = data.tokenizers.arguments()
     module = Seq2SeqModule(
         **{key: settings[key] for key in own},
         **tokenizers,
@@ -177,9 +177,10 @@ def prepare_processes(trainer: pl.Trainer, module: Seq2SeqModule, data: Prepared
 
 def describe(trainer: pl.Trainer, module: Seq2SeqModule, data: PreparedData) -> str:
     """Return one line about data, model and processes."""
-    sizes = [f"{size} {part}" for part, size in data.tokenizers.sizes().items()]
+    sizes = data.tokenizers.sizes()
     pairs, parameters = len(data.datasets["train"]), sum(parameter.numel() for parameter in module.parameters())
-    symbols = f"{', '.join(sizes[:-1])} and {sizes[-1]} symbols"
+    symbols = f"{sizes['source']} source and {sizes['target']} target symbols"
+    symbols += f", {sizes['features']} features" if "features" in sizes else ""
     line = f"{pairs} training pairs, {symbols}, {parameters} parameters"
     return line + f", {trainer.world_size} processes" * (trainer.world_size > 1)
 

@@ -33,8 +33,8 @@ class TuneSettings(Settings):
 
     trials: Count
     minutes: Annotated[float, Field(ge=0)] | None
-    over: dict[str, list[Any]] | None
-    first: list[dict[str, Any]]
+    over: dict[str, list[Any]] | None = None
+    first: Annotated[list[dict[str, Any]], Field(default_factory=list)]
     space: Any
 
 
@@ -61,22 +61,19 @@ def tune(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) ->
 
     settings = read_settings(TuneSettings, resolve_config(config).get("tune"), "tune")
     space, over = read_space(settings.space), settings.over or {}
-    runs = combinations(over)
     common = [one for one in overrides if not one.lstrip("+~").startswith("tune")]
     base = compose("train", common)
+    runs, turn = combinations(over, space), len([*over.values()][-1]) if over else 1
     examples = {f"space.{key}": {key: example(distribution)} for key, distribution in space.items()}
     examples |= {f"over.{key}": {key: values[0]} for key, values in over.items()}
-    for name, one in examples.items():
-        check_key(f"tune.{name}", [*common, *overrides_of(one)])
+    check_keys(examples, common)
     groups = {key for key in space if "." not in key and isinstance(OmegaConf.select(base, key), DictConfig)}
     given = {key: OmegaConf.select(base, key) for key in space if key not in groups}
     defaults = {key: value for key, value in given.items() if contains(space[key], value)}
     first = [defaults, *(defaults | one for one in read_first(settings.first, space))]
     folder = output_dir / "trials"
     folder.mkdir(parents=True, exist_ok=True)
-    study = open_study(
-        output_dir, base.monitor_mode, first, base.seed, warmup=len(list(over.values())[-1]) - 1 if over else 1
-    )
+    study = open_study(output_dir, base.monitor_mode, first, base.seed, warmup=0 if over else 1)
     seconds = math.inf if settings.minutes is None else 60 * settings.minutes
     succeeded = failed = 0
     for number, pruning, params in trials_to_run(study, space, settings.trials, seconds, folder):
@@ -87,7 +84,8 @@ def tune(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) ->
                 chosen = [*common, *overrides_of(params | own), "resume=auto"]
                 if over:
                     results.append(run_of_trial(folder / str(number) / str(part), chosen))
-                    advise(study, pruning["trial"], part, fmean(results))
+                    if (part + 1) % turn == 0 and part + 1 < len(runs):  # each value of the last key has had its turn
+                        advise(study, number, pruning["trial"], part, fmean(results))
                 else:  # a trial is one run, which is pruned by its epochs
                     results.append(run_of_trial(folder / str(number), chosen, pruning | {"monitor": base.monitor}))
             study.tell(number, fmean(results), skip_if_finished=True)
@@ -117,13 +115,16 @@ def tune(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) ->
     return study.best_params
 
 
-def check_key(name: str, overrides: list[str]) -> None:
-    """Raise a `UserError` if overrides of a setting are none of the training config."""
-    try:
-        compose("train", overrides)
-    except HydraException as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{name} is no key of the training config: {reason}") from None
+def check_keys(examples: Mapping[str, dict[str, Any]], overrides: list[str]) -> None:
+    """Raise a `UserError` if an example of a setting of ``tune`` is no override of the training config."""
+    from seq2seq.tuning.space import overrides_of
+
+    for name, one in examples.items():
+        try:
+            compose("train", [*overrides, *overrides_of(one)])
+        except HydraException as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"tune.{name} is no key of the training config: {reason}") from None
 
 
 def run_of_trial(folder: Path, overrides: list[str], pruning: Mapping[str, Any] | None = None) -> float:

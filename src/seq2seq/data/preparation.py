@@ -12,7 +12,7 @@ from seq2seq.data.cache import build_once, cache_folder
 from seq2seq.data.dataset import FlatSequences, PairDataset, TokenSequences
 from seq2seq.data.lines import LARGE
 from seq2seq.data.sources import DataSource, Pair, Split
-from seq2seq.data.tokenizer import Tokenizers
+from seq2seq.data.tokenizer import COLUMN, Tokenizers
 from seq2seq.data.vocabulary import Vocabulary
 from seq2seq.errors import UserError
 
@@ -20,7 +20,8 @@ log = logging.getLogger(__name__)
 
 TOKENIZERS_FILE = "tokenizers.json"
 
-IRRELEVANT = {"train", "val", "test", "batch_size", "batch_tokens", "max_epochs", "num_workers", "cache_dir"}
+IRRELEVANT = {"train", "val", "test", "batch_size", "batch_tokens", "max_epochs", "num_workers", "cache_dir",
+              "group_column"}  # fmt: skip
 """Settings that do not change the encoded training pairs; the content of the files counts, and not their paths."""
 
 
@@ -88,6 +89,10 @@ def accepted(
     """Yield each pair of a split that is used, its normalised texts, and the tokens of source, target and features."""
     target = tokenizers.target
     for pair in source.pairs(split):
+        if tokenizers.features and pair.source.count(COLUMN) + 1 != tokenizers.columns:
+            found = f"the source has {pair.source.count(COLUMN) + 1} columns"
+            needed = f"with data.features_tokens, it needs {tokenizers.columns}, those of the features last"
+            raise UserError(f"{pair.place or tuple(pair[:2])}: {found}; {needed}")
         texts = tokenizers.normalise(pair.source), target.normalise(pair.target)
         (own, features), predicted = tokenizers.tokenize(texts[0]), target.tokenize(texts[1])
         if source.accepts("source", len(own), pair, split) and source.accepts("target", len(predicted), pair, split):
@@ -97,12 +102,12 @@ def accepted(
 def encode(source: DataSource, split: Split, tokenizers: Tokenizers) -> tuple[list[Pair], PairDataset]:
     """Return the pairs of a split with normalised texts, and encoded by tokenizers that are complete."""
     pairs: list[Pair] = []
-    ids: list[list[list[int]]] = [[] for one in tokenizers if one]
-    first, second, features = tokenizers
+    vocabularies = [one.vocabulary for one in tokenizers if one]
+    ids: list[list[list[int]]] = [[] for _ in vocabularies]
+    first, second, _ = tokenizers
     for pair, texts, tokens in accepted(source, split, tokenizers):
-        for own, tokenizer, found in zip(ids, (first, second, features), tokens, strict=False):
-            if tokenizer:
-                own.append(tokenizer.vocabulary.ids(found))
+        for own, vocabulary, found in zip(ids, vocabularies, tokens, strict=False):
+            own.append(vocabulary.ids(found))
         further = [second.normalise(text) for text in pair.alternatives]
         for text in further:
             source.accepts("target", len(second.tokenize(text)), pair, split)
@@ -150,6 +155,8 @@ def build_training(source: DataSource, folder: Path | None = None) -> tuple[Toke
     vocabularies = [Vocabulary.from_counts(own, source.min_count, source.max_symbols) for own in counts]
     for part, vocabulary in zip(source.parts, vocabularies, strict=True):
         if not vocabulary.symbols:
+            if not counts[source.parts.index(part)]:
+                raise UserError(f"data.train: the {part} have no token in any line")
             problem = f"data.min_count={source.min_count} leaves no symbol of the {part}"
             raise UserError(f"{problem}; the most frequent is rarer")
     tokenizers = (one.rebuilt(vocabulary=own) for one, own in zip(splitters, vocabularies, strict=False))
@@ -168,7 +175,8 @@ def learn(source: DataSource) -> Tokenizers:
             for part in parts:
                 yield normalisers[part]((own, pair.target, features)[part])
 
+    features = made.features and made.features.learned(partial(texts, 2))
     if source.shared_vocabulary:
-        learned = made.source.learned(lambda: texts(0, 1))
-        return made._replace(source=learned, target=learned.rebuilt(normaliser=made.target.normalise))
-    return Tokenizers(*(one.learned(partial(texts, part)) for part, one in enumerate(made) if one))
+        learned = made.source.learned(partial(texts, 0, 1))
+        return Tokenizers(learned, learned.rebuilt(normaliser=made.target.normalise), features)
+    return Tokenizers(made.source.learned(partial(texts, 0)), made.target.learned(partial(texts, 1)), features)

@@ -407,6 +407,10 @@ class Tokenizers(NamedTuple):
         source, features = self.tokens(text)
         return self.source.vocabulary.ids(source), self.features.vocabulary.ids(features) if self.features else []
 
+    def arguments(self) -> dict[str, dict[str, Any]]:
+        """Return `to_dicts` under the names that `seq2seq.training.module.Seq2SeqModule` has for them."""
+        return {f"{part}_tokenizer": one for part, one in self.to_dicts().items()}
+
     def to_dicts(self) -> dict[str, dict[str, Any]]:
         """Return what `Tokenizer.to_dict` returns for each part that there is."""
         return {part: one.to_dict() for part, one in self._asdict().items() if one}
@@ -417,8 +421,11 @@ class Tokenizers(NamedTuple):
         return cls(**{part: tokenizer_from_dict(one) for part, one in values.items() if one is not None})
 
     def with_open_target(self) -> Self:
-        """Return them with an `OpenVocabulary` of the target."""
-        return self._replace(target=self.target.rebuilt(vocabulary=OpenVocabulary(self.target.vocabulary.symbols)))
+        """Return them with a target that tells all texts apart: an `OpenVocabulary`, of characters for subwords."""
+        target, vocabulary = self.target, OpenVocabulary(self.target.vocabulary.symbols)
+        if isinstance(target, SubwordTokenizer):  # which joins the characters that its training texts lack
+            return self._replace(target=CharacterTokenizer(vocabulary, target.normalise))
+        return self._replace(target=target.rebuilt(vocabulary=vocabulary))
 
     def sizes(self) -> dict[str, int]:
         """Return the number of symbols of each part that there is."""

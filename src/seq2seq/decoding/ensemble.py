@@ -17,7 +17,7 @@ class EnsembleEncoded(NamedTuple):
 
     @property
     def mask(self) -> Tensor:
-        """True at the real tokens of the source, ``(B, S)``."""
+        """True at what is attended to: the real tokens of the source, and features, ``(B, S)``."""
         return self.members[0].memory.mask
 
     @property

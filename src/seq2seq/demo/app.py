@@ -34,7 +34,14 @@ Answer = Callable[[str], dict[str, Any]]
 
 
 def make_app(
-    answer: Answer, *, about: str, max_characters: int, seconds: float, max_waiting: int, hosts: Sequence[str]
+    answer: Answer,
+    *,
+    about: str,
+    columns: int,
+    max_characters: int,
+    seconds: float,
+    max_waiting: int,
+    hosts: Sequence[str],
 ) -> Starlette:
     """Return the web application.
 
@@ -42,6 +49,7 @@ def make_app(
         answer: Takes a text and returns what the page shows, as JSON; called by one thread, so once at a time. It
             raises `UserError` for a text that it cannot read.
         about: A line about the model.
+        columns: Number of columns of a text; the page has an input for each, and tabs separate them.
         max_characters: Maximum length of a text.
         seconds: For a request, its time in the queue included.
         max_waiting: Number of requests that are answered or wait at a time; further ones are refused.
@@ -71,7 +79,7 @@ def make_app(
     async def refuse(_: Request, error: Exception) -> Response:
         return JSONResponse({"error": getattr(error, "detail", "")}, getattr(error, "status_code", 500))
 
-    facts = JSONResponse({"about": about, "max_characters": max_characters})
+    facts = JSONResponse({"about": about, "columns": columns, "max_characters": max_characters})
     constant = [Route("/", HTMLResponse(page), methods=["GET"]), Route("/about", facts, methods=["GET"])]
     headers = Middleware(BaseHTTPMiddleware, dispatch=with_headers)
     return Starlette(

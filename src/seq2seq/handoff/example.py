@@ -56,9 +56,8 @@ def example_of(module: TrainedModel, texts: Sequence[str]) -> Example:
         found = zip([*own, *own_features], [*sequence, *features[number]], strict=True)
         unknown = [token for token, id_ in found if id_ == UNK]
         if own_features:
-            notes.append(
-                f"Sequence {number} has the features {' '.join(own_features)}; they are added after the bridge."
-            )
+            places = "in the encoder and " * (module.model.features.encoder_map is not None) + "after the bridge"
+            notes.append(f"Sequence {number} has the features {' '.join(own_features)}; they are added {places}.")
         if unknown:
             notes.append(f"Sequence {number}: not in the vocabulary, read as {SPECIALS[UNK]}: {' '.join(unknown)}")
     longest = max(ids, key=len)

@@ -73,14 +73,15 @@ def verify(model: Seq2Seq, source: Tensor, lengths: Tensor, features: Tensor | N
     inner: Any = model.encoder.inner if isinstance(model.encoder, WrongEncoder) else model.encoder
     compared = isinstance(getattr(inner, "rnn", None), nn.RNNBase) and hasattr(inner, "embedding")
     with torch.no_grad():
-        encoded: EncoderOutput = model.encoder(source, lengths)
-        faults = [*check_final_positions(encoded, lengths), *check_padding_leak(model, encoded, source, lengths)]
+        encoded, vectors = model.run_encoder(source, lengths, features)
+        read = None if vectors is None else vectors.to_encoder  # (B, 1, E)
+        faults = [*check_final_positions(encoded, lengths), *check_padding_leak(model, encoded, source, lengths, read)]
         if compared:
-            faults += check_against_pytorch(inner, encoded, source, lengths)
+            faults += check_against_pytorch(inner, encoded, source, lengths, read)
     faults += check_training(model, source, lengths, features)
     if encoded.state.c is not None and bool((find(encoded.state.c, encoded.outputs).gaps <= EXACT).any()):
         faults.append("c_n occurs in output, as h_n does: it is not the cell")
-    before, started = encode_with_gradients(model.encoder, inner, source, lengths)
+    before, started = encode_with_gradients(model.encoder, inner, source, lengths, read)
     gradients, crossing, of_output = reach(before, model.bridge(started.state))
     if crossing:
         faults.append("a sequence's initial decoder state depends on other sequences of the batch")
@@ -123,10 +124,17 @@ def differences(state: RNNState, b: int, alone: RNNState) -> Iterator[tuple[str,
             yield place, f"{gaps[layer, direction]:.1g}"
 
 
-def check_padding_leak(model: Seq2Seq, encoded: EncoderOutput, source: Tensor, lengths: Tensor) -> Iterator[str]:
+def alone_of(part: Tensor | None, b: int) -> tuple[Tensor, ...]:
+    """Return sequence ``b`` of what an encoder reads beside the source; nothing if that is None."""
+    return () if part is None else (part[b : b + 1],)
+
+
+def check_padding_leak(
+    model: Seq2Seq, encoded: EncoderOutput, source: Tensor, lengths: Tensor, read: Tensor | None
+) -> Iterator[str]:
     """Yield what changes when a sequence is encoded alone, without padding, and where the mask is wrong."""
     for b, length in enumerate(lengths.tolist()):
-        alone: EncoderOutput = model.encoder(source[b : b + 1, :length], lengths[b : b + 1])
+        alone: EncoderOutput = model.encoder(source[b : b + 1, :length], lengths[b : b + 1], *alone_of(read, b))
         for place, gap in differences(encoded.state, b, alone.state):
             yield f"{place} alone and in the batch differ by {gap}"
         gap = (encoded.outputs[b, :length] - alone.outputs[0]).abs().max()
@@ -136,10 +144,16 @@ def check_padding_leak(model: Seq2Seq, encoded: EncoderOutput, source: Tensor, l
             yield f"sequence {b}: the mask is not True at its {length} real tokens and False at padding"
 
 
-def check_against_pytorch(encoder: Any, encoded: EncoderOutput, source: Tensor, lengths: Tensor) -> Iterator[str]:  # noqa: ANN401
+def check_against_pytorch(
+    encoder: Any,  # noqa: ANN401
+    encoded: EncoderOutput,
+    source: Tensor,
+    lengths: Tensor,
+    read: Tensor | None,
+) -> Iterator[str]:
     """Yield which states differ from those that an encoder's ``nn.GRU`` or ``nn.LSTM`` returns for a sequence alone."""
     for b, length in enumerate(lengths.tolist()):
-        _, final = encoder.rnn(encoder.embedding(source[b : b + 1, :length]))
+        _, final = encoder.rnn(sum(alone_of(read, b), encoder.embedding(source[b : b + 1, :length])))
         for place, gap in differences(encoded.state, b, RNNState.from_torch(final, encoded.state.h.size(1))):
             yield f"{place} is not what PyTorch returns for it; they differ by {gap}"
 
@@ -154,7 +168,7 @@ def check_training(model: Seq2Seq, source: Tensor, lengths: Tensor, features: Te
             module.dropout = 0.0
 
     def results(model: Seq2Seq) -> dict[str, Tensor]:
-        encoded: EncoderOutput = model.encoder(source, lengths)
+        encoded, _ = model.run_encoder(source, lengths, features)
         logits = model(source, lengths, torch.zeros(len(source), 2, dtype=torch.long), features).logits
         final = {f"{name}_n": part for name, part in parts(encoded.state)}
         return final | {"output": encoded.outputs, "the decoder's prediction": logits}
@@ -169,14 +183,14 @@ def check_training(model: Seq2Seq, source: Tensor, lengths: Tensor, features: Te
 
 
 def encode_with_gradients(
-    encoder: nn.Module, inner: nn.Module, source: Tensor, lengths: Tensor
+    encoder: nn.Module, inner: nn.Module, source: Tensor, lengths: Tensor, read: Tensor | None
 ) -> tuple[EncoderOutput, EncoderOutput]:
     """Return the correct output for a batch, whose tensors are leaves, and that with the mistake, if there is one."""
     kept = []
 
     def encode(source: Tensor, lengths: Tensor) -> EncoderOutput:
         with torch.no_grad():
-            encoded: EncoderOutput = inner(source, lengths)
+            encoded: EncoderOutput = inner(source, lengths, *(() if read is None else (read,)))
         state = RNNState(*(part.clone().requires_grad_() for _, part in parts(encoded.state)))
         kept.append(encoded._replace(outputs=encoded.outputs.clone().requires_grad_(), state=state))
         return kept[-1]

@@ -7,7 +7,8 @@ Axes, in every docstring of this project:
 
 ====  ==============================================================
 B     batch size: number of sequences
-S     source steps, padded to the longest sequence
+S     source steps, padded to the longest sequence; of what is attended to, with the features behind them
+F     features of a sequence, padded to the largest number
 T     target steps, padded likewise
 V     vocabulary size
 E     embedding size

@@ -1,9 +1,9 @@
 """Features: what a sequence comes with beside its tokens, such as ``N``, ``ACC`` and ``PL`` of a word form.
 
-They are a set, so no recurrent layer reads them one after another: the order in which they are written must not matter.
-Each has an embedding. Every decoder, attention and bridge uses them in the same three ways:
+No recurrent layer reads them one after another, as the order in which they are written must not matter. Each has an
+embedding. With every decoder and bridge, they are used in three ways:
 
-- attention looks at each of them, as at the tokens of the source: their values stand behind the encoder's outputs;
+- attention, if there is any, looks at each of them as at a token: their values stand behind the encoder's outputs;
 - their sum is added to every input of the decoder, so that each step knows all of them;
 - their sum is added to the decoder's initial state, after the bridge: ``h_n`` and what the bridge makes of it stay as
   they are.

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 LOWEST = -1e4
-"""Half the distance below the highest score at which all scores, those of padding included, become equal: far below
-the support, and finite, so that sums stay finite."""
+"""What a halved score, less the highest one, is raised to if it is lower, as that of padding is. So far below the
+highest score, no weight is above zero, and sums over scores stay finite."""
 
 
 class Entmax15(torch.autograd.Function):
@@ -28,7 +28,7 @@ class Entmax15(torch.autograd.Function):
         mean = ordered.cumsum(-1) / count
         variance = (ordered * ordered).cumsum(-1) / count - mean * mean
         thresholds = mean - (1 / count - variance).clamp(min=0).sqrt()
-        inside = (thresholds <= ordered).sum(-1, keepdim=True)
+        inside = (thresholds <= ordered).sum(-1, keepdim=True).clamp(min=1)  # 0 only among NaN, which stay so
         weights = (halves - thresholds.gather(-1, inside - 1)).clamp(min=0) ** 2
         ctx.save_for_backward(weights)
         return weights

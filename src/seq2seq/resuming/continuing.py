@@ -46,9 +46,10 @@ class Start(NamedTuple):
         if self.checkpoint is None:
             return
         resume, again = f"resume={self.checkpoint}", "give the overrides of that run again"
-        for side in ("source", "target"):
-            if module.hparams[f"{side}_tokenizer"] != self.saved[HYPERPARAMETERS][f"{side}_tokenizer"]:
-                raise UserError(f"data: the {side} vocabulary differs from that of {resume}; give the data of that run")
+        for part in ("source", "target", "features"):
+            own, other = (one.get(f"{part}_tokenizer") for one in (module.hparams, self.saved[HYPERPARAMETERS]))
+            if own != other:
+                raise UserError(f"data: the {part} vocabulary differs from that of {resume}; give the data of that run")
         averaged = "averaging_state" in self.saved
         if averaged is not (self.settings["weight_averaging"] > 0):
             raise UserError(f"weight_averaging: {resume} was trained {'with' if averaged else 'without'} it; {again}")
@@ -111,7 +112,8 @@ def check_same(output_dir: Path, settings: Mapping[str, Any]) -> None:
     before = dict(flatten_keys(yaml.safe_load((output_dir / CONFIG).read_text(encoding="utf-8")) or settings))
     now = dict(flatten_keys(settings))
     for key in sorted(before.keys() | now.keys()):
-        if before.get(key) != now.get(key) and not key.startswith(IRRELEVANT):
+        # A key that an older version did not know had its default, which changes nothing and is null or false.
+        if (before.get(key) or None) != (now.get(key) or None) and not key.startswith(IRRELEVANT):
             both = f"{key}={before.get(key)}, and this one has {now.get(key)}"
             raise UserError(f"{output_dir} holds a run with {both}; choose another directory, or remove it")
 

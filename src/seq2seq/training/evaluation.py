@@ -1,12 +1,13 @@
 """Validation and test, of a model in training and of one or several checkpoints: one step for all."""
 
 import inspect
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from seq2seq.api import Vote
@@ -17,6 +18,8 @@ from seq2seq.metrics.text import CorpusMetric
 from seq2seq.reporting.tables import Prediction, Result
 from seq2seq.training import processes
 from seq2seq.training.datamodule import PairsDataModule
+
+log = logging.getLogger(__name__)
 
 
 class Evaluation(pl.LightningModule):
@@ -115,25 +118,28 @@ class Evaluation(pl.LightningModule):
 class VoteEvaluation(Evaluation):
     """Measures what several models elect. Their vocabularies may differ, so what they share are texts.
 
-    The tokenizer is to have an `OpenVocabulary`, for predictions and references of any tokens. Nothing is measured
-    under teacher forcing, where there is no vote.
+    One process evaluates. Nothing is measured under teacher forcing, where there is no vote.
 
-    Attributes:
-        texts: The source texts of the split, as they stand in its files; to be set.
+    Args:
+        vote: The models.
+        metrics: Those that need log-probabilities are left out.
+        tokenizer: With an `OpenVocabulary`, for predictions and references of any tokens.
+        texts: The source texts of the split, as they stand in its files.
     """
 
-    texts: list[str]
-
-    def __init__(self, vote: Vote, metrics: MetricCollection, tokenizer: Tokenizer) -> None:
+    def __init__(self, vote: Vote, metrics: MetricCollection, tokenizer: Tokenizer, texts: list[str]) -> None:
         forced = [name for name, one in metrics.items() if "log_probs" in inspect.signature(one.update).parameters]
+        if forced:
+            log.info("not measured of a vote: %s", ", ".join(map(str, forced)))
         kept: Any = {str(name): one for name, one in metrics.items() if name not in forced}
         super().__init__(vote.predictors[0].search, MetricCollection(kept), tokenizer)
-        self.vote = vote
+        self.vote, self.texts = vote, texts
+        self.networks = nn.ModuleList(predictor.ensemble for predictor in vote.predictors)  # moved by Lightning
 
     def on_test_start(self) -> None:
-        """Let the models compute where Lightning computes."""
+        """Let the models compute where Lightning has moved them."""
         for predictor in self.vote.predictors:
-            predictor.device, predictor.ensemble = self.device, predictor.ensemble.to(self.device)
+            predictor.device = self.device
 
     def decode(self, batch: Batch) -> tuple[list[list[int]], Tensor]:
         """Return what is elected for a batch, as ids, and no log-probabilities."""

@@ -103,7 +103,7 @@ def draw_attention(output_dir: Path, module: Seq2SeqModule, predictions: Sequenc
     decoded = [ids for _, ids in sorted(module.predictions.items())]
     pairs = sorted(zip(predictions, decoded, strict=True), key=lambda one: one[0].correct)
     tokens = module.tokenizers.tokens
-    short = (one for one in pairs if max(len(tokens(one[0].source)[0]), len(one[1])) <= HEATMAP_LIMIT)
+    short = (one for one in pairs if max(sum(map(len, tokens(one[0].source))), len(one[1])) <= HEATMAP_LIMIT)
     for number, (pair, ids) in enumerate(islice(short, HEATMAPS), start=1):
         alignment = predictor.align(pair.source, Hypothesis(pair.prediction, 0.0, ids))
         if alignment is None:

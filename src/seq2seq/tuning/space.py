@@ -45,16 +45,18 @@ def read_values(key: str, values: object) -> BaseDistribution:
     raise UserError(f"{key}={values} must be a list of values, or a mapping with low and high, and maybe log or step")
 
 
-def combinations(values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """Return every combination of the values of some keys, those of the last key in turn; without keys, the empty one.
+def combinations(values: Mapping[str, Sequence[Any]], space: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return every combination of the values of some keys, the last of which changes fastest; one without any, if none.
 
     Raises:
-        UserError: If a key has no value.
+        UserError: If a key has no value, or is one of the search space.
 
     Example:
-        >>> combinations({"seed": [1, 2], "dataset": ["hun", "fin"]})[1]
+        >>> combinations({"seed": [1, 2], "dataset": ["hun", "fin"]}, space={})[1]
         {'seed': 1, 'dataset': 'fin'}
     """
+    if both := values.keys() & space.keys():
+        raise UserError(f"tune.over.{min(both)} cannot be given: tune.space has that key, too")
     if empty := [key for key, own in values.items() if not own]:
         raise UserError(f"tune.over.{empty[0]}=[] must hold at least one value")
     return [dict(zip(values, chosen, strict=True)) for chosen in product(*values.values())]
@@ -65,7 +67,8 @@ def read_first(first: Sequence[dict[str, Any]], space: Mapping[str, BaseDistribu
     for number, one in enumerate(first):
         for key, value in one.items():
             if key not in space or not contains(space[key], value):
-                raise UserError(f"tune.first[{number}].{key}={value} is not in tune.space")
+                allowed = f"tune.space.{key}: {space[key]}" if key in space else f"tune.space: {', '.join(space)}"
+                raise UserError(f"tune.first[{number}].{key}={value} is not in {allowed}")
     return first
 
 
@@ -89,5 +92,8 @@ def contains(distribution: BaseDistribution, value: object) -> bool:
     """Return whether a value is one of a distribution."""
     if isinstance(distribution, CategoricalDistribution):
         return value in distribution.choices
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and distribution.low <= value <= distribution.high  # pyright: ignore[reportAttributeAccessIssue]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    low, high, step = (getattr(distribution, name) for name in ("low", "high", "step"))
+    steps = (value - low) / (step or 1)
+    return low <= value <= high and (step is None or abs(steps - round(steps)) < 1e-9)

@@ -106,10 +106,14 @@ def trials_to_run(
             lock.unlink(missing_ok=True)
 
 
-def advise(study: Study, trial: int, runs: int, mean: float) -> None:
-    """Report the mean result of a trial's first runs; raise `TrialPruned` if those of other trials were better."""
+def advise(study: Study, number: int, trial: int, run: int, mean: float) -> None:
+    """Report the mean result of a trial's runs up to one; raise `TrialPruned` if those of other trials were better.
+
+    The trial has a ``number``, and Optuna's key ``trial`` in the database.
+    """
     reported = Trial(study, trial)
-    reported.report(mean, runs)
+    if run not in study.get_trials(False)[number].intermediate_values:  # of a trial that was interrupted
+        reported.report(mean, run)
     if reported.should_prune():
         raise TrialPruned
 
