@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from conftest import LUONG, make_model
+from conftest import LUONG
+from conftest import make_model as model_of
 from torch import nn
 
 from seq2seq.handoff.mistakes import MISTAKES, WrongEncoder
@@ -309,7 +310,7 @@ def test_the_layers_of_training_are_verified_too(monkeypatch, cell):
 
 @pytest.mark.parametrize("reads", [False, True])
 def test_a_model_that_reads_features_is_verified_with_them(reads):
-    model = make_model(encoder={"reads_features": reads}, features_size=7)
+    model = model_of(encoder={"reads_features": reads}, features_size=7)
     source, lengths, features = (
         torch.tensor([[4, 5, 6], [7, 8, 0]]),
         torch.tensor([3, 2]),
