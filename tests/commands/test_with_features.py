@@ -1,9 +1,11 @@
 """A model that reads features, from its training to every command that uses it."""
 
 import json
+import shutil
 
 import pytest
 import torch
+import yaml
 from conftest import TINY, combinations
 
 from seq2seq.api import load
@@ -20,6 +22,12 @@ LONG = ["trainer.max_epochs=60", "callbacks.early_stopping.patience=60", "optimi
 COLUMNS = ["data.features_column=3", "data.features_tokens=spaces", "data.group_column=3"]
 
 
+def overrides_of(folder):
+    files = [f"data.{split}={folder / 'pairs.tsv'}" for split in ("train", "val", "test")]
+    own = [one for one in TINY if not one.startswith("data") and "max_epochs" not in one]
+    return ["data=tsv", *files, "data.source_tokens=spaces", "data.target_tokens=spaces", *COLUMNS, *own, *LONG]
+
+
 @pytest.fixture(scope="module")
 def folder(compose, tmp_path_factory):
     """A run that learned to answer ``p`` or ``q`` by the feature alone, beside its data."""
@@ -27,10 +35,7 @@ def folder(compose, tmp_path_factory):
     sources = ["a b", "b", "c a b", "b a", "a", "c"]
     lines = [f"{source}\t{target}\t{feature}\n" for source in sources for target, feature in (("p", "P"), ("q", "Q"))]
     (folder / "pairs.tsv").write_text("".join(lines))
-    files = [f"data.{split}={folder / 'pairs.tsv'}" for split in ("train", "val", "test")]
-    tokens = ["data.source_tokens=spaces", "data.target_tokens=spaces"]
-    own = [one for one in TINY if not one.startswith("data") and "max_epochs" not in one]
-    train(compose("train", "data=tsv", *files, *tokens, *COLUMNS, *own, *LONG), folder / "run")
+    train(compose("train", *overrides_of(folder)), folder / "run")
     return folder
 
 
@@ -115,3 +120,24 @@ def test_training_counts_their_symbols(folder):
 
     assert content["hyper_parameters"]["features_tokenizer"]["symbols"] == ["P", "Q"]
     assert content["state_dict"]["model.features.embedding.weight"].shape == (6, 7)
+
+
+def test_a_run_does_not_resume_with_other_features(compose, folder, tmp_path):
+    content = (folder / "pairs.tsv").read_text()
+    (tmp_path / "pairs.tsv").write_text(content.replace("\tP\n", "\tR\n"))
+
+    with pytest.raises(UserError, match="data: the features vocabulary differs from that of resume="):
+        train(compose("train", *overrides_of(tmp_path), f"resume={folder / 'run' / 'last.ckpt'}"), tmp_path / "run")
+
+
+def test_a_run_from_before_there_were_features_is_still_the_same_run(compose, tiny_run, tmp_path):
+    shutil.copytree(tiny_run, tmp_path / "run")
+    settings = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    del settings["model"]["encoder"]["reads_features"]
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(settings))
+
+    content = train(compose("train", *TINY, "resume=auto"), tmp_path / "run")
+
+    assert content == json.loads((tiny_run / "metrics.json").read_text())
+    with pytest.raises(UserError, match=r"holds a run with model\.encoder\.reads_features=None, and this one has True"):
+        train(compose("train", *TINY, "resume=auto", "model.encoder.reads_features=true"), tmp_path / "run")
