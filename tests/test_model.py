@@ -42,7 +42,7 @@ def build(settings, **options):
         ({"dropout": 1}, r"model\.dropout=1 must be a number of at least 0 and below 1"),
         ({"encoder": {"layers": 3}},
          r"model\.encoder\.layers is unknown; the keys of model\.encoder are bidirectional, cell, "
-         r"embedding_size, hidden_size, num_layers"),
+         r"embedding_size, hidden_size, num_layers, reads_features"),
         ({"encoder": None}, r"model\.encoder=None must be a mapping with the keys bidirectional, cell, .*"),
         ({"layers": 3}, r"model\.layers is unknown; the keys of model are attention, bridge, decoder, .*"),
         ({"attention": "dots"}, r"model\.attention=dots must be one of general, dot, additive, multihead, none"),
@@ -52,7 +52,7 @@ def build(settings, **options):
         ({"attention": {"name": "multihead", "num_heads": 3}},
          r"model\.attention\.num_heads=3 must be a whole number that divides model\.decoder\.hidden_size=14"),
         ({"attention": {"name": "multihead", "heads": 3}},
-         r"model\.attention\.heads is unknown: multihead attention has num_heads"),
+         r"model\.attention\.heads is unknown: multihead attention has num_heads, normaliser"),
         ({"attention": {"num_heads": 3}}, r"model\.attention\.name is missing; the keys of model\.attention are name"),
         ({"attention": {"name": "multihead", "num_heads": 0}},
          r"model\.attention\.num_heads=0 must be a whole number .*"),

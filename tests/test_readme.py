@@ -131,6 +131,11 @@ def test_every_link_leads_somewhere():
     links = re.findall(r"\]\(([^)]+)\)", README)
 
     assert links
-    headings = re.findall(r"^## (.*)$", README, flags=re.MULTILINE)
-    anchors = {f"#{heading.lower().replace(' ', '-')}" for heading in headings}
-    assert all(link.startswith("https://") or link in anchors or (ROOT / link).exists() for link in links)
+    for link in links:
+        path, _, anchor = link.partition("#")
+        if link.startswith("https://"):
+            continue
+        assert (ROOT / path).exists(), link
+        if anchor:
+            headings = re.findall(r"^##+ (.*)$", (ROOT / (path or "README.md")).read_text(), flags=re.MULTILINE)
+            assert anchor in {heading.lower().replace(" ", "-") for heading in headings}, link
