@@ -144,5 +144,5 @@ def test_an_encoder_that_reads_features_needs_some():
 
 
 def test_a_model_without_features_refuses_them():
-    with pytest.raises(ValueError, match="the model has no features, and is given some"):
+    with pytest.raises(ValueError, match="the model was built without features, and is given some"):
         make_model()(SOURCE, LENGTHS, TARGET, FEATURES)

@@ -7,7 +7,7 @@ Axes, in every docstring of this project:
 
 ====  ==============================================================
 B     batch size: number of sequences
-S     source steps, padded to the longest sequence; of what is attended to, with the features behind them
+S     source steps, padded to the longest sequence; in a memory, S + F: the features follow
 F     features of a sequence, padded to the largest number
 T     target steps, padded likewise
 V     vocabulary size
@@ -17,6 +17,7 @@ D     number of directions: 2 for a bidirectional encoder, else 1
 L     number of layers
 A     attention size: the size of queries and keys
 K     beam size: hypotheses per sequence
+C     size of a context, what attention returns
 ====  ==============================================================
 
 A prime marks the decoder's sizes: its state is ``(L', 1, B, H')``. Masks are True at real tokens and False at padding.

@@ -1,6 +1,6 @@
 """Attention of decoder states (queries) over the encoder's outputs (values), with padding masked out.
 
-Keys (what queries are compared with) and values (what is averaged) depend only on the source, so both are computed
+Keys (what queries are compared with) and values (what is averaged) do not depend on the target, so both are computed
 once per batch, not once per step, and passed along in a `Memory`.
 """
 
@@ -19,7 +19,7 @@ class Memory(NamedTuple):
     Attributes:
         keys: Vectors that the queries are compared with, ``(B, S, A)``.
         values: Vectors that are averaged: the encoder's outputs, ``(B, S, D * H)``, or a projection of them.
-        mask: True at real tokens, ``(B, S)``. With features, theirs stand behind those of the tokens, in all three.
+        mask: True at real tokens, ``(B, S)``. In keys, values and mask, features follow the tokens.
         added: What features add to every input of the decoder, ``(B, 1, E')``; None without features.
     """
 
@@ -52,7 +52,7 @@ class Attention(Protocol):
 
 
 class ScoredAttention(nn.Module):
-    """What attentions have in common that differ in their scores.
+    """What attentions share that differ only in their scores.
 
     Args:
         normaliser: A key of `seq2seq.nn.normalisers.NORMALISERS`.

@@ -1,14 +1,14 @@
-"""Features: what a sequence comes with beside its tokens, such as ``N``, ``ACC`` and ``PL`` of a word form.
+"""Features: what a sequence has in addition to its tokens, such as ``N``, ``ACC`` and ``PL`` of a word form.
 
 No recurrent layer reads them one after another, as the order in which they are written must not matter. Each has an
 embedding. With every decoder and bridge, they are used in three ways:
 
-- attention, if there is any, looks at each of them as at a token: their values stand behind the encoder's outputs;
+- attention, if there is any, treats each of them as a token: their values follow the encoder's outputs;
 - their sum is added to every input of the decoder, so that each step knows all of them;
 - their sum is added to the decoder's initial state, after the bridge: ``h_n`` and what the bridge makes of it stay as
   they are.
 
-For a language, there is a fourth: the encoder, too, can read their sum, at every position.
+Optionally (``model.encoder.reads_features``), the encoder adds their sum to every input, too, which suits a language.
 """
 
 from typing import NamedTuple
@@ -21,10 +21,10 @@ from seq2seq.nn.state import RNNState
 
 STD = 0.1
 """Standard deviation of the initial embeddings. Of Hungarian word forms whose combination of features training lacks,
-52 % become right; with PyTorch's deviation of 1, or with dropout of the embeddings, it is 41 %, see docs/results.md."""
+52 % are predicted correctly; with PyTorch's deviation of 1, or with dropout of the embeddings, it is 41 %, see docs/results.md."""
 
 NONE = 0
-"""The id that stands for no feature, and pads sets of different sizes: that of padding."""
+"""The id of no feature: that of padding, to which sets of different sizes are padded."""
 
 
 class FeatureVectors(NamedTuple):

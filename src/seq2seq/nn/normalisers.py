@@ -7,14 +7,13 @@ import torch
 from torch import Tensor
 
 LOWEST = -1e4
-"""What a halved score, less the highest one, is raised to if it is lower, as that of padding is. So far below the
-highest score, no weight is above zero, and sums over scores stay finite."""
+"""Floor of ``(score - highest) / 2``. So low, a weight is zero, as it must be at padding, and sums stay finite."""
 
 
 class Entmax15(torch.autograd.Function):
     """Entmax with alpha = 1.5 over the last axis (Peters et al. 2019): ``clamp(scores / 2 - threshold, min=0) ** 2``.
 
-    The threshold makes the weights sum to 1. Their algorithm 2 finds it by sorting: with the k highest scores inside,
+    The threshold makes the weights sum to 1. Their algorithm 2 finds it by sorting: with the k highest halved scores inside,
     it is ``mean - sqrt((1 - k * variance) / k)`` of these, and k is the largest number whose lowest score is above it.
     The gradient is that of their proposition 2.
     """
@@ -42,12 +41,12 @@ class Entmax15(torch.autograd.Function):
 
 
 def softmax(scores: Tensor) -> Tensor:
-    """Return weights that are all above zero, but at padding."""
+    """Return weights that are above zero, except at padding."""
     return scores.softmax(-1)
 
 
 def entmax15(scores: Tensor) -> Tensor:
-    """Return weights of which those of low scores are exactly zero; see `Entmax15`.
+    """Return weights; those of low scores are exactly zero. See `Entmax15`.
 
     Example:
         >>> entmax15(torch.tensor([2.0, 2.0, 0.0]))

@@ -2,11 +2,11 @@
 
 ::
 
-    source -> Encoder -+- outputs -------------> attention -+
-                       |                            ^       v
-                       +- h_n, c_n -> Bridge -> + --|--> Decoder -> logits
-                                                ^   |       ^
-    features, if there are any -> Features -----+---+-------+
+    source -> Encoder -+- outputs -----------------> attention -+
+                       |                                ^       v
+                       +- h_n, c_n -> Bridge ---> + ----|--> Decoder -> logits
+                                                  ^     |       ^
+    features, if there are any -> Features -------+-----+-------+
 """
 
 from collections.abc import Mapping
@@ -98,14 +98,14 @@ class Seq2Seq(nn.Module):
         """Return the encoder's output, and what the features contribute; see `encode` for the arguments."""
         if self.features is None:
             if features is not None:
-                raise ValueError("the model has no features, and is given some")
+                raise ValueError("the model was built without features, and is given some")
             return self.encoder(source, lengths), None
         vectors: FeatureVectors = self.features(source[:, :0] if features is None else features)
-        read = () if vectors.to_encoder is None else (vectors.to_encoder,)
-        return self.encoder(source, lengths, *read), vectors
+        added = () if vectors.to_encoder is None else (vectors.to_encoder,)
+        return self.encoder(source, lengths, *added), vectors
 
     def hand_over(self, encoded: EncoderOutput, features: FeatureVectors | None) -> Encoded:
-        """Return what the decoder starts from: the bridge maps the final state, and what features add comes after."""
+        """Return what the decoder starts from: the bridge's result, to which features are added afterwards."""
         initial: RNNState = self.bridge(encoded.state)
         if features is None:
             return Encoded(self.decoder.init_memory(encoded), self.decoder.init_state(initial))
@@ -135,7 +135,7 @@ def build_model(
     Args:
         source_size: Number of source symbols.
         target_size: Number of target symbols.
-        features_size: Number of features; 0 builds a model without.
+        features_size: Number of feature symbols; 0 builds a model without features.
         encoder: The remaining arguments of `Encoder`, and ``reads_features``, whether it reads the features, too.
         decoder: The remaining arguments of `build_decoder`.
         bridge: A key of `seq2seq.nn.bridge.BRIDGES`.

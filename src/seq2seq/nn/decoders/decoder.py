@@ -95,7 +95,7 @@ class Decoder(nn.Module):
         return self.attention.init_memory(encoded.outputs, encoded.mask)
 
     def init_state(self, state: RNNState) -> Any:  # noqa: ANN401 - see `DecoderOutput`
-        """Return the state before the first token, given what the bridge returns, ``(L', 1, B, H')``."""
+        """Return the state before the first token, given what the bridge returns, plus features, ``(L', 1, B, H')``."""
         return state
 
     def forward(self, targets: Tensor, memory: Memory, state: Any) -> DecoderOutput:  # noqa: ANN401 - see `DecoderOutput`
@@ -111,7 +111,7 @@ class Decoder(nn.Module):
     def embed(self, targets: Tensor, memory: Memory) -> Tensor:
         """Return the embeddings of token ids, ``(B, T, E)``, with what features add to each.
 
-        In beam search, the K hypotheses of a sequence share its features, as in `attend`.
+        In beam search, the K hypotheses of a sequence, which are neighbours, share its features, as in `attend`.
         """
         embedded = self.dropout(self.embedding(targets))
         if memory.added is None:
