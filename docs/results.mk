@@ -1,6 +1,6 @@
-# The tables of results.md, from a folder of data:  make -f docs/results.mk g2p DATA=FOLDER
-# Each target trains what its table needs and ends with summary.md or vote.md in outputs/results. A target that was
-# interrupted goes on. Several processes may share the work of `g2p` with SEEDS and LANGUAGES, that of others with SEEDS.
+# The main experiments of results.md, from a folder of data, after make install:  make -f docs/results.mk g2p DATA=FOLDER
+# Each target ends with a table, summary.md or vote.md, in outputs/results. An interrupted target goes on when it is run
+# again. To share g2p, multilingual or inflection among processes, give each its own SEEDS; to share g2p, or LANGUAGES.
 #
 # DATA holds sigmorphon2020-g2p/{train,dev}/LANGUAGE_{train,dev}.tsv, sigmorphon2022-inflection/LANGUAGE_large.train and
 # LANGUAGE.dev, and multi30k/{train,val}.{de,en}.gz.

@@ -106,7 +106,7 @@ def test_a_source_without_columns_cannot_have_features(tmp_path):
 
 
 def test_training_pairs_without_any_feature_are_refused(read):
-    with pytest.raises(UserError, match=r"data\.train: the features have no token in any line"):
+    with pytest.raises(UserError, match=r"data\.train: no line has a token of the features"):
         read("ab\tx\t\n")
 
 

@@ -102,7 +102,7 @@ def load(settings: PredictSettings, written: dict[str, Any]) -> tuple[Sequence[T
 
 
 def make_predictor(settings: PredictSettings, models: Sequence[TrainedModel], device: str) -> Predictor | Vote:
-    """Return one model, an ensemble of several or a vote; raise `UserError` if a setting does not fit that."""
+    """Return a predictor of one model, an ensemble or a vote; raise `UserError` if a setting does not fit it."""
 
     def predictor(*members: TrainedModel) -> Predictor:
         first = members[0]
@@ -209,7 +209,7 @@ def attention_writer(wanted: object, predictor: Predictor | Vote) -> Iterator[Ca
 def alignment_as_json(alignment: Alignment | None) -> str:
     """Return a line: source tokens, predicted tokens with the end, and the weights of each; none for an empty text.
 
-    With features, the line names them, and their weights stand behind those of the source tokens.
+    With features, the line also names them; their weights follow those of the source tokens.
     """
     source, prediction, weights, features = alignment or Alignment([], [], torch.empty(0))
     rounded = [[round(weight, 6) for weight in row] for row in weights.tolist()]

@@ -116,7 +116,7 @@ def tune(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) ->
 
 
 def check_keys(examples: Mapping[str, dict[str, Any]], overrides: list[str]) -> None:
-    """Raise a `UserError` if an example of a setting of ``tune`` is no override of the training config."""
+    """Raise a `UserError` if a key of ``tune.space`` or ``tune.over`` is not one of the training config."""
     from seq2seq.tuning.space import overrides_of
 
     for name, one in examples.items():

@@ -1,4 +1,4 @@
-"""The end of a sweep over unlike models: what they elect, against what each predicts."""
+"""The end of a sweep over different models: what they elect, against what each predicts."""
 
 import shutil
 from collections import defaultdict
@@ -41,7 +41,7 @@ class VoteSummary(SweepSummary):
 
 
 def line_of(sweep_dir: Path, number: int, overrides: tuple[str, ...], members: list[Row]) -> str:
-    """Evaluate a vote like its first member, and return its line of the table, of the monitored metric."""
+    """Evaluate a vote with the settings of its first member, and return its line of the table: the monitored metric."""
     directories = [sweep_dir / member.name for member in members]
     trained: Any = OmegaConf.load(directories[0] / CONFIG)
     config = compose("evaluate", ["vote=true"])

@@ -156,7 +156,7 @@ def build_training(source: DataSource, folder: Path | None = None) -> tuple[Toke
     for part, vocabulary in zip(source.parts, vocabularies, strict=True):
         if not vocabulary.symbols:
             if not counts[source.parts.index(part)]:
-                raise UserError(f"data.train: the {part} have no token in any line")
+                raise UserError(f"data.train: no line has a token of the {part}")
             problem = f"data.min_count={source.min_count} leaves no symbol of the {part}"
             raise UserError(f"{problem}; the most frequent is rarer")
     tokenizers = (one.rebuilt(vocabulary=own) for one, own in zip(splitters, vocabularies, strict=False))
@@ -165,7 +165,7 @@ def build_training(source: DataSource, folder: Path | None = None) -> tuple[Toke
 
 
 def learn(source: DataSource) -> Tokenizers:
-    """Return what splits the texts of each part, learned from those of that part, or of both sides if they share it."""
+    """Return what splits the texts of each part, learned from these, or from both sides if they share a vocabulary."""
     made = Tokenizers(*map(source.make_tokenizer, source.parts))
     normalisers = [one.normalise for one in made if one]
 

@@ -379,7 +379,7 @@ class Tokenizers(NamedTuple):
         return self.source.columns + (self.features.columns if self.features else 0)
 
     def split(self, text: str) -> tuple[str, str]:
-        """Return the source and the features of a text; raise a `UserError` if it has other columns."""
+        """Return the source and the features of a text; raise a `UserError` if it has another number of columns."""
         if self.features is None:
             return text, ""
         columns = text.split(COLUMN)
@@ -421,7 +421,7 @@ class Tokenizers(NamedTuple):
         return cls(**{part: tokenizer_from_dict(one) for part, one in values.items() if one is not None})
 
     def with_open_target(self) -> Self:
-        """Return them with a target that tells all texts apart: an `OpenVocabulary`, of characters for subwords."""
+        """Return them with a target that gives no two texts equal ids: open, and of characters instead of subwords."""
         target, vocabulary = self.target, OpenVocabulary(self.target.vocabulary.symbols)
         if isinstance(target, SubwordTokenizer):  # which joins the characters that its training texts lack
             return self._replace(target=CharacterTokenizer(vocabulary, target.normalise))

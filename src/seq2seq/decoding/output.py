@@ -50,7 +50,7 @@ class Alignment(NamedTuple):
     Attributes:
         source: Source tokens, S of them.
         target: Predicted tokens and, unless the prediction was cut, the end; T of them.
-        weights: Attention weights, ``(T, S)``, and behind them those of the features, ``(T, S + F)``.
+        weights: Attention weights, ``(T, S)``; with features, ``(T, S + F)``, theirs last.
         features: F of them; empty without features.
     """
 

@@ -223,7 +223,7 @@ def export_graph(graph: nn.Module, arguments: Mapping[str, Any], metadata: Mappi
 
 
 def any_size(value: Any) -> Any:  # noqa: ANN401 - a tensor, or a mapping with tensors in it
-    """Mark the first two axes of every tensor as of any size, but one of size 1, which is always 1."""
+    """Mark the first two axes of every tensor as of any size, except one of size 1, which stays 1."""
     if isinstance(value, Mapping):
         return {name: any_size(part) for name, part in value.items()}
     return {axis: torch.export.Dim.DYNAMIC for axis, size in enumerate(value.shape[:2]) if size > 1}

@@ -20,8 +20,8 @@ from seq2seq.nn.encoder import EncoderOutput
 from seq2seq.nn.state import RNNState
 
 STD = 0.1
-"""Standard deviation of the initial embeddings. Of Hungarian word forms whose combination of features training lacks,
-52 % are predicted correctly; with PyTorch's deviation of 1, or with dropout of the embeddings, it is 41 %, see docs/results.md."""
+"""Standard deviation of the initial embeddings. Features that never occurred together combine better if these are small
+and have no dropout: docs/results.md has the figures."""
 
 NONE = 0
 """The id of no feature: that of padding, to which sets of different sizes are padded."""
@@ -49,7 +49,7 @@ class FeatureVectors(NamedTuple):
         return state._replace(h=state.h + self.to_state)
 
     def beside(self, encoded: EncoderOutput) -> EncoderOutput:
-        """Return the encoder's outputs and their mask with those of the features behind them; the state is the same."""
+        """Return the encoder's outputs and mask, followed by those of the features; the state is the same."""
         outputs, mask = torch.cat([encoded.outputs, self.values], dim=1), torch.cat([encoded.mask, self.mask], dim=1)
         return encoded._replace(outputs=outputs, mask=mask)
 

@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 
 LOWEST = -1e4
-"""Floor of ``(score - highest) / 2``. So low, a weight is zero, as it must be at padding, and sums stay finite."""
+"""Floor of ``(score - highest) / 2``. So low a score has no weight, as padding must have none, and sums stay finite."""
 
 
 class Entmax15(torch.autograd.Function):
     """Entmax with alpha = 1.5 over the last axis (Peters et al. 2019): ``clamp(scores / 2 - threshold, min=0) ** 2``.
 
-    The threshold makes the weights sum to 1. Their algorithm 2 finds it by sorting: with the k highest halved scores inside,
-    it is ``mean - sqrt((1 - k * variance) / k)`` of these, and k is the largest number whose lowest score is above it.
-    The gradient is that of their proposition 2.
+    The threshold makes the weights sum to 1. Their algorithm 2 finds it by sorting: with the k highest halved scores
+    inside, it is ``mean - sqrt((1 - k * variance) / k)`` of these, and k is the largest number whose lowest halved
+    score is above it. The gradient is that of their proposition 2.
     """
 
     @staticmethod

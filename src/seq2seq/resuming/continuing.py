@@ -112,7 +112,7 @@ def check_same(output_dir: Path, settings: Mapping[str, Any]) -> None:
     before = dict(flatten_keys(yaml.safe_load((output_dir / CONFIG).read_text(encoding="utf-8")) or settings))
     now = dict(flatten_keys(settings))
     for key in sorted(before.keys() | now.keys()):
-        # A key that an older version did not know had its default, which changes nothing and is null or false.
+        # An older version lacks newer keys; their defaults, null or false, change nothing.
         if (before.get(key) or None) != (now.get(key) or None) and not key.startswith(IRRELEVANT):
             both = f"{key}={before.get(key)}, and this one has {now.get(key)}"
             raise UserError(f"{output_dir} holds a run with {both}; choose another directory, or remove it")

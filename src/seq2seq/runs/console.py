@@ -148,7 +148,7 @@ def run_job(
     """
     hydra = HydraConfig.get()
     output_dir = Path(hydra.runtime.output_dir)
-    overrides: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)  # '${dataset}' is not of that config
+    overrides: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)  # '${dataset}' is not Hydra's
     log_file = output_dir / f"{hydra.job.name}.log"
     ranks = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # as torchrun, Lightning and Slurm set them
     if several and next((os.environ[name] for name in ranks if name in os.environ), "0") != "0":

@@ -46,7 +46,7 @@ def read_values(key: str, values: object) -> BaseDistribution:
 
 
 def combinations(values: Mapping[str, Sequence[Any]], space: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return every combination of the values of some keys, the last of which changes fastest; one without any, if none.
+    """Return every combination of the values of some keys, the last of which changes fastest; without keys, one.
 
     Raises:
         UserError: If a key has no value, or is one of the search space.

@@ -107,7 +107,7 @@ def trials_to_run(
 
 
 def advise(study: Study, number: int, trial: int, run: int, mean: float) -> None:
-    """Report the mean result of a trial's runs up to one; raise `TrialPruned` if those of other trials were better.
+    """Report the mean result of a trial's runs up to ``run``; raise `TrialPruned` if the pruner advises it.
 
     The trial has a ``number``, and Optuna's key ``trial`` in the database.
     """

@@ -16,7 +16,7 @@ SIDES = ("source", "target")
 
 
 class Pair(NamedTuple):
-    """A source text and its target. Tabs separate the columns of a source, if there are several, and its features.
+    """A source text and its target. Tabs separate the columns of the source and, after them, those of its features.
 
     Attributes:
         group: What results are also reported by, for example a locale; empty if nothing.

@@ -22,8 +22,7 @@ class DecoderOutput(NamedTuple):
     Attributes:
         logits: Unnormalised log-probabilities of the token after each target token, ``(B, T, V)``.
         state: State after the last token. It is private to the decoder, except for ``select``, as in `RNNState`.
-        weights: Attention over the source, and behind it over features, if there are any, ``(B, T, S)``; None without
-            attention.
+        weights: Attention over the source, and then over features, if any, ``(B, T, S)``; None without attention.
     """
 
     logits: Tensor
