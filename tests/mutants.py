@@ -41,7 +41,7 @@ OTHERS = {
     "export": ("tests/export/test_export.py",),
     "demo": ("tests/demo",),
     "tuning": ("tests/tuning",),
-    "api.py": ("tests/commands/test_vote.py",),
+    "api.py": ("tests/test_vote.py",),
     "commands/tune.py": ("tests/tuning",),
 }
 AGAIN = "test_a_run_that_dies_again_and_again_ends_like_one_that_never_died"

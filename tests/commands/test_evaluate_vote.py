@@ -7,7 +7,7 @@ import yaml
 from conftest import TINY
 from test_scripts import run
 
-from seq2seq.api import Hypothesis, Vote, elect, load
+from seq2seq.api import Vote, elect, load
 from seq2seq.commands.evaluate import evaluate
 from seq2seq.commands.predict import predict
 from seq2seq.commands.train import train
@@ -37,19 +37,6 @@ def folder(compose, tmp_path_factory):
 @pytest.fixture(scope="module")
 def checkpoints(folder):
     return [folder / name / "best.ckpt" for name in MEMBERS]
-
-
-def vote_of(*texts_and_log_probs):
-    return elect([Hypothesis(text, log_prob, []) for text, log_prob in texts_and_log_probs])
-
-
-def test_most_votes_win_even_if_another_text_is_more_probable():
-    assert vote_of(("a", -5.0), ("b", -0.1), ("a", -7.0)) == Hypothesis("a", -6.0, [])
-
-
-def test_equal_votes_are_decided_by_the_mean_log_probability():
-    assert vote_of(("a", -1.0), ("b", -0.2), ("b", -3.0), ("a", -0.4)).text == "a"  # -0.7 against -1.6
-    assert vote_of(("a", -1.0), ("b", -0.5)).text == "b"
 
 
 def test_models_of_different_vocabularies_elect_a_text(checkpoints):
