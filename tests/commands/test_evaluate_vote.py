@@ -28,7 +28,7 @@ def folder(compose, tmp_path_factory):
     (folder / "pairs.tsv").write_text("".join(LINES))
     files = [f"data.{split}={folder / 'pairs.tsv'}" for split in ("train", "val", "test")]
     own = [one for one in TINY if not one.startswith("data") and "max_epochs" not in one]
-    long = ["trainer.max_epochs=40", "callbacks.early_stopping.patience=40", "optimizer.lr=3e-2"]
+    long = ["trainer.max_epochs=25", "callbacks.early_stopping.patience=25", "optimizer.lr=3e-2"]
     for name, changes in MEMBERS.items():
         train(compose("train", "data=tsv", *files, *own, *long, *changes), folder / name)
     return folder

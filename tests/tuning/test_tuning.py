@@ -95,24 +95,21 @@ def test_a_trial_that_is_worse_than_others_were_is_pruned(tune, tmp_path):
     assert max(max(trial.intermediate_values) for trial in pruned) < 3
 
 
-def test_a_trial_of_several_runs_has_their_mean_and_is_pruned_by_it(tune, tmp_path):
-    over = {"seed": [1, 2], "data.max_letters": [3, 5]}
-    space = {"optimizer.lr": [3e-3, 1e-2, 1e-9]}
-    given = f"tune.over={{seed: [1, 2], data.max_letters: {over['data.max_letters']}}}"
-    tune("tune.trials=9", given, "tune.first=[{optimizer.lr: 1e-2}]", space=space)
+def test_a_trial_of_several_runs_has_their_mean_and_is_pruned_by_it(tune, tmp_path, monkeypatch):
+    monkeypatch.setattr("seq2seq.tuning.study.STARTUP", 1)
+    over = "tune.over={seed: [1, 2], data.max_letters: [3, 5]}"
+    tune("tune.trials=2", over, "tune.first=[{optimizer.lr: 1e-9}]", space={"optimizer.lr": [3e-3, 1e-9]})
 
-    trials = trials_in(tmp_path)
-    assert [trial.params["optimizer.lr"] for trial in trials[:2]] == [3e-3, 1e-2]  # of the config, then the given
-    for trial in trials:
-        runs = sorted((tmp_path / "trials" / str(trial.number)).glob("*/metrics.json"))
-        losses = [json.loads(run.read_text())["validation"]["loss_teacher_forced"] for run in runs]
-        assert len(runs) == (2 if trial.state == TrialState.PRUNED else 4)  # each value of the last key once, or all
-        assert trial.intermediate_values == {1: pytest.approx(fmean(losses[:2]))}
-        assert trial.state == TrialState.PRUNED or trial.value == pytest.approx(fmean(losses))
-    settings = [yaml.safe_load((tmp_path / f"trials/0/{run}/config.yaml").read_text()) for run in range(4)]
+    whole, pruned = trials_in(tmp_path)
+    assert (whole.params, pruned.params) == ({"optimizer.lr": 3e-3}, {"optimizer.lr": 1e-9})  # the config's come first
+    assert (whole.state, pruned.state) == (TrialState.COMPLETE, TrialState.PRUNED)
+    runs = [sorted((tmp_path / "trials" / str(number)).glob("*/metrics.json")) for number in range(2)]
+    assert list(map(len, runs)) == [4, 2]  # all, and each value of the last key once
+    losses = [json.loads(run.read_text())["validation"]["loss_teacher_forced"] for run in runs[0]]
+    assert whole.intermediate_values == {1: pytest.approx(fmean(losses[:2]))}
+    assert whole.value == pytest.approx(fmean(losses))
+    settings = [yaml.safe_load((run.parent / "config.yaml").read_text()) for run in runs[0]]
     assert [(one["seed"], one["data"]["max_letters"]) for one in settings] == [(1, 3), (1, 5), (2, 3), (2, 5)]
-    pruned = [trial for trial in trials if trial.state == TrialState.PRUNED]
-    assert {trial.params["optimizer.lr"] for trial in pruned} == {1e-9}
 
 
 @pytest.mark.parametrize(
