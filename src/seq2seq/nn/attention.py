@@ -230,8 +230,8 @@ def build_attention(name: str, *, query_size: int, value_size: int, **options: A
     """
     if name not in ATTENTIONS:
         raise ValueError(f"model.attention={name} must be one of {', '.join(ATTENTIONS)}")
-    known = inspect.signature(ATTENTIONS[name]).parameters.keys() - {"query_size", "value_size"}
-    if unknown := options.keys() - known:
+    known = [one for one in inspect.signature(ATTENTIONS[name]).parameters if one not in ("query_size", "value_size")]
+    if unknown := options.keys() - set(known):
         raise ValueError(
             f"model.attention.{min(unknown)} is unknown: {name} attention has {', '.join(known) or 'no options'}"
         )
