@@ -8,7 +8,7 @@ import pytest
 from conftest import TINY
 
 from seq2seq.api import load
-from seq2seq.commands.predict import Arriving, check_columns, predict
+from seq2seq.commands.predict import Arriving, predict
 from seq2seq.commands.train import train
 from seq2seq.errors import UserError
 
@@ -175,14 +175,6 @@ def test_a_file_of_many_chunks_keeps_its_order(compose, predictor, tiny_checkpoi
     predict(compose("predict", f"checkpoint={tiny_checkpoint}", f"input={source}", f"output={target}", "batch_size=7"))
 
     assert target.read_text() == "".join(text + "\n" for text in predictor(LINES) * 5)
-
-
-def test_a_line_without_all_columns_is_named_and_an_empty_one_is_fine():
-    check_columns([(1, "a\tb"), (2, " ")], "in.txt", 2)
-    check_columns([(1, "a\tb"), (2, "a")], "in.txt", 1)
-
-    with pytest.raises(UserError, match=r"in\.txt:2: the line has 1 columns; the model reads 2, separated by tabs"):
-        check_columns([(1, "a\tb"), (2, "a")], "in.txt", 2)
 
 
 def test_a_file_is_complete_or_absent(compose, tiny_checkpoint, tmp_path):

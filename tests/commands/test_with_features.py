@@ -62,18 +62,18 @@ def test_results_are_also_reported_by_group(folder):
 
 @pytest.mark.parametrize("backend", ["torch", *combinations(["onnx"])])
 def test_predict_reads_source_and_features(compose, folder, checkpoint, backend):
-    (folder / "in.txt").write_text("c\tQ\nc a\tP\nc a\t\n")
+    (folder / "in.txt").write_text("c\tQ\nc a\tP\n\nc a\t\n")
     files = [f"input={folder / 'in.txt'}", f"output={folder / 'out.txt'}", "overwrite=true"]
 
     predict(compose("predict", checkpoint, *files, f"backend={backend}", "search.beam_size=2"))
 
-    assert (folder / "out.txt").read_text().splitlines()[:2] == ["q", "p"]
+    assert (folder / "out.txt").read_text().splitlines()[:3] == ["q", "p", ""]
     weights = folder / f"{backend}.jsonl"
     predict(compose("predict", checkpoint, *files, f"backend={backend}", f"attention={weights}"))
     row = json.loads(weights.read_text().splitlines()[1])
     assert (row["source"], row["features"], len(row["weights"][0])) == (["c", "a"], ["P"], 3)
     (folder / "in.txt").write_text("c\tQ\nc a\n")
-    with pytest.raises(UserError, match=r"in\.txt:2: the line has 1 columns; the model reads 2, separated by tabs"):
+    with pytest.raises(UserError, match=r"in\.txt:2: the text has 1 columns; the model reads 2, separated by tabs"):
         predict(compose("predict", checkpoint, *files, f"backend={backend}"))
 
 

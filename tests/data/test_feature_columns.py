@@ -3,6 +3,7 @@
 import pytest
 
 from seq2seq.data import PAD, UNK, build_source, preparation, prepare
+from seq2seq.data.tokenizer import check_columns
 from seq2seq.errors import UserError
 from seq2seq.training.datamodule import PairsDataModule
 
@@ -51,9 +52,12 @@ def test_a_text_has_the_columns_of_the_source_and_then_those_of_the_features(rea
 
 
 def test_a_text_without_their_column_is_refused(read):
-    message = r"'ab' has 1 columns; the model reads 2, separated by tabs"
+    message = r"'ab': the text has 1 columns; the model reads 2, separated by tabs"
     with pytest.raises(UserError, match=message):
         read().tokenizers.encode("ab")
+    check_columns("a\tb", columns=1)  # where no column is expected, a tab is text
+    with pytest.raises(UserError, match=r"in\.txt:2: the text has 3 columns; the model reads 2"):
+        check_columns("a\tb\tc", columns=2, place="in.txt:2")
 
 
 def test_lower_case_and_normal_forms_are_for_texts(read):
@@ -101,7 +105,7 @@ def test_a_source_without_columns_cannot_have_features(tmp_path):
     kept = {key: value for key, value in SETTINGS.items() if not key.endswith("_column")}
     source = build_source(kept | {"task": "parallel", "train": sides})
 
-    with pytest.raises(UserError, match=r"a:1: the source has 1 columns; with data\.features_tokens, it needs 2"):
+    with pytest.raises(UserError, match=r"a:1: the text has 1 columns; the model reads 2"):
         prepare(source, ["train"])
 
 

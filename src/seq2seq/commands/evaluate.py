@@ -62,17 +62,17 @@ def evaluate(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()
     metrics = build_metrics(config.metrics)
     models, state = load_models(settings.checkpoint), settings.state
     first = models[0]
+    if settings.vote:
+        first = first._replace(tokenizers=first.tokenizers.with_open_target())
+    data = data_of_checkpoint(first, settings.data, overrides)
     searches = [build_search(settings.search, one.max_length, one.target_size, only_best=True) for one in models]
     if settings.vote:
         vote = Vote([Predictor([one], search=search) for one, search in zip(models, searches, strict=True)])
-        first = first._replace(tokenizers=first.tokenizers.with_open_target())
-        data = data_of_checkpoint(first, settings.data, overrides)
         texts = [pair.source for pair in data.prepared.source.pairs("test")]
         module = VoteEvaluation(vote, metrics, first.tokenizers.target, texts)
     else:
         module = Evaluation(searches[0], metrics, first.tokenizers.target)
         module.ensemble = make_ensemble(models, torch.device("cpu"))
-        data = data_of_checkpoint(first, settings.data, overrides)
     if state != KEPT:
         log.warning("state=%s: these are not the results of the model as it was trained", state)
         for model in models:

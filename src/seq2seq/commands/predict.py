@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TimeElapsedColumn
 
 from seq2seq.api import Hypothesis, Predictor, Vote, load_models, named_paths
 from seq2seq.data.lines import MAX_LINE, decode_lines, open_file
-from seq2seq.data.tokenizer import COLUMN
+from seq2seq.data.tokenizer import check_columns
 from seq2seq.decoding import Alignment, build_search
 from seq2seq.errors import UserError
 from seq2seq.model import TrainedModel
@@ -74,7 +74,9 @@ def predict(config: DictConfig) -> None:
         task = bar.add_task(escape(str(output)), total=size or None, lines=0)
         name = "<stdin>" if settings.input is None else str(settings.input)
         for chunk in Arriving(source).chunks(name, CHUNK * settings.batch_size):
-            check_columns(chunk, name, predictor.tokenizers.columns)
+            for number, line in chunk:
+                if line.strip():
+                    check_columns(line, predictor.tokenizers.columns, f"{name}:{number}")
             predictions = predictor.n_best([line for _, line in chunk], settings.batch_size)
             every = (hypothesis for hypotheses in predictions for hypothesis in hypotheses)
             write_lines(file, (one.text + f"\t{one.log_prob:.4f}" * settings.scores + "\n" for one in every))
@@ -166,15 +168,6 @@ class Arriving:
             chunk = []
         if chunk:
             yield chunk
-
-
-def check_columns(lines: list[tuple[int, str]], name: str, columns: int) -> None:
-    """Raise `UserError` if a line has not as many columns as the model reads; for one column, tabs are text."""
-    for number, line in lines:
-        found = line.count(COLUMN) + 1
-        if columns > 1 and line.strip() and found != columns:
-            problem = f"the line has {found} columns; the model reads {columns}, separated by tabs"
-            raise UserError(f"{name}:{number}: {problem}")
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from seq2seq.data.cache import build_once, cache_folder
 from seq2seq.data.dataset import FlatSequences, PairDataset, TokenSequences
 from seq2seq.data.lines import LARGE
 from seq2seq.data.sources import DataSource, Pair, Split
-from seq2seq.data.tokenizer import COLUMN, Tokenizers
+from seq2seq.data.tokenizer import Tokenizers, check_columns
 from seq2seq.data.vocabulary import Vocabulary
 from seq2seq.errors import UserError
 
@@ -89,10 +89,7 @@ def accepted(
     """Yield each pair of a split that is used, its normalised texts, and the tokens of source, target and features."""
     target = tokenizers.target
     for pair in source.pairs(split):
-        if tokenizers.features and pair.source.count(COLUMN) + 1 != tokenizers.columns:
-            found = f"the source has {pair.source.count(COLUMN) + 1} columns"
-            needed = f"with data.features_tokens, it needs {tokenizers.columns}, those of the features last"
-            raise UserError(f"{pair.place or tuple(pair[:2])}: {found}; {needed}")
+        check_columns(pair.source, tokenizers.columns, pair.place)
         texts = tokenizers.normalise(pair.source), target.normalise(pair.target)
         (own, features), predicted = tokenizers.tokenize(texts[0]), target.tokenize(texts[1])
         if source.accepts("source", len(own), pair, split) and source.accepts("target", len(predicted), pair, split):
@@ -153,9 +150,9 @@ def build_training(source: DataSource, folder: Path | None = None) -> tuple[Toke
     if source.shared_vocabulary:
         counts[:2] = [counts[0] + counts[1]] * 2
     vocabularies = [Vocabulary.from_counts(own, source.min_count, source.max_symbols) for own in counts]
-    for part, vocabulary in zip(source.parts, vocabularies, strict=True):
+    for part, own, vocabulary in zip(source.parts, counts, vocabularies, strict=True):
         if not vocabulary.symbols:
-            if not counts[source.parts.index(part)]:
+            if not own:
                 raise UserError(f"data.train: no line has a token of the {part}")
             problem = f"data.min_count={source.min_count} leaves no symbol of the {part}"
             raise UserError(f"{problem}; the most frequent is rarer")

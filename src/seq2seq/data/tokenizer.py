@@ -257,6 +257,15 @@ class SubwordTokenizer(Tokenizer):
         return self._tokenizer.decoder.decode(list(tokens))
 
 
+def check_columns(text: str, columns: int, place: str = "") -> None:
+    """Raise a `UserError` if a text, which may stand at a place, has not so many columns; for one, tabs are text."""
+    found = text.count(COLUMN) + 1
+    if columns > 1 and found != columns:
+        raise UserError(
+            f"{place or repr(text)}: the text has {found} columns; the model reads {columns}, separated by tabs"
+        )
+
+
 class ColumnTokenizer(Tokenizer):
     r"""Texts of several columns, separated by tabs, each with its own tokenizer, whose vocabulary is not used.
 
@@ -289,12 +298,10 @@ class ColumnTokenizer(Tokenizer):
 
     def tokenize(self, text: str) -> list[str]:
         """Split each column into tokens."""
-        columns = text.split(COLUMN)
-        if len(columns) != self.columns:
-            raise UserError(f"{text!r} has {len(columns)} columns; the model reads {self.columns}, separated by tabs")
+        check_columns(text, self.columns)
         return [
             COLUMN * number + token
-            for number, (part, column) in enumerate(zip(self.parts, columns, strict=True))
+            for number, (part, column) in enumerate(zip(self.parts, text.split(COLUMN), strict=True))
             for token in part.tokenize(column)
         ]
 
@@ -382,9 +389,8 @@ class Tokenizers(NamedTuple):
         """Return the source and the features of a text; raise a `UserError` if it has another number of columns."""
         if self.features is None:
             return text, ""
+        check_columns(text, self.columns)
         columns = text.split(COLUMN)
-        if len(columns) != self.columns:
-            raise UserError(f"{text!r} has {len(columns)} columns; the model reads {self.columns}, separated by tabs")
         return COLUMN.join(columns[: self.source.columns]), COLUMN.join(columns[self.source.columns :])
 
     def normalise(self, text: str) -> str:
