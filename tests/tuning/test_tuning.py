@@ -98,10 +98,12 @@ def test_a_trial_that_is_worse_than_others_were_is_pruned(tune, tmp_path):
 def test_a_trial_of_several_runs_has_their_mean_and_is_pruned_by_it(tune, tmp_path, monkeypatch):
     monkeypatch.setattr("seq2seq.tuning.study.STARTUP", 1)
     over = "tune.over={seed: [1, 2], data.max_letters: [3, 5]}"
-    tune("tune.trials=2", over, "tune.first=[{optimizer.lr: 1e-9}]", space={"optimizer.lr": [3e-3, 1e-9]})
+    space = {"optimizer.lr": [3e-3, 1e-9], "scheduler": ["none", "cosine"]}  # a value, and an option of a group
+    tune("tune.trials=2", over, "tune.first=[{optimizer.lr: 1e-9}]", space=space)
 
     whole, pruned = trials_in(tmp_path)
-    assert (whole.params, pruned.params) == ({"optimizer.lr": 3e-3}, {"optimizer.lr": 1e-9})  # the config's come first
+    assert whole.params == {"optimizer.lr": 3e-3, "scheduler": "cosine"}  # the config's come first
+    assert pruned.params == {"optimizer.lr": 1e-9, "scheduler": "cosine"}
     assert (whole.state, pruned.state) == (TrialState.COMPLETE, TrialState.PRUNED)
     runs = [sorted((tmp_path / "trials" / str(number)).glob("*/metrics.json")) for number in range(2)]
     assert list(map(len, runs)) == [4, 2]  # all, and each value of the last key once

@@ -67,8 +67,9 @@ def tune(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) ->
     examples = {f"space.{key}": {key: example(distribution)} for key, distribution in space.items()}
     examples |= {f"over.{key}": {key: values[0]} for key, values in over.items()}
     check_keys(examples, common)
-    groups = {key for key in space if "." not in key and isinstance(OmegaConf.select(base, key), DictConfig)}
-    given = {key: OmegaConf.select(base, key) for key in space if key not in groups}
+    options = compose("train", common, return_hydra_config=True).hydra.runtime.choices
+    groups = space.keys() & options.keys()
+    given = {key: options[key] if key in groups else OmegaConf.select(base, key) for key in space}
     defaults = {key: value for key, value in given.items() if contains(space[key], value)}
     first = [defaults, *(defaults | one for one in read_first(settings.first, space))]
     folder = output_dir / "trials"
