@@ -3,16 +3,13 @@
 import hydra
 from omegaconf import DictConfig
 
-from seq2seq.runs.console import one_line_errors, run_main
+from seq2seq.runs.console import run_command, run_main
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="demo")
 def main(config: DictConfig) -> None:
     """Serve the page until Ctrl-C."""
-    from seq2seq.commands.demo import demo  # only now, so that --help answers without PyTorch
-
-    with one_line_errors():
-        demo(config)
+    run_command("demo.demo", config)
 
 
 def run() -> None:

@@ -9,9 +9,7 @@ from seq2seq.runs.console import run_job, run_main
 @hydra.main(version_base="1.3", config_path="../configs", config_name="evaluate")
 def main(config: DictConfig) -> object:
     """Test in a directory of its own."""
-    from seq2seq.commands.evaluate import evaluate  # only now, so that --help answers without PyTorch
-
-    return run_job(evaluate, config, several=True)
+    return run_job("evaluate.evaluate", config, several=True)
 
 
 def run() -> None:

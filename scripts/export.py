@@ -3,16 +3,13 @@
 import hydra
 from omegaconf import DictConfig
 
-from seq2seq.runs.console import one_line_errors, run_main
+from seq2seq.runs.console import run_command, run_main
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="export")
 def main(config: DictConfig) -> None:
     """Export, and print how far the export is from the checkpoint."""
-    from seq2seq.commands.export import export  # only now, so that --help answers without PyTorch
-
-    with one_line_errors():
-        export(config)
+    run_command("export.export", config)
 
 
 def run() -> None:

@@ -3,16 +3,13 @@
 import hydra
 from omegaconf import DictConfig
 
-from seq2seq.runs.console import one_line_errors, run_main
+from seq2seq.runs.console import run_command, run_main
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="predict")
 def main(config: DictConfig) -> None:
     """Predict; nothing but the predictions goes to stdout, and no folder or log is left behind."""
-    from seq2seq.commands.predict import predict  # only now, so that --help answers without PyTorch
-
-    with one_line_errors():
-        predict(config)
+    run_command("predict.predict", config)
 
 
 def run() -> None:

@@ -4,16 +4,13 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from seq2seq.runs.console import one_line_errors, run_main
+from seq2seq.runs.console import run_command, run_main
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="score")
 def main(config: DictConfig) -> None:
     """Write log-probabilities."""
-    from seq2seq.commands.score import score  # only now, so that --help answers without PyTorch
-
-    with one_line_errors():
-        score(config, HydraConfig.get().overrides.task)
+    run_command("score.score", config, HydraConfig.get().overrides.task)
 
 
 def run() -> None:

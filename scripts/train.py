@@ -9,9 +9,7 @@ from seq2seq.runs.console import run_job, run_main
 @hydra.main(version_base="1.3", config_path="../configs", config_name="train")
 def main(config: DictConfig) -> object:
     """Train in the run's directory."""
-    from seq2seq.commands.train import train_and_score  # only now, so that --help answers without PyTorch
-
-    return run_job(train_and_score, config, in_sweeps=True, several=True)
+    return run_job("train.train_and_score", config, in_sweeps=True, several=True)
 
 
 def run() -> None:

@@ -9,9 +9,7 @@ from seq2seq.runs.console import run_job, run_main
 @hydra.main(version_base="1.3", config_path="../configs", config_name="tune")
 def main(config: DictConfig) -> None:
     """Run a study."""
-    from seq2seq.commands.tune import tune  # only now, so that --help answers without PyTorch
-
-    run_job(tune, config)
+    run_job("tune.tune", config)
 
 
 def run() -> None:

@@ -55,7 +55,7 @@ def main(config):
     if os.environ["SECONDS"] != "0" and os.environ.get("LOCAL_RANK", "0") == "0":
         command.closed_at_the_end = slow_tracker
     Seq2SeqModule.on_train_batch_start = faulty
-    run_job(command.train_and_score, config, several=True)
+    run_job("train.train_and_score", config, several=True)
 
 main()
 """

@@ -5,7 +5,7 @@ A section is a subclass of `Settings`, beside the code that uses its values.
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -32,6 +32,12 @@ class Settings(BaseModel):
     """A section of a config: every key is named, a value has the type of its annotation, and a number is finite."""
 
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, frozen=True, protected_namespaces=())
+
+
+class CommandSettings(Settings):
+    """The keys that every command has; see `seq2seq.runs.threads.set_threads`."""
+
+    threads: Count | Literal["auto"] = "auto"
 
 
 Section = TypeVar("Section", bound=BaseModel)

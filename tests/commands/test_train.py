@@ -184,6 +184,17 @@ def test_what_else_changes_at_a_resume_is_logged(compose, tmp_path, tiny_run, ca
     assert "label_smoothing=0.3 from here on; it was 0.0" in caplog.text
 
 
+def test_another_number_of_threads_which_changes_the_last_digits_is_logged(compose, tmp_path, tiny_run, caplog):
+    saved = torch.load(tiny_run / "last.ckpt", weights_only=True)
+    assert saved["seq2seq_config"]["threads"] == torch.get_num_threads() == 1
+    saved["seq2seq_config"]["threads"] = 5
+    torch.save(saved, tmp_path / "five.ckpt")
+
+    train(compose("train", *TINY, "trainer.max_epochs=2", f"resume={tmp_path / 'five.ckpt'}"), tmp_path / "run")
+
+    assert "threads=1 from here on; it was 5" in caplog.text
+
+
 def test_resuming_into_the_directory_of_another_run_is_refused(compose, tmp_path, tiny_run):
     train(compose("train", *TINY), tmp_path)
     before = (tmp_path / "best.ckpt").read_bytes()

@@ -25,7 +25,7 @@ from seq2seq.decoding import Ensemble, Greedy, Search, build_search, infer
 from seq2seq.errors import UserError
 from seq2seq.model import ModelSettings
 from seq2seq.nn import Seq2Seq
-from seq2seq.settings import Count, Settings, choose
+from seq2seq.settings import CommandSettings, Count, choose
 from seq2seq.training.build import MatmulPrecision
 from seq2seq.training.callbacks import BatchSeed
 from seq2seq.training.datamodule import PairsDataModule
@@ -35,7 +35,7 @@ from seq2seq.training.processes import Requests, freeze_unused
 Some = Field(min_length=1)
 
 
-class BenchmarkSettings(Settings):
+class BenchmarkSettings(CommandSettings):
     """The keys of ``configs/benchmark.yaml``."""
 
     data: dict[str, Any]

@@ -24,10 +24,10 @@ from seq2seq.handoff.picture import MAX_STEPS, handoff_picture
 from seq2seq.handoff.verification import DIRECTIONS, Verification, verify
 from seq2seq.model import TrainedModel
 from seq2seq.nn.state import h_n_rows
-from seq2seq.settings import Settings, read_settings, resolve_config
+from seq2seq.settings import CommandSettings, read_settings, resolve_config
 
 
-class DemoSettings(Settings):
+class DemoSettings(CommandSettings):
     """The keys of ``configs/demo.yaml``."""
 
     checkpoint: str

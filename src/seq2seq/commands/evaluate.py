@@ -20,7 +20,7 @@ from seq2seq.reporting.plots import save
 from seq2seq.reporting.tables import Result, show_groups, show_metrics, show_predictions, write_predictions
 from seq2seq.runs.directory import METRICS, refuse_used
 from seq2seq.runs.files import write_json
-from seq2seq.settings import Settings, read_settings, resolve_config
+from seq2seq.settings import CommandSettings, read_settings, resolve_config
 from seq2seq.training.build import build_metrics, build_trainer
 from seq2seq.training.evaluation import Evaluation, VoteEvaluation, result_of
 from seq2seq.training.evaluation_data import data_of_checkpoint
@@ -28,7 +28,7 @@ from seq2seq.training.evaluation_data import data_of_checkpoint
 log = logging.getLogger(__name__)
 
 
-class EvaluateSettings(Settings):
+class EvaluateSettings(CommandSettings):
     """The keys of ``configs/evaluate.yaml``."""
 
     checkpoint: str | list[str]

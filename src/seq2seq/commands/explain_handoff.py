@@ -24,13 +24,13 @@ from seq2seq.model import model_from_config
 from seq2seq.nn.state import h_n_rows
 from seq2seq.reporting.plots import save
 from seq2seq.runs.files import user_path
-from seq2seq.settings import Settings, read_settings, resolve_config
+from seq2seq.settings import CommandSettings, read_settings, resolve_config
 
 SIZE = 9
 """Of the vocabularies of an untrained model."""
 
 
-class ExplainSettings(Settings):
+class ExplainSettings(CommandSettings):
     """The keys of ``configs/explain_handoff.yaml``."""
 
     model: Any

@@ -11,13 +11,13 @@ from seq2seq.export.files import FILES, export_module, write_export
 from seq2seq.export.parity import differences
 from seq2seq.handoff.mistakes import RIGHT
 from seq2seq.runs.files import check_free, user_path
-from seq2seq.settings import Settings, read_settings, resolve_config
+from seq2seq.settings import CommandSettings, read_settings, resolve_config
 
 TOLERANCE = 1e-3
 """Rounding differs by less, also where attention is sharp; a wrong operator or order of gates differs by far more."""
 
 
-class ExportSettings(Settings):
+class ExportSettings(CommandSettings):
     """The keys of ``configs/export.yaml``."""
 
     checkpoint: str

@@ -23,7 +23,7 @@ from seq2seq.decoding import Alignment, build_search
 from seq2seq.errors import UserError
 from seq2seq.model import TrainedModel
 from seq2seq.runs.files import check_different, check_free, output_file, output_or_stdout, write_lines
-from seq2seq.settings import Count, Settings, read_settings, resolve_config
+from seq2seq.settings import CommandSettings, Count, read_settings, resolve_config
 
 CHUNK = 100
 """Number of batches of lines that are read, sorted by length and predicted at a time, to limit memory."""
@@ -31,7 +31,7 @@ CHUNK = 100
 JSON_LINES = ".jsonl"
 
 
-class PredictSettings(Settings):
+class PredictSettings(CommandSettings):
     """The keys of ``configs/predict.yaml``."""
 
     checkpoint: Any

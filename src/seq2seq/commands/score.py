@@ -11,12 +11,12 @@ from seq2seq.api import find_device, load_models, make_ensemble, named_paths
 from seq2seq.data import Batch
 from seq2seq.decoding import Ensemble, EnsembleEncoded, infer
 from seq2seq.runs.files import check_different, check_free, output_or_stdout, write_lines
-from seq2seq.settings import Settings, read_settings, resolve_config
+from seq2seq.settings import CommandSettings, read_settings, resolve_config
 from seq2seq.training.datamodule import PairsDataModule
 from seq2seq.training.evaluation_data import data_of_checkpoint
 
 
-class ScoreSettings(Settings):
+class ScoreSettings(CommandSettings):
     """The keys of ``configs/score.yaml``."""
 
     checkpoint: Any

@@ -19,7 +19,16 @@ from seq2seq.reporting.trackers import closed_at_the_end
 from seq2seq.resuming.continuing import find_start
 from seq2seq.resuming.saving import Minutes, WholeCheckpoints
 from seq2seq.resuming.signals import StopSignals
-from seq2seq.settings import Count, Fraction, Probability, Settings, choose, read_settings, resolve_config
+from seq2seq.settings import (
+    CommandSettings,
+    Count,
+    Fraction,
+    Probability,
+    Settings,
+    choose,
+    read_settings,
+    resolve_config,
+)
 from seq2seq.training.build import (
     MatmulPrecision,
     OptimizerSettings,
@@ -47,7 +56,7 @@ class CheckpointSettings(Settings):
     every_minutes: Minutes | None
 
 
-class TrainSettings(Settings):
+class TrainSettings(CommandSettings):
     """The keys of ``configs/train.yaml``. Sections that are mappings are checked where they are read."""
 
     data: dict[str, Any]
@@ -162,7 +171,7 @@ def build_module(config: DictConfig, settings: dict[str, Any], data: PreparedDat
     if higher_is_better is (mode == "min"):
         better = "higher" if higher_is_better else "lower"
         raise UserError(f"monitor_mode={mode} does not fit monitor={monitor}, of which {better} is better")
-    module.config = settings | {"data": data.source.to_dict()}
+    module.config = settings | {"data": data.source.to_dict(), "threads": torch.get_num_threads()}
     return module
 
 

@@ -113,7 +113,8 @@ def check_same(output_dir: Path, settings: Mapping[str, Any]) -> None:
     now = dict(flatten_keys(settings))
     for key in sorted(before.keys() | now.keys()):
         # An older version lacks newer keys; their defaults, null or false, change nothing.
-        if (before.get(key) or None) != (now.get(key) or None) and not key.startswith(IRRELEVANT):
+        same = (before.get(key) or None) == (now.get(key) or None)
+        if not same and not key.startswith((*IRRELEVANT, "threads")):  # which `Start.check` mentions
             both = f"{key}={before.get(key)}, and this one has {now.get(key)}"
             raise UserError(f"{output_dir} holds a run with {both}; choose another directory, or remove it")
 

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from omegaconf import DictConfig, OmegaConf
 from seq2seq.errors import UserError, visible
 from seq2seq.runs.directory import CONFIG, FAILURE, OVERRIDES
 from seq2seq.runs.files import write_file, write_yaml
+from seq2seq.runs.threads import set_threads
 
 
 def remove_if_empty(output_dir: Path, log_file: Path) -> None:
@@ -134,13 +136,27 @@ def run_main(main: Callable[[], object]) -> None:
         raise SystemExit(130) from None
 
 
-def run_job(
-    job: Callable[..., object], config: DictConfig, *, in_sweeps: bool = False, several: bool = False
-) -> object:
+def find_command(name: str, config: DictConfig) -> Callable[..., object]:
+    """Return a function of `seq2seq.commands`, such as ``train.train_and_score``, once the threads are set.
+
+    It is imported only here, so that ``--help`` answers without PyTorch.
+    """
+    set_threads(config)
+    module, _, function = name.partition(".")
+    return getattr(import_module(f"seq2seq.commands.{module}"), function)
+
+
+def run_command(name: str, config: DictConfig, *arguments: object) -> object:
+    """Call a command's function, see `find_command`, with the config and further arguments."""
+    with one_line_errors():
+        return find_command(name, config)(config, *arguments)
+
+
+def run_job(name: str, config: DictConfig, *, in_sweeps: bool = False, several: bool = False) -> object:
     """Call a command's function with the config, the directory that Hydra made for it, and the overrides.
 
     Args:
-        job: The function.
+        name: Of the function; see `find_command`.
         config: The composed config.
         in_sweeps: Whether a sweep continues after a failure, which is printed and kept in the run's directory for the
             summary. Otherwise a failure ends the sweep.
@@ -155,7 +171,7 @@ def run_job(
         leave_log_to_first(output_dir, log_file)
     with one_line_errors():
         try:
-            return job(config, output_dir, overrides)
+            return find_command(name, config)(config, output_dir, overrides)
         except Exception as error:
             if hydra.mode == RunMode.MULTIRUN and in_sweeps:
                 reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
