@@ -3,19 +3,32 @@
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
 from seq2seq.checkpoint import load_model
-from seq2seq.data import BucketSampler, FlatSequences, PairDataset
+from seq2seq.data import Batch, BucketSampler, FlatSequences, PairDataset
 from seq2seq.data.tokenizer import COLUMN
-from seq2seq.decoding import Alignment, Ensemble, EnsembleEncoded, Greedy, Search, infer, to_lists
+from seq2seq.decoding import (
+    Alignment,
+    Ensemble,
+    EnsembleEncoded,
+    Greedy,
+    Inference,
+    Results,
+    Sampling,
+    Search,
+    to_lists,
+)
 from seq2seq.errors import UserError
 from seq2seq.model import TrainedModel
 
 MAX_TOKENS = 64 * 256
 """Maximum number of source tokens in a batch, padding included, so that a long line does not pad many short ones."""
+
+Encodings = Sequence[tuple[list[int], list[int]]]
+"""The ids of the source and of the features of some texts."""
 
 
 class Hypothesis(NamedTuple):
@@ -39,16 +52,25 @@ class Predictor:
         models: Trained models; several with the same vocabularies are an ensemble.
         device: ``cpu``, ``cuda``, ... or ``auto``.
         search: The search; greedy by default.
+        workers: Number of processes that predict, with one thread each; see `seq2seq.decoding.Inference`.
 
     Raises:
         UserError: If the device is unknown or absent, or the vocabularies differ.
     """
 
-    def __init__(self, models: Sequence[TrainedModel], device: str = "cpu", search: Search | None = None) -> None:
+    def __init__(
+        self,
+        models: Sequence[TrainedModel],
+        device: str = "cpu",
+        search: Search | None = None,
+        workers: int | Literal["auto"] = 0,
+    ) -> None:
         self.device = find_device(device)
         self.ensemble = make_ensemble(models, self.device)
         self.tokenizers = models[0].tokenizers
         self.search = search or Greedy(models[0].max_length)
+        self.inference = Inference(Results(self.ensemble, self.device, self._read, self._search), workers)
+        self._batches = 0  # so far
 
     def __call__(self, texts: Sequence[str], batch_size: int = 64) -> list[str]:
         """Return the best prediction for each text, in order; an empty text gives an empty one."""
@@ -63,23 +85,28 @@ class Predictor:
         encoded = [self.encode(text) for text in texts]
         positions = [position for position, (ids, _) in enumerate(encoded) if ids]
         predictions = [[Hypothesis("", 0.0, [])] * self.search.n_best] * len(texts)
-        dataset = self._dataset([encoded[position] for position in positions])
-        lengths = dataset.sources.lengths
+        lengths = torch.tensor([len(encoded[position][0]) for position in positions], dtype=torch.long)
         sampler = BucketSampler(lengths, lengths, batch_size=batch_size, shuffle=False, max_tokens=MAX_TOKENS)
-        batches = map(dataset.__getitem__, sampler)
-        for batch, found in infer(self.ensemble, batches, self.device, lambda _, encoded: self._search(encoded)):
-            for index, hypotheses in zip(batch.indices.tolist(), found, strict=True):
-                predictions[positions[index]] = hypotheses
+        batches = [[positions[index] for index in batch] for batch in sampler]
+        keys = [(number, [encoded[position] for position in one]) for number, one in enumerate(batches, self._batches)]
+        self._batches += len(batches)
+        for batch, found in zip(batches, self.inference(keys), strict=True):
+            for position, hypotheses in zip(batch, found, strict=True):
+                predictions[position] = hypotheses
         return predictions
 
-    def _dataset(
-        self, encoded: Sequence[tuple[list[int], list[int]]], targets: FlatSequences | None = None
-    ) -> PairDataset:
+    def _read(self, key: tuple[int, Encodings]) -> Batch:
+        """Return the batch of a key: its number, and the encoded texts."""
+        return self._dataset(key[1])[range(len(key[1]))]
+
+    def _dataset(self, encoded: Encodings, targets: FlatSequences | None = None) -> PairDataset:
         sources, features = (FlatSequences(one[part] for one in encoded) for part in (0, 1))
         return PairDataset(sources, targets, features if self.tokenizers.features else None)
 
-    def _search(self, encoded: EnsembleEncoded) -> list[list[Hypothesis]]:
-        found, decode = self.search(self.ensemble, encoded), self.tokenizers.target.decode
+    def _search(self, key: tuple[int, Encodings], _: Batch, encoded: EnsembleEncoded) -> list[list[Hypothesis]]:
+        # A worker does not know what others have drawn, so that each batch has a seed of its own.
+        search = self.search.of_batch(key[0]) if isinstance(self.search, Sampling) else self.search
+        found, decode = search(self.ensemble, encoded), self.tokenizers.target.decode
         return [
             [Hypothesis(decode(ids), log_prob, ids) for ids, log_prob in zip(to_lists(tokens), log_probs, strict=True)]
             for tokens, log_probs in zip(found.tokens, found.log_probs.tolist(), strict=True)
@@ -170,13 +197,15 @@ def load_models(checkpoint: object) -> list[TrainedModel]:
     return [load_model(path) for path in named_paths(checkpoint)]
 
 
-def load(*checkpoints: str | Path, device: str = "cpu") -> Predictor:
+def load(*checkpoints: str | Path, device: str = "cpu", workers: int | Literal["auto"] = 0) -> Predictor:
     """Load a checkpoint to predict with, or several as an ensemble: ``load("best.ckpt")(["jeudi 2 janvier 2003"])``.
+
+    Many texts are predicted faster by several processes: ``workers=4``, say, in a program that has a main guard.
 
     Raises:
         UserError: If one is not a checkpoint of this project, or they do not fit together.
     """
-    return Predictor(load_models(list(checkpoints)), device)
+    return Predictor(load_models(list(checkpoints)), device, workers=workers)
 
 
 def find_device(name: object) -> torch.device:

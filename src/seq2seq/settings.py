@@ -34,6 +34,10 @@ class Settings(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, frozen=True, protected_namespaces=())
 
 
+Workers = Natural | Literal["auto"]
+"""A number of worker processes; see `seq2seq.decoding.Inference`."""
+
+
 class CommandSettings(Settings):
     """The keys that every command has; see `seq2seq.runs.threads.set_threads`."""
 

@@ -8,9 +8,11 @@ import pytest
 from conftest import TINY
 
 from seq2seq.api import load
-from seq2seq.commands.predict import Arriving, predict
+from seq2seq.checkpoint import load_model
+from seq2seq.commands.predict import Arriving, PredictSettings, make_predictor, predict
 from seq2seq.commands.train import train
 from seq2seq.errors import UserError
+from seq2seq.settings import read_settings, resolve_config
 
 LINES = ["a b c", "", "d", "é z", "   ", "c b a q r"]
 
@@ -112,6 +114,33 @@ def test_a_line_that_is_too_long_for_a_heatmap_is_named(compose, tiny_checkpoint
         UserError, match=r"attention: line 2 has 81 tokens, and a heatmap holds 80; give a file that ends"
     ):
         predict(compose("predict", f"checkpoint={tiny_checkpoint}", "input=in.txt", "output=out.txt", "attention=true"))
+
+
+@pytest.mark.parametrize("search", [["search.beam_size=3", "search.n_best=2"], ["search=sample", "search.seed=4"]])
+def test_any_number_of_workers_predicts_the_same(compose, tiny_checkpoint, tmp_path, monkeypatch, search):
+    monkeypatch.setattr("seq2seq.commands.predict.CHUNK", 10)  # several chunks, the last too short for workers
+    source, written = tmp_path / "in.txt", []
+    source.write_text("".join(line + "\n" for line in [*LINES, "a b", "c c c", "d e"] * 5))
+
+    for workers in (0, 1, 2):
+        target = tmp_path / f"{workers}.txt"
+        given = [f"checkpoint={tiny_checkpoint}", f"input={source}", f"output={target}", "batch_size=2", "scores=true"]
+        predict(compose("predict", *given, *search, f"workers={workers}"))
+        written.append(target.read_text())
+
+    assert written[0] == written[1] == written[2]
+
+
+@pytest.mark.parametrize(("given", "expected"), [("in.txt", "auto"), (None, 0)])
+def test_workers_are_started_for_files_only(compose, tiny_checkpoint, tmp_path, monkeypatch, given, expected):
+    """Others may hold a single line, and wait for its prediction."""
+    (tmp_path / "in.txt").touch()
+    path = None if given is None else tmp_path / given
+    values = resolve_config(compose("predict", "checkpoint=x")) | {"input": path and str(path)}
+    settings = read_settings(PredictSettings, values)
+    monkeypatch.setattr("seq2seq.commands.predict.Predictor", lambda *arguments: arguments[-1])
+
+    assert make_predictor(settings, [load_model(str(tiny_checkpoint))], "cpu") == expected
 
 
 @pytest.fixture

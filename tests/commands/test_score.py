@@ -55,6 +55,12 @@ def test_an_ensemble_of_a_model_with_itself_scores_as_the_model(scored, tiny_che
     assert scored(f"checkpoint=[{tiny_checkpoint},{tiny_checkpoint}]") == scored()
 
 
+def test_workers_score_the_same(scored):
+    settings = ["data.batch_size=1"]
+
+    assert scored(*settings, "workers=1") == scored(*settings, "workers=0")
+
+
 def test_without_an_output_the_scores_are_printed(compose, tiny_checkpoint, tmp_path, capsys):
     (tmp_path / "pairs.tsv").write_text("a b\tb a\n")
     given = ["data=tsv", f"data.test={tmp_path}/pairs.tsv"]

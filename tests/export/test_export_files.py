@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import runpy
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from seq2seq.commands.train import train
 from seq2seq.decoding import Beam, Ensemble, to_lists
 from seq2seq.errors import UserError
 from seq2seq.export import files
-from seq2seq.export.backend import load_exports
+from seq2seq.export.backend import Graph, load_exports
 
 TEXTS = ["a b c", "d", "z é", "c b a q r"]
 
@@ -124,6 +125,20 @@ def test_backend_onnx_predicts_the_same_from_a_checkpoint_a_folder_and_both(
         assert [line.split("\t")[0] for line in found] == [line.split("\t")[0] for line in expected]
         for one, other in zip(found, expected, strict=True):
             assert float(one.split("\t")[1]) == pytest.approx(float(other.split("\t")[1]), abs=2e-4)
+
+
+def test_workers_open_sessions_of_their_own(compose, folder, tmp_path):
+    settings = [f"checkpoint={folder}", "backend=onnx", "batch_size=1", "scores=true"]
+
+    assert predicted(compose, tmp_path, TEXTS * 3, *settings, "workers=2") == predicted(
+        compose, tmp_path, TEXTS * 3, *settings, "workers=0"
+    )
+
+
+def test_a_graph_can_be_sent_to_a_process_that_is_not_forked(folder):
+    graph = Graph((folder / "encoder.onnx").read_bytes())
+
+    assert pickle.loads(pickle.dumps(graph)).outputs == graph.outputs
 
 
 def test_backend_onnx_writes_the_same_attention(compose, folder, tiny_checkpoint, tmp_path):

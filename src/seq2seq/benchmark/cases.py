@@ -21,7 +21,7 @@ from seq2seq.api import load_models, make_ensemble
 from seq2seq.benchmark.timing import Case, computing, roofline_seconds
 from seq2seq.data import PAD, Batch, PreparedData, build_source, prepare
 from seq2seq.data.dataset import Shares
-from seq2seq.decoding import Ensemble, Greedy, Search, build_search, infer
+from seq2seq.decoding import Ensemble, Greedy, Inference, Results, Search, build_search
 from seq2seq.errors import UserError
 from seq2seq.model import ModelSettings
 from seq2seq.nn import Seq2Seq
@@ -193,4 +193,5 @@ def search_cases(settings: BenchmarkSettings, device: torch.device) -> list[Case
 
 def search_all(ensemble: Ensemble, search: Search, batches: list[Batch], device: torch.device) -> None:
     """Run a pass of a search."""
-    list(infer(ensemble, batches, device, lambda _, encoded: search(ensemble, encoded)))
+    results = Results(ensemble, device, batches.__getitem__, lambda _, __, encoded: search(ensemble, encoded))
+    list(Inference(results)(range(len(batches))))

@@ -23,7 +23,7 @@ from seq2seq.decoding import Alignment, build_search
 from seq2seq.errors import UserError
 from seq2seq.model import TrainedModel
 from seq2seq.runs.files import check_different, check_free, output_file, output_or_stdout, write_lines
-from seq2seq.settings import CommandSettings, Count, read_settings, resolve_config
+from seq2seq.settings import CommandSettings, Count, Workers, read_settings, resolve_config
 
 CHUNK = 100
 """Number of batches of lines that are read, sorted by length and predicted at a time, to limit memory."""
@@ -39,6 +39,7 @@ class PredictSettings(CommandSettings):
     output: int | str | None
     batch_size: Count
     device: str
+    workers: Workers
     backend: Literal["torch", "onnx"]
     search: dict[str, Any]
     overwrite: bool
@@ -105,10 +106,13 @@ def load(settings: PredictSettings, written: dict[str, Any]) -> tuple[Sequence[T
 
 def make_predictor(settings: PredictSettings, models: Sequence[TrainedModel], device: str) -> Predictor | Vote:
     """Return a predictor of one model, an ensemble or a vote; raise `UserError` if a setting does not fit it."""
+    from_file = settings.input is not None and Path(str(settings.input)).is_file()
+    workers = settings.workers if from_file or settings.workers != "auto" else 0  # a pipe may hold a line, and wait
 
     def predictor(*members: TrainedModel) -> Predictor:
         first = members[0]
-        return Predictor(members, device, build_search(settings.search, first.max_length, first.target_size))
+        search = build_search(settings.search, first.max_length, first.target_size)
+        return Predictor(members, device, search, workers)
 
     if settings.vote and settings.search.get("n_best", 1) != 1:
         raise UserError(f"search.n_best={settings.search['n_best']} does not fit vote=true: one prediction is elected")

@@ -1,17 +1,17 @@
 """Log-probabilities of given pairs."""
 
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from omegaconf import DictConfig
-from torch import Tensor
 
 from seq2seq.api import find_device, load_models, make_ensemble, named_paths
 from seq2seq.data import Batch
-from seq2seq.decoding import Ensemble, EnsembleEncoded, infer
+from seq2seq.decoding import Ensemble, EnsembleEncoded, Inference, Results
 from seq2seq.runs.files import check_different, check_free, output_or_stdout, write_lines
-from seq2seq.settings import CommandSettings, read_settings, resolve_config
+from seq2seq.settings import CommandSettings, Workers, read_settings, resolve_config
 from seq2seq.training.datamodule import PairsDataModule
 from seq2seq.training.evaluation_data import data_of_checkpoint
 
@@ -24,6 +24,7 @@ class ScoreSettings(CommandSettings):
     output: int | str | None
     overwrite: bool
     device: str
+    workers: Workers
 
 
 def score(config: DictConfig, overrides: Sequence[str] = ()) -> None:
@@ -46,7 +47,7 @@ def score(config: DictConfig, overrides: Sequence[str] = ()) -> None:
     data = data_of_checkpoint(models[0], settings.data, overrides)
     for file in data.prepared.source.files("test"):
         check_different(**{"data.test": file, "output": output})
-    scores = token_log_probs(ensemble, data, device)
+    scores = token_log_probs(ensemble, data, device, settings.workers)
     with output_or_stdout(output) as file:
         write_lines(file, map(format_line, scores))
 
@@ -57,15 +58,21 @@ def format_line(scores: Sequence[float]) -> str:
     return f"{total:.4f}\t{total / len(scores):.4f}\t{' '.join(f'{value:.4f}' for value in scores)}\n"
 
 
-def token_log_probs(ensemble: Ensemble, data: PairsDataModule, device: torch.device) -> list[list[float]]:
+def token_log_probs(
+    ensemble: Ensemble, data: PairsDataModule, device: torch.device, workers: int | Literal["auto"] = 0
+) -> list[list[float]]:
     """Return the log-probability of each target token and of the end, for each test pair in the order of the data."""
-
-    def compute(batch: Batch, encoded: EnsembleEncoded) -> Tensor:
-        log_probs, _ = ensemble.decode(batch.inputs, encoded)
-        return log_probs.gather(-1, batch.labels.unsqueeze(-1)).squeeze(-1)  # (B, T)
-
+    loader = data.test_dataloader()
+    batches = list(loader.sampler)
+    results = Results(ensemble, device, loader.dataset.__getitem__, partial(score_batch, ensemble))
     scores = {}
-    for batch, chosen in infer(ensemble, data.test_dataloader(), device, compute):
-        for index, length, values in zip(batch.indices.tolist(), batch.target_lengths, chosen.tolist(), strict=True):
-            scores[index] = values[:length]
+    for indices, found in zip(batches, Inference(results, workers)(batches), strict=True):
+        scores.update(zip(indices, found, strict=True))
     return [scores[index] for index in range(len(scores))]
+
+
+def score_batch(ensemble: Ensemble, _: Any, batch: Batch, encoded: EnsembleEncoded) -> list[list[float]]:  # noqa: ANN401
+    """Return the log-probability of each target token and of the end, for each pair of a batch."""
+    log_probs, _ = ensemble.decode(batch.inputs, encoded)
+    chosen = log_probs.gather(-1, batch.labels.unsqueeze(-1)).squeeze(-1)  # (B, T)
+    return [row[:length] for row, length in zip(chosen.tolist(), batch.target_lengths.tolist(), strict=True)]

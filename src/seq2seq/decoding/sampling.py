@@ -1,6 +1,7 @@
 """Sampling: draw tokens from the predicted distribution."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ class Sampling:
         temperature: Divisor of the log-probabilities; below 1, likely tokens become likelier.
         top_k: Draw from the ``top_k`` most probable tokens only; 0 draws from all (Fan et al. 2018).
         top_p: Draw from the smallest set of tokens that has this probability; 1 draws from all (Holtzman et al. 2020).
-        seed: Seed of the generator, which is not reset between batches.
+        seed: Seed of the generator, which is not reset between batches; see `of_batch`.
 
     Example:
         >>> log_probs = torch.tensor([[0.1, 0.6, 0.3]]).log()
@@ -37,6 +38,10 @@ class Sampling:
     top_p: float = 1.0
     seed: int = 0
     _generator: torch.Generator | None = field(default=None, init=False, repr=False, compare=False)
+
+    def of_batch(self, number: int) -> Self:
+        """Return the search for the batch of that number: what it draws does not depend on the batches before it."""
+        return replace(self, seed=self.seed * 1_000_003 + number)  # seed 1, batch 1 must differ from seed 2, batch 0
 
     @torch.inference_mode()
     def __call__(self, ensemble: Ensemble, encoded: EnsembleEncoded) -> SearchOutput:

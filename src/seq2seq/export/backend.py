@@ -1,5 +1,6 @@
 """Exported models, run by ONNX Runtime, that are called like the models of `seq2seq.nn`."""
 
+import os
 from collections.abc import Mapping
 from typing import NamedTuple, Self
 
@@ -92,18 +93,29 @@ class Graph:
     """
 
     def __init__(self, content: bytes) -> None:
+        self._content = content
+        self._open()
+        self.inputs = [one.name for one in self._session.get_inputs()]
+        self.outputs = [one.name for one in self._session.get_outputs()]
+        self.sizes = {one.name: one.shape[-1] for one in self._session.get_outputs()}
+
+    def _open(self) -> None:
         onnxruntime = import_extra("onnxruntime", "export")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # it would take cores from PyTorch
         options.log_severity_level = 3  # errors only
-        self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        self.inputs = [one.name for one in self._session.get_inputs()]
-        self.outputs = [one.name for one in self._session.get_outputs()]
-        self.sizes = {one.name: one.shape[-1] for one in self._session.get_outputs()}
+        self._session = onnxruntime.InferenceSession(self._content, options, providers=["CPUExecutionProvider"])
+        self._process = os.getpid()
+
+    def __reduce__(self) -> tuple[type[Self], tuple[bytes]]:
+        """Return what makes an equal graph in another process."""
+        return type(self), (self._content,)
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Run the graph; return its outputs by name."""
+        if self._process != os.getpid():  # a forked worker, which lacks the session's threads
+            self._open()
         outputs = self._session.run(self.outputs, {name: part.contiguous().numpy() for name, part in inputs.items()})
         return {name: torch.from_numpy(part) for name, part in zip(self.outputs, outputs, strict=True)}
 
