@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import sys
 
 import pytest
 import torch
@@ -205,11 +206,38 @@ def test_the_rows_have_medians_their_spread_and_the_comparison_with_the_textbook
 
     assert rows[0] == {
         "case": "x", "sequences_per_second": 4, "tokens_per_second": 18, "spread": 1.5, "times_textbook": 2.5,
-        "share_of_limit": 0.25, "waiting_for_data": None, "padding": 1 - (10 + 12 + 20 + 24) / 88, "megabytes": None,
+        "share_of_limit": 0.25, "waiting_for_data": None, "padding": 1 - (10 + 12 + 20 + 24) / 88,
+        "beside_busy": None, "megabytes": None,
     }  # fmt: skip
     assert [row["case"] for row in rows[1:]] == ["x, trainer", "x, textbook", "y"]
     assert [row["times_textbook"] for row in rows[1:]] == [None, None, None]
     assert [row["share_of_limit"] for row in rows[1:]] == [0.25, 0.1, None]
+
+
+def test_each_round_is_also_run_beside_a_busy_process_for_each_core(monkeypatch):
+    commands, running = [], set()
+
+    class Process:
+        def __init__(self, command):
+            commands.append(command)
+            running.add(self)
+
+        def kill(self):
+            running.remove(self)
+
+        def wait(self):
+            assert self not in running
+
+    monkeypatch.setattr(timing.subprocess, "Popen", Process)
+    monkeypatch.setattr(timing, "available_cores", lambda: 3)
+    case = Case("a", "", lambda: 4.0 if len(running) == 3 else 1.0, [make_batch([S] * B, [T] * B)])
+
+    (row,) = measure([case], 2, CPU, busy=True)
+
+    assert row["beside_busy"] == 0.25
+    assert row["sequences_per_second"] == B
+    assert commands == [[sys.executable, "-c", "while True: pass"]] * 9
+    assert not running
 
 
 def test_the_memory_of_a_pass_is_what_it_needs_beside_what_it_keeps(monkeypatch):
@@ -221,9 +249,9 @@ def test_the_memory_of_a_pass_is_what_it_needs_beside_what_it_keeps(monkeypatch)
 
 
 def test_the_table_and_the_file_hold_every_case(compose, tiny_checkpoint, tmp_path, capsys):
-    small = [*SMALL, "batch_sizes=[8]", "kinds=[luong,gnmt]", "rounds=1", "batches=2"]
+    small = [*SMALL, "batch_sizes=[8]", "kinds=[luong,gnmt]", "rounds=1", "batches=3"]
     given = [f"checkpoint={tiny_checkpoint}", "search.beam_size=3", "search.max_length=5", f"output={tmp_path}/b.json"]
-    given += ["backends=[torch,onnx]", "search_batch_sizes=[2,64]"]
+    given += ["backends=[torch,onnx]", "search_batch_sizes=[2]", "workers=[0,1]"]
 
     benchmark(compose("benchmark", *small, *given))
 
@@ -235,8 +263,8 @@ def test_the_table_and_the_file_hold_every_case(compose, tiny_checkpoint, tmp_pa
     ]  # fmt: skip
     assert [row["times_textbook"] is None for row in content["training"]] == [False, True, True] * 2
     assert [row["case"] for row in content["search"]] == [
-        f"{search}, batch {size}, {backend}"
-        for size in (2, 64) for search in ("greedy", "beam 3") for backend in ("torch", "onnx")
+        f"{search}, batch 2, {backend}{workers}"
+        for search in ("greedy", "beam 3") for backend in ("torch", "onnx") for workers in ("", ", 1 worker")
     ]  # fmt: skip
     assert all(row["sequences_per_second"] > 0 for part in ("training", "search") for row in content[part])
     printed = capsys.readouterr().out

@@ -21,11 +21,11 @@ from seq2seq.api import load_models, make_ensemble
 from seq2seq.benchmark.timing import Case, computing, roofline_seconds
 from seq2seq.data import PAD, Batch, PreparedData, build_source, prepare
 from seq2seq.data.dataset import Shares
-from seq2seq.decoding import Ensemble, Greedy, Inference, Results, Search, build_search
+from seq2seq.decoding import Ensemble, EnsembleEncoded, Greedy, Inference, Results, Search, build_search
 from seq2seq.errors import UserError
 from seq2seq.model import ModelSettings
 from seq2seq.nn import Seq2Seq
-from seq2seq.settings import CommandSettings, Count, choose
+from seq2seq.settings import CommandSettings, Count, Natural, choose
 from seq2seq.training.build import MatmulPrecision
 from seq2seq.training.callbacks import BatchSeed
 from seq2seq.training.datamodule import PairsDataModule
@@ -51,9 +51,11 @@ class BenchmarkSettings(CommandSettings):
     textbook: bool
     processes: Annotated[list[Count], Some] | None
     rounds: Count
+    busy: bool
     batches: Count
     checkpoint: str | list[str] | None
     search_batch_sizes: Annotated[list[Count], Some]
+    workers: Annotated[list[Natural], Some]
     backends: Annotated[list[Literal["torch", "onnx"]], Some]
     output: str
 
@@ -185,13 +187,23 @@ def search_cases(settings: BenchmarkSettings, device: torch.device) -> list[Case
     for size in settings.search_batch_sizes:
         prepared = prepare(build_source(settings.data | {"batch_size": size}), ["test"], models[0].tokenizers)
         batches = list(itertools.islice(PairsDataModule(prepared).test_dataloader(), settings.batches))
-        for (name, search), backend in itertools.product(searches.items(), settings.backends):
-            run = partial(search_all, ensembles[backend], search, batches, device)
-            cases.append(Case(f"{name}, batch {size}, {backend}", "", computing("32-true")(run), batches))
+        for (name, search), backend, workers in itertools.product(
+            searches.items(), settings.backends, settings.workers
+        ):
+            results = Results(
+                ensembles[backend], device, batches.__getitem__, partial(found, search, ensembles[backend])
+            )
+            run = partial(run_through, Inference(results, workers), len(batches))
+            variant = f"{workers} worker{'s' * (workers > 1)}" * (workers > 0)
+            cases.append(Case(f"{name}, batch {size}, {backend}", variant, computing("32-true")(run), batches))
     return cases
 
 
-def search_all(ensemble: Ensemble, search: Search, batches: list[Batch], device: torch.device) -> None:
+def found(search: Search, ensemble: Ensemble, _: int, __: Batch, encoded: EnsembleEncoded) -> list[list[float]]:
+    """Return the log-probabilities of what a search finds for a batch."""
+    return search(ensemble, encoded).log_probs.tolist()
+
+
+def run_through(inference: Inference, batches: int) -> None:
     """Run a pass of a search."""
-    results = Results(ensemble, device, batches.__getitem__, lambda _, __, encoded: search(ensemble, encoded))
-    list(Inference(results)(range(len(batches))))
+    list(inference(range(batches)))

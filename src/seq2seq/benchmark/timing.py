@@ -1,6 +1,8 @@
 """How cases are timed: in rounds, and against the roofline, which is the time of their matrix multiplications alone."""
 
 import copy
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cache
@@ -14,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from seq2seq.data import Batch
 from seq2seq.nn import Seq2Seq
+from seq2seq.runs.threads import available_cores
 from seq2seq.training.build import matmul_precision
 
 
@@ -22,7 +25,7 @@ class Case(NamedTuple):
 
     Attributes:
         name: The settings that it times.
-        variant: ``trainer``, ``textbook``, a number of processes, or empty: a bare loop, or a search.
+        variant: ``trainer``, ``textbook``, a number of processes or workers, or empty: a bare loop, or a search.
         run: Runs a pass over all batches. It returns the seconds that count, or None if all do.
         batches: What a pass reads.
         limit: Seconds that the matrix multiplications of a pass take alone; None if unknown.
@@ -37,15 +40,21 @@ class Case(NamedTuple):
     waiting: float | None = None
 
 
-def measure(cases: Sequence[Case], rounds: int, device: torch.device) -> list[dict[str, Any]]:
+def measure(cases: Sequence[Case], rounds: int, device: torch.device, *, busy: bool = False) -> list[dict[str, Any]]:
     """Return a row of results for each case: medians over rounds, which follow one of warm-up, and the spread.
 
-    Each round runs a pass of every case, so that other load on the machine affects all alike.
+    Each round runs a pass of every case, so that other load on the machine affects all alike. If ``busy``, it also runs
+    one of every case beside `busy_processes`.
     """
-    passes = [[timed_pass(case, device) for case in cases] for _ in range(rounds + 1)][1:]
+    passes, beside = [], []
+    for _ in range(rounds + 1):
+        passes.append([timed_pass(case, device) for case in cases])
+        with busy_processes() if busy else nullcontext():
+            beside.append([timed_pass(case, device)[0] for case in cases] if busy else [])
+    passes, beside = passes[1:], beside[1:]
     seconds = {case[:2]: [one[number][0] for one in passes] for number, case in enumerate(cases)}
     rows = []
-    for case, (_, megabytes) in zip(cases, passes[-1], strict=True):
+    for number, (case, (_, megabytes)) in enumerate(zip(cases, passes[-1], strict=True)):
         own, textbook = seconds[case[:2]], seconds.get((case.name, "textbook"))
         typical = median(own)
         tokens = sum(int(batch.target_lengths.sum()) for batch in case.batches)  # the ends included
@@ -60,9 +69,23 @@ def measure(cases: Sequence[Case], rounds: int, device: torch.device) -> list[di
             "share_of_limit": None if case.limit is None else case.limit / typical,
             "waiting_for_data": None if case.waiting is None else case.waiting / (case.waiting + typical),
             "padding": 1 - real / padded,
+            "beside_busy": typical / median(one[number] for one in beside) if busy else None,
             "megabytes": megabytes,
         })  # fmt: skip
     return rows
+
+
+@contextmanager
+def busy_processes() -> Iterator[None]:
+    """Run a process that computes without end for each core, as other users of the machine may."""
+    command = [sys.executable, "-c", "while True: pass"]
+    processes = [subprocess.Popen(command) for _ in range(available_cores())]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 def timed_pass(case: Case, device: torch.device) -> tuple[float, float | None]:

@@ -19,7 +19,8 @@ from seq2seq.training.build import matmul_precision, silence_expected_warnings
 
 COLUMNS = {
     "case": "{}", "sequences / s": "{:,.0f}", "target tokens / s": "{:,.0f}", "spread": "{:.0%}",
-    "x textbook": "{:.2f}", "share of limit": "{:.0%}", "data": "{:.1%}", "padding": "{:.0%}", "MB": "{:,.0f}",
+    "x textbook": "{:.2f}", "share of limit": "{:.0%}", "data": "{:.1%}", "padding": "{:.0%}", "busy": "{:.0%}",
+    "MB": "{:,.0f}",
 }  # fmt: skip
 """The columns of a table, in the order of a row's values, and how these are written."""
 
@@ -43,7 +44,7 @@ def benchmark(config: DictConfig) -> dict[str, Any]:
     parts = {"search": search_cases(settings, device)} if settings.checkpoint is not None else {}
     with matmul_precision(settings.matmul_precision):
         for part, cases in ({"training": training_cases(settings, device)} | parts).items():
-            content[part] = measure(cases, settings.rounds, device)
+            content[part] = measure(cases, settings.rounds, device, busy=settings.busy)
             console.print(table(part, content[part]))
     write_json(output, content)
     console.print(f"written to {output}", markup=False, soft_wrap=True)
@@ -52,7 +53,7 @@ def benchmark(config: DictConfig) -> dict[str, Any]:
 
 def table(part: str, rows: Sequence[dict[str, Any]]) -> Table:
     """Return the results as a table."""
-    title = f"Speed of {part}, median of rounds; data: share of time spent waiting for it"
+    title = f"Speed of {part}, median of rounds; data: share of time spent waiting for it; busy: speed beside others"
     table = Table(*(Column(name, justify="left" if name == "case" else "right") for name in COLUMNS), title=title)
     for row in rows:
         cells = zip(COLUMNS.values(), row.values(), strict=True)

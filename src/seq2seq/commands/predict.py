@@ -14,7 +14,7 @@ import torch
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TimeRemainingColumn
 
 from seq2seq.api import Hypothesis, Predictor, Vote, load_models, named_paths
 from seq2seq.data.lines import MAX_LINE, decode_lines, open_file
@@ -64,7 +64,8 @@ def predict(config: DictConfig) -> None:
     predictor = make_predictor(settings, *load(settings, files))
     output = None if settings.output is None else Path(str(settings.output)).expanduser()
     console = Console(stderr=True)
-    columns = ("{task.description}", BarColumn(), "{task.fields[lines]} lines", TimeElapsedColumn())
+    speed = "{task.fields[lines]:,} lines, {task.fields[rate]:,.0f} per second, left:"
+    columns = ("{task.description}", BarColumn(), speed, TimeRemainingColumn())
     with (
         open_input(settings.input) as source,
         attention_writer(settings.attention, predictor) as write_attention,
@@ -72,7 +73,7 @@ def predict(config: DictConfig) -> None:
         output_or_stdout(output) as file,
     ):
         size = os.fstat(source.fileno()).st_size if source.seekable() else 0
-        task = bar.add_task(escape(str(output)), total=size or None, lines=0)
+        task = bar.add_task(escape(str(output)), total=size or None, lines=0, rate=0)
         name = "<stdin>" if settings.input is None else str(settings.input)
         for chunk in Arriving(source).chunks(name, CHUNK * settings.batch_size):
             for number, line in chunk:
@@ -83,7 +84,8 @@ def predict(config: DictConfig) -> None:
             write_lines(file, (one.text + f"\t{one.log_prob:.4f}" * settings.scores + "\n" for one in every))
             for (number, line), hypotheses in zip(chunk, predictions, strict=True):
                 write_attention(number, line, hypotheses[0])
-            bar.update(task, completed=source.tell() if size else 0, lines=chunk[-1][0])
+            lines, seconds = chunk[-1][0], bar.tasks[task].elapsed or 1
+            bar.update(task, completed=source.tell() if size else 0, lines=lines, rate=lines / seconds)
 
 
 def load(settings: PredictSettings, written: dict[str, Any]) -> tuple[Sequence[TrainedModel], str]:
