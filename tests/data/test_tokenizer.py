@@ -1,11 +1,14 @@
 """Text to tokens to ids and back."""
 
+import copy
+import pickle
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from seq2seq.data import UNK, CharacterTokenizer, SpaceTokenizer, Tokenizers, Vocabulary, tokenizer_from_dict
-from seq2seq.data.tokenizer import Normaliser, SubwordTokenizer
+from seq2seq.data.tokenizer import GraphemeTokenizer, Normaliser, SubwordTokenizer
 from seq2seq.errors import UserError
 
 normalise = Normaliser()
@@ -53,6 +56,19 @@ def test_a_tokenizer_can_be_rebuilt_from_plain_values():
     assert type(rebuilt) is SpaceTokenizer
     assert rebuilt.to_dict() == {"tokens": "spaces", "symbols": ["x", "y"], "normalization": "nfc", "lower_case": False}
     assert rebuilt.encode("y x") == tokenizer.encode("y x")
+
+
+@pytest.mark.parametrize(
+    "tokenizer",
+    [
+        GraphemeTokenizer(Vocabulary(["x", "y"])),
+        SubwordTokenizer(Vocabulary(["x", "y"]), size=9).learned(lambda: ["xy xx"]),
+    ],
+)
+def test_a_tokenizer_that_uses_a_library_can_be_copied_and_sent_to_a_process(tokenizer):
+    """A moving average of the weights copies the whole module; a worker that is spawned is sent it."""
+    for other in (copy.deepcopy(tokenizer), pickle.loads(pickle.dumps(tokenizer))):
+        assert other.encode("xy") == tokenizer.encode("xy")
 
 
 def test_an_unknown_tokenizer_is_refused():

@@ -224,10 +224,10 @@ class SubwordTokenizer(Tokenizer):
     ) -> None:
         super().__init__(vocabulary, normaliser)
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # threads do not survive the fork of a loader's worker
-        self._library = import_extra("tokenizers", "text")
+        library = import_extra("tokenizers", "text")
         self.size, self.model = size, model
         try:
-            self._tokenizer: Any = self._library.Tokenizer.from_str(model) if model else None
+            self._tokenizer: Any = library.Tokenizer.from_str(model) if model else None
         except Exception as error:  # the library raises nothing more specific
             raise UserError("model is not what the library tokenizers has written") from error
 
@@ -235,7 +235,7 @@ class SubwordTokenizer(Tokenizer):
         """Return a tokenizer with the tokens of normalised training texts, unless this one has some."""
         if self.model:
             return self
-        library = self._library
+        library = import_extra("tokenizers", "text")
         splitters = library.pre_tokenizers
         tokenizer = library.Tokenizer(library.models.BPE(unk_token=UNKNOWN))
         tokenizer.pre_tokenizer = splitters.Sequence([splitters.Metaspace(), splitters.Punctuation("isolated")])
