@@ -6,7 +6,7 @@ import shutil
 import socket
 import threading
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 
 import httpx
 import pytest
@@ -19,6 +19,7 @@ from seq2seq.commands.demo import demo, describe, listen, make_answer
 from seq2seq.commands.train import train
 from seq2seq.decoding import Beam
 from seq2seq.demo.app import make_app
+from seq2seq.demo.server import serving
 from seq2seq.errors import UserError
 
 LIMITS = {"about": "a model", "columns": 1, "max_characters": 20, "seconds": 5.0, "max_waiting": 100, "hosts": ["*"]}
@@ -128,6 +129,23 @@ def test_who_sends_slowly_keeps_nobody_waiting(answer, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
+def test_connections_that_never_ask_lock_nobody_out_for_long(answer):
+    port, stop = serve(make_app(answer, **LIMITS), max_connections=20, seconds=0.5)
+    with ExitStack() as stack:
+        idle = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10)) for _ in range(30)]
+        for connection in idle[::2]:
+            connection.sendall(b"POST /pre")  # and the others send nothing
+        locked_out = httpx.get(f"http://127.0.0.1:{port}/about").status_code
+        ends = [connection.recv(100) for connection in idle]
+    then = httpx.get(f"http://127.0.0.1:{port}/about")
+    stop()
+
+    assert locked_out == 503
+    assert ends == [b""] * 30  # closed by the server
+    assert then.status_code == 200
+    assert then.headers["connection"] == "close"  # so that nobody keeps a connection for a second request
+
+
 def test_fifty_requests_are_answered_in_turn():
     busy, most = [], []
 
@@ -213,10 +231,10 @@ def test_a_port_in_use_is_one_line(compose, tiny_checkpoint):
             demo(compose("demo", f"checkpoint={tiny_checkpoint}", f"port={port}"))
 
 
-def serve(app):
+def serve(app, max_connections=100, seconds=5.0):
     """Serve an app in a thread: its port, and a function that ends it."""
     listener = listen("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
+    server = uvicorn.Server(serving(app, max_connections=max_connections, seconds=seconds))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
 

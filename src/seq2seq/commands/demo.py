@@ -49,6 +49,7 @@ def demo(config: DictConfig) -> None:
     import_extra("starlette", "demo")
     uvicorn = import_extra("uvicorn", "demo")
     from seq2seq.demo.app import make_app
+    from seq2seq.demo.server import serving
 
     host, port = settings.host, settings.port
     module = load_model(settings.checkpoint)
@@ -57,12 +58,12 @@ def demo(config: DictConfig) -> None:
     limits = settings.model_dump(include={"max_characters", "seconds", "max_waiting"})
     app = make_app(answer, about=describe(module), columns=module.tokenizers.columns, hosts=names_of(host), **limits)
     connections = 2 * settings.max_waiting + 32  # also those that have not sent their text yet
-    serving = uvicorn.Config(app, log_level="warning", server_header=False, limit_concurrency=connections)
+    served = serving(app, max_connections=connections, seconds=settings.seconds)
     with listen(host, port) as listener:
         shown = f"[{host}]" if ":" in host else host
         message = f"http://{shown}:{port} shows {settings.checkpoint}; Ctrl-C ends"
         Console(stderr=True).print(message, markup=False, soft_wrap=True)
-        uvicorn.Server(serving).run(sockets=[listener])
+        uvicorn.Server(served).run(sockets=[listener])
 
 
 def names_of(host: str) -> list[str]:
