@@ -45,8 +45,8 @@ MAY_IMPORT = {
     "commands.demo": ["demo", "api", "checkpoint", "model", "decoding", "handoff", "nn", "settings", "errors"],
     "tuning": ["tuning", "runs", "errors"],
     "commands.tune": ["tuning", "commands.train", "reporting", "settings", "errors"],
-    "benchmark": ["benchmark", "api", "export.backend", "training", "model", "nn", "data", "decoding", "settings",
-                  "errors"],
+    "benchmark": ["benchmark", "api", "export.backend", "training", "model", "nn", "data", "decoding", "runs.threads",
+                  "settings", "errors"],
     "commands.benchmark": ["benchmark", "api", "model", "training", "runs", "settings", "errors"],
 }  # fmt: skip
 """The complete import table: module or package, and what it may import of this project. The longest name counts."""
