@@ -33,17 +33,17 @@ def build(settings, **options):
         ({"encoder": {"hidden_size": 7.5}},
          r"model\.encoder\.hidden_size=7\.5 must be a whole number of at least 1 and at most 100000"),
         ({"decoder": {"hidden_size": True}},
-         r"model\.decoder\.hidden_size=True must be a whole number of at least 1 and at most 100000"),
+         r"model\.decoder\.hidden_size=true must be a whole number of at least 1 and at most 100000"),
         ({"encoder": {"embedding_size": -1}},
          r"model\.encoder\.embedding_size=-1 must be a whole number of at least 1 and at most 100000"),
         ({"decoder": {"embedding_size": None}},
-         r"model\.decoder\.embedding_size=None must be a whole number of at least 1 and at most 100000"),
+         r"model\.decoder\.embedding_size=null must be a whole number of at least 1 and at most 100000"),
         ({"encoder": {"bidirectional": 2}}, r"model\.encoder\.bidirectional=2 must be true or false"),
         ({"dropout": 1}, r"model\.dropout=1 must be a number of at least 0 and below 1"),
         ({"encoder": {"layers": 3}},
          r"model\.encoder\.layers is unknown; the keys of model\.encoder are bidirectional, cell, "
          r"embedding_size, hidden_size, num_layers, reads_features"),
-        ({"encoder": None}, r"model\.encoder=None must be a mapping with the keys bidirectional, cell, .*"),
+        ({"encoder": None}, r"model\.encoder=null must be a mapping with the keys bidirectional, cell, .*"),
         ({"layers": 3}, r"model\.layers is unknown; the keys of model are attention, bridge, decoder, .*"),
         ({"attention": "dots"}, r"model\.attention=dots must be one of general, dot, additive, multihead, none"),
         ({"attention": "dot", "decoder": {"hidden_size": 6}},
@@ -93,7 +93,7 @@ def test_fast_layers_are_used_unless_they_are_disabled(fast, expected):
 
 
 def test_fast_is_auto_or_false():
-    with pytest.raises(UserError, match=r"^search\.fast=True must be one of auto, false$"):
+    with pytest.raises(UserError, match=r"^search\.fast=true must be one of auto, false$"):
         trained_model({"fast": True, "max_length": 5})
 
 

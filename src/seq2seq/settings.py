@@ -90,8 +90,11 @@ def one_line(error: ValidationError, kind: type[BaseModel], section: str = "") -
         keys = ", ".join(sorted(key for one in branches for key in properties(one)))
         return UserError(f"{f'{key}.{name}'.lstrip('.')} is {fault}; the keys{' of ' * bool(key)}{key} are {keys}")
     value = problem["input"]
-    shown = repr(value) if isinstance(value, str) and value.lstrip("-").isdecimal() else value  # "3" is no number
-    return UserError(f"{key or 'the config'}={shown} must be {described(branches, definitions)}")
+    if value is None or isinstance(value, bool):
+        value = json.dumps(value)  # as it is given, null and true
+    elif isinstance(value, str) and value.lstrip("-").isdecimal():
+        value = repr(value)  # "3" is no number
+    return UserError(f"{key or 'the config'}={value} must be {described(branches, definitions)}")
 
 
 def branches_of(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> list[Mapping[str, Any]]:

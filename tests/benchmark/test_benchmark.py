@@ -218,7 +218,8 @@ def test_each_round_is_also_run_beside_a_busy_process_for_each_core(monkeypatch)
     commands, running = [], set()
 
     class Process:
-        def __init__(self, command):
+        def __init__(self, command, start_new_session):
+            assert start_new_session  # Linux divides its cores among sessions first
             commands.append(command)
             running.add(self)
 

@@ -135,7 +135,7 @@ def test_a_refusal_leaves_no_folder(compose, tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("null", "output=None must be a string"),
+        ("null", "output=null must be a string"),
         ("''", "output= must name a file"),
         ("7", "output=7 must be a string"),
     ],

@@ -264,7 +264,7 @@ def test_a_link_stays_and_a_pipe_is_written_to(compose, tiny_checkpoint, tmp_pat
         (["output=none/out.txt"], r"output=none/out\.txt cannot be written: No such file or directory"),
         (["output=in.txt", "input=./in.txt"], r"output=in\.txt is the input, which would be lost; give another file"),
         (["input=2024"], r"input=2024 cannot be read: No such file or directory"),
-        (["device=null"], r"device=None must be a string"),
+        (["device=null"], r"device=null must be a string"),
         (["device=meta"], r"device=meta is not available here; use auto or cpu"),
         (["+foo=1"], r"foo is unknown; the keys are attention, backend, batch_size, "),
         (["device=abacus"], r"device=abacus is not available here; use auto or cpu"),

@@ -19,6 +19,7 @@ V1 = ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")
 @pytest.fixture
 def sixteen_cores(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
 
 
 @pytest.fixture
@@ -28,7 +29,10 @@ def machine(request, monkeypatch):
     numbers = []
     monkeypatch.setattr(threads, "GIVEN", None)
     monkeypatch.setattr(threads, "CGROUPS", ROOT / "absent")
-    monkeypatch.setenv(threads.VARIABLE, "1")
+    monkeypatch.setattr(threads, "STATE", ROOT / "absent")
+    for name in threads.WAITING:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
     monkeypatch.setattr(torch, "set_num_threads", numbers.append)
     return numbers
 
@@ -85,6 +89,53 @@ def test_the_environment_of_the_user_wins(machine, monkeypatch):
     set_threads(OmegaConf.create({"threads": 3}))
 
     assert machine == []
+
+
+@pytest.fixture
+def running(request, monkeypatch, tmp_path):
+    """Return what a command sets about waiting, beside so many other processes."""
+    request.getfixturevalue("machine")
+
+    def run(others, **config):
+        (tmp_path / "stat").write_text(f"cpu  1 2 3\nprocs_running {others + 1}\nprocs_blocked 9\n")
+        monkeypatch.setattr(threads, "STATE", tmp_path / "stat")
+        set_threads(OmegaConf.create(config))
+        return {name: os.environ[name] for name in threads.WAITING if name in os.environ}
+
+    return run
+
+
+SPIN, SLEEP = {"GOMP_SPINCOUNT": "10000"}, {"OMP_WAIT_POLICY": "passive"}
+
+
+@pytest.mark.parametrize(
+    ("others", "config", "expected"),
+    [
+        (0, {"threads": "auto"}, SPIN),
+        (1, {"threads": "auto"}, SLEEP),
+        (12, {"threads": 4}, SPIN),
+        (13, {"threads": 4}, SLEEP),
+        (8, {"threads": 4, "trainer": {"devices": 2}}, SPIN),
+        (9, {"threads": 4, "trainer": {"devices": 2}}, SLEEP),
+        (99, {"threads": 1}, {}),  # nobody waits
+    ],
+)
+def test_threads_that_wait_sleep_at_once_if_others_want_the_cores(running, others, config, expected):
+    assert running(others, **config) == expected
+
+
+@pytest.mark.parametrize("name", threads.WAITING)
+def test_how_threads_wait_can_be_said_in_the_environment(running, monkeypatch, name):
+    monkeypatch.setitem(os.environ, name, "user")
+
+    assert running(99, threads="auto") == {name: "user"}
+
+
+@pytest.mark.usefixtures("machine")
+def test_where_the_system_does_not_say_what_runs_threads_spin():
+    set_threads(OmegaConf.create({"threads": "auto"}))
+
+    assert os.environ["GOMP_SPINCOUNT"] == "10000"
 
 
 @pytest.mark.usefixtures("machine")

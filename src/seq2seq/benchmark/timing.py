@@ -77,9 +77,9 @@ def measure(cases: Sequence[Case], rounds: int, device: torch.device, *, busy: b
 
 @contextmanager
 def busy_processes() -> Iterator[None]:
-    """Run a process that computes without end for each core, as other users of the machine may."""
+    """Run a process that computes without end for each core, in sessions of their own, as other users have them."""
     command = [sys.executable, "-c", "while True: pass"]
-    processes = [subprocess.Popen(command) for _ in range(available_cores())]
+    processes = [subprocess.Popen(command, start_new_session=True) for _ in range(available_cores())]
     try:
         yield
     finally:

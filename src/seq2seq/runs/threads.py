@@ -1,11 +1,13 @@
-"""How many threads compute: as many as there are cores for this process.
+"""How many threads compute, as many as there are cores for this process, and how they wait for each other.
 
 PyTorch takes as many as the process may run on, but it does not know that a container may use less of them, or that
-several processes share them. The number is set before PyTorch is imported, which this module does not do.
+several processes share them. Both are set before PyTorch is imported, which this module does not do.
 """
 
 import os
+import re
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,16 @@ GIVEN = os.environ.get(VARIABLE)
 
 CGROUPS = Path("/sys/fs/cgroup")
 """Where Linux says how much of the cores a container may use."""
+
+
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+"""How OpenMP's threads wait. If the environment sets one of them, nothing is changed."""
+
+SPINS = 10_000
+"""A thread asks as often, for some microseconds, whether the others are done, before it sleeps."""
+
+STATE = Path("/proc/stat")
+"""Where Linux says how many processes run or wait for a core, on the whole machine."""
 
 
 def available_cores(cgroups: Path = CGROUPS) -> int:
@@ -51,8 +63,35 @@ def set_threads(config: DictConfig) -> None:
         return
     number = max(1, available_cores() // processes) if number == "auto" else number
     os.environ[VARIABLE] = str(number)
+    if number > 1 and not any(name in os.environ for name in WAITING):
+        os.environ.update(waiting(number * processes))
     if torch := sys.modules.get("torch"):  # a sweep's further runs
         torch.set_num_threads(number)
+
+
+def waiting(threads: int) -> dict[str, str]:
+    """Return how so many threads wait, as the environment says it; what they compute does not depend on it.
+
+    A small operation takes microseconds, and a thread that sleeps wakes up later than that, so threads spin while they
+    wait. But if another process has the core of the one that they wait for, spinning only keeps that one waiting, too:
+    beside two other processes, training was 20 times as slow. So they spin for a short time, and sleep at once if the
+    machine has no cores left for them when a command starts. docs/benchmark.md has the figures.
+    """
+    left = (os.cpu_count() or 1) - busy_cores()
+    return {"OMP_WAIT_POLICY": "passive"} if threads > left else {"GOMP_SPINCOUNT": str(SPINS)}
+
+
+def busy_cores() -> int:
+    """Return how many other threads run or wait for a core, the median of five moments; 0 where Linux does not say."""
+    counts = []
+    for _ in range(5):
+        try:
+            found = re.search(r"^procs_running (\d+)$", STATE.read_text(encoding="ascii"), re.MULTILINE)
+        except OSError:
+            return 0
+        counts.append(int(found[1]) - 1 if found else 0)  # without this one
+        time.sleep(0.01)
+    return sorted(counts)[2]
 
 
 def processes_of(devices: Any) -> int | None:  # noqa: ANN401 - whatever the config holds
