@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from omegaconf import OmegaConf
 
 from seq2seq.errors import UserError
 from seq2seq.runs import threads
-from seq2seq.runs.threads import available_cores, set_threads
+from seq2seq.runs.threads import available_cores, free_cores, set_threads
 
 V1 = ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")
 
@@ -30,7 +31,7 @@ def machine(request, monkeypatch):
     monkeypatch.setattr(threads, "GIVEN", None)
     monkeypatch.setattr(threads, "CGROUPS", ROOT / "absent")
     monkeypatch.setattr(threads, "STATE", ROOT / "absent")
-    for name in threads.WAITING:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "environ", dict(os.environ))
     monkeypatch.setattr(torch, "set_num_threads", numbers.append)
@@ -91,51 +92,46 @@ def test_the_environment_of_the_user_wins(machine, monkeypatch):
     assert machine == []
 
 
-@pytest.fixture
-def running(request, monkeypatch, tmp_path):
-    """Return what a command sets about waiting, beside so many other processes."""
-    request.getfixturevalue("machine")
-
-    def run(others, **config):
-        (tmp_path / "stat").write_text(f"cpu  1 2 3\nprocs_running {others + 1}\nprocs_blocked 9\n")
-        monkeypatch.setattr(threads, "STATE", tmp_path / "stat")
-        set_threads(OmegaConf.create(config))
-        return {name: os.environ[name] for name in threads.WAITING if name in os.environ}
-
-    return run
-
-
-SPIN, SLEEP = {"GOMP_SPINCOUNT": "10000"}, {"OMP_WAIT_POLICY": "passive"}
-
-
 @pytest.mark.parametrize(
-    ("others", "config", "expected"),
+    ("others", "config", "number"),
     [
-        (0, {"threads": "auto"}, SPIN),
-        (1, {"threads": "auto"}, SLEEP),
-        (12, {"threads": 4}, SPIN),
-        (13, {"threads": 4}, SLEEP),
-        (8, {"threads": 4, "trainer": {"devices": 2}}, SPIN),
-        (9, {"threads": 4, "trainer": {"devices": 2}}, SLEEP),
-        (99, {"threads": 1}, {}),  # nobody waits
+        (0, {"threads": "auto"}, 16),
+        (1, {"threads": "auto"}, 15),
+        (99, {"threads": "auto"}, 1),
+        (4, {"threads": "auto", "trainer": {"devices": 2}}, 6),
+        (99, {"threads": 8}, 8),
+        (99, {"threads": "auto", "workers": "auto"}, 16),  # which do not wait for each other
     ],
 )
-def test_threads_that_wait_sleep_at_once_if_others_want_the_cores(running, others, config, expected):
-    assert running(others, **config) == expected
+def test_cores_that_others_use_are_left_to_them(machine, monkeypatch, tmp_path, others, config, number):
+    (tmp_path / "stat").write_text(f"cpu  1 2 3\nprocs_running {others + 1}\nprocs_blocked 9\n")
+    monkeypatch.setattr(threads, "STATE", tmp_path / "stat")
 
+    set_threads(OmegaConf.create(config))
 
-@pytest.mark.parametrize("name", threads.WAITING)
-def test_how_threads_wait_can_be_said_in_the_environment(running, monkeypatch, name):
-    monkeypatch.setitem(os.environ, name, "user")
-
-    assert running(99, threads="auto") == {name: "user"}
+    assert machine == [number]
 
 
 @pytest.mark.usefixtures("machine")
-def test_where_the_system_does_not_say_what_runs_threads_spin():
+def test_a_moment_in_which_others_run_does_not_count(monkeypatch):
+    counts = iter([1, 9, 1, 1, 9])
+    state = SimpleNamespace(read_text=lambda encoding: f"procs_running {next(counts)}".encode().decode(encoding))
+    monkeypatch.setattr(threads, "STATE", state)
+
+    assert free_cores() == 16
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"), [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)]
+)
+@pytest.mark.usefixtures("machine")
+def test_how_threads_wait_can_be_said_in_the_environment(monkeypatch, given, spins):
+    for name, value in given.items():
+        monkeypatch.setitem(os.environ, name, value)
+
     set_threads(OmegaConf.create({"threads": "auto"}))
 
-    assert os.environ["GOMP_SPINCOUNT"] == "10000"
+    assert os.environ.get("GOMP_SPINCOUNT") == spins
 
 
 @pytest.mark.usefixtures("machine")

@@ -191,7 +191,8 @@ def describe(trainer: pl.Trainer, module: Seq2SeqModule, data: PreparedData) -> 
     symbols = f"{sizes['source']} source and {sizes['target']} target symbols"
     symbols += f", {sizes['features']} features" if "features" in sizes else ""
     line = f"{pairs} training pairs, {symbols}, {parameters} parameters"
-    return line + f", {trainer.world_size} processes" * (trainer.world_size > 1)
+    shared = [(trainer.world_size, "processes"), (torch.get_num_threads(), "threads")]
+    return line + "".join(f", {number} {name}" for number, name in shared if number > 1)
 
 
 @contextmanager

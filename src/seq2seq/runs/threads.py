@@ -1,7 +1,12 @@
-"""How many threads compute, as many as there are cores for this process, and how they wait for each other.
+"""How many threads compute: as many as there are cores for this process.
 
 PyTorch takes as many as the process may run on, but it does not know that a container may use less of them, or that
-several processes share them. Both are set before PyTorch is imported, which this module does not do.
+several processes or programs share them. The number is set before PyTorch is imported, which this module does not do.
+
+Threads wait for each other after each small operation, and spin meanwhile, as an operation takes less time than to wake
+up. If another process has the core of the one that they wait for, spinning keeps that one waiting, too: beside two
+busy processes, two threads have been six times as slow as one (docs/benchmark.md). So busy cores are not counted, and
+because others may come later, threads do not spin for long.
 """
 
 import os
@@ -23,12 +28,8 @@ GIVEN = os.environ.get(VARIABLE)
 CGROUPS = Path("/sys/fs/cgroup")
 """Where Linux says how much of the cores a container may use."""
 
-
-WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
-"""How OpenMP's threads wait. If the environment sets one of them, nothing is changed."""
-
-SPINS = 10_000
-"""A thread asks as often, for some microseconds, whether the others are done, before it sleeps."""
+SPINS = ("GOMP_SPINCOUNT", "10000")
+"""How often a thread asks whether the others are done before it sleeps, unless the environment says how they wait."""
 
 STATE = Path("/proc/stat")
 """Where Linux says how many processes run or wait for a core, on the whole machine."""
@@ -50,7 +51,8 @@ def available_cores(cgroups: Path = CGROUPS) -> int:
 def set_threads(config: DictConfig) -> None:
     """Set the number of threads that the key ``threads`` of a command's config gives.
 
-    It is a number, or ``auto``: the cores that this process may use, divided by the processes of ``trainer.devices``.
+    It is a number, or ``auto``: the cores that this process may use and nobody else uses, divided by the processes of
+    ``trainer.devices``. Commands with worker processes, which do not wait for each other, count busy cores, too.
 
     Raises:
         UserError: If it is neither.
@@ -61,37 +63,28 @@ def set_threads(config: DictConfig) -> None:
     processes = processes_of(OmegaConf.select(config, "trainer.devices"))
     if GIVEN is not None or processes is None:  # Lightning finds out how many there are, and divides
         return
-    number = max(1, available_cores() // processes) if number == "auto" else number
+    if number == "auto":
+        cores = available_cores() if "workers" in config else free_cores()
+        number = max(1, cores // processes)
     os.environ[VARIABLE] = str(number)
-    if number > 1 and not any(name in os.environ for name in WAITING):
-        os.environ.update(waiting(number * processes))
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault(*SPINS)
     if torch := sys.modules.get("torch"):  # a sweep's further runs
         torch.set_num_threads(number)
 
 
-def waiting(threads: int) -> dict[str, str]:
-    """Return how so many threads wait, as the environment says it; what they compute does not depend on it.
-
-    A small operation takes microseconds, and a thread that sleeps wakes up later than that, so threads spin while they
-    wait. But if another process has the core of the one that they wait for, spinning only keeps that one waiting, too:
-    beside two other processes, training was 20 times as slow. So they spin for a short time, and sleep at once if the
-    machine has no cores left for them when a command starts. docs/benchmark.md has the figures.
-    """
-    left = (os.cpu_count() or 1) - busy_cores()
-    return {"OMP_WAIT_POLICY": "passive"} if threads > left else {"GOMP_SPINCOUNT": str(SPINS)}
-
-
-def busy_cores() -> int:
-    """Return how many other threads run or wait for a core, the median of five moments; 0 where Linux does not say."""
-    counts = []
+def free_cores() -> int:
+    """Return how many of the available cores nobody else uses, at least 1: the median of five moments."""
+    available, found = available_cores(), []
     for _ in range(5):
         try:
-            found = re.search(r"^procs_running (\d+)$", STATE.read_text(encoding="ascii"), re.MULTILINE)
+            running = re.search(r"^procs_running (\d+)$", STATE.read_text(encoding="ascii"), re.MULTILINE)
         except OSError:
-            return 0
-        counts.append(int(found[1]) - 1 if found else 0)  # without this one
+            running = None
+        others = int(running[1]) - 1 if running else 0  # without this process
+        found.append(min(available, (os.cpu_count() or 1) - others))
         time.sleep(0.01)
-    return sorted(counts)[2]
+    return max(1, sorted(found)[2])
 
 
 def processes_of(devices: Any) -> int | None:  # noqa: ANN401 - whatever the config holds
