@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import time
+from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
@@ -17,7 +18,7 @@ from torchmetrics.functional.text import word_error_rate
 
 from seq2seq.checkpoint import load_model
 from seq2seq.commands.evaluate import evaluate
-from seq2seq.commands.train import train, train_and_score
+from seq2seq.commands.train import describe, train, train_and_score
 from seq2seq.errors import Stopped, UserError
 from seq2seq.metrics import ExactMatch
 from seq2seq.resuming.continuing import Start
@@ -182,6 +183,20 @@ def test_what_else_changes_at_a_resume_is_logged(compose, tmp_path, tiny_run, ca
     train(compose("train", *TINY, *changed), tmp_path)
 
     assert "label_smoothing=0.3 from here on; it was 0.0" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("processes", "threads", "end"), [(1, 1, "2 parameters"), (1, 3, "2 parameters, 3 threads"), (2, 1, "2 processes")]
+)
+def test_a_run_says_how_many_processes_and_threads_compute(monkeypatch, processes, threads, end):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    tokenizers = SimpleNamespace(sizes=lambda: {"source": 4, "target": 5})
+    data = SimpleNamespace(tokenizers=tokenizers, datasets={"train": range(6)})
+
+    line = describe(SimpleNamespace(world_size=processes), torch.nn.Linear(1, 1), data)
+
+    assert line.startswith("6 training pairs, 4 source and 5 target symbols")
+    assert line.endswith(end)
 
 
 def test_another_number_of_threads_which_changes_the_last_digits_is_logged(compose, tmp_path, tiny_run, caplog):
