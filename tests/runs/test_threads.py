@@ -31,9 +31,7 @@ def machine(request, monkeypatch):
     monkeypatch.setattr(threads, "GIVEN", None)
     monkeypatch.setattr(threads, "CGROUPS", ROOT / "absent")
     monkeypatch.setattr(threads, "STATE", ROOT / "absent")
-    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setattr(os, "environ", {})
     monkeypatch.setattr(torch, "set_num_threads", numbers.append)
     return numbers
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -59,7 +59,7 @@ def format_line(scores: Sequence[float]) -> str:
 
 
 def token_log_probs(
-    ensemble: Ensemble, data: PairsDataModule, device: torch.device, workers: int | Literal["auto"] = 0
+    ensemble: Ensemble, data: PairsDataModule, device: torch.device, workers: Workers = 0
 ) -> list[list[float]]:
     """Return the log-probability of each target token and of the end, for each test pair in the order of the data."""
     loader = data.test_dataloader()

@@ -1,12 +1,12 @@
 """How many threads compute: as many as there are cores for this process.
 
-PyTorch takes as many as the process may run on, but it does not know that a container may use less of them, or that
-several processes or programs share them. The number is set before PyTorch is imported, which this module does not do.
+PyTorch takes as many as the process may run on, but it does not know that a container may use fewer, or that several
+processes or programs share them. The number is set before PyTorch is imported, which this module does not do.
 
-Threads wait for each other after each small operation, and spin meanwhile, as an operation takes less time than to wake
-up. If another process has the core of the one that they wait for, spinning keeps that one waiting, too: beside two
-busy processes, two threads have been six times as slow as one (docs/benchmark.md). So busy cores are not counted, and
-because others may come later, threads do not spin for long.
+Threads wait for each other after each small operation. They spin meanwhile, as an operation takes less time than waking
+up. If another process has the core of one of them, all wait for it, and spinning takes the cores from those that could
+compute: beside two busy processes, two threads were six times as slow as one (docs/benchmark.md). So busy cores are
+not counted. Others may come later, so threads do not spin for long.
 """
 
 import os
@@ -74,17 +74,16 @@ def set_threads(config: DictConfig) -> None:
 
 
 def free_cores() -> int:
-    """Return how many of the available cores nobody else uses, at least 1: the median of five moments."""
-    available, found = available_cores(), []
+    """Return how many of the available cores nobody else uses, the median of five moments, at least 1."""
+    available, others = available_cores(), []
     for _ in range(5):
         try:
             running = re.search(r"^procs_running (\d+)$", STATE.read_text(encoding="ascii"), re.MULTILINE)
-        except OSError:
-            running = None
-        others = int(running[1]) - 1 if running else 0  # without this process
-        found.append(min(available, (os.cpu_count() or 1) - others))
+        except OSError:  # another system
+            return available
+        others.append(int(running[1]) - 1 if running else 0)  # without this process
         time.sleep(0.01)
-    return max(1, sorted(found)[2])
+    return max(1, min(available, (os.cpu_count() or 1) - sorted(others)[2]))
 
 
 def processes_of(devices: Any) -> int | None:  # noqa: ANN401 - whatever the config holds
