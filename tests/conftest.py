@@ -12,6 +12,9 @@ import torch
 from hypothesis import settings
 
 from seq2seq.nn import build_model
+from seq2seq.nn.bridge import BRIDGES
+from seq2seq.nn.decoders import DECODERS
+from seq2seq.runs.parts import import_part
 
 # Examples of property tests: the same every time in CI; no deadline, as machines are shared.
 settings.register_profile("house", deadline=None, max_examples=200, derandomize="CI" in os.environ)
@@ -19,16 +22,17 @@ settings.load_profile("house")
 
 ROOT = Path(__file__).parents[1]
 
+import_part(str(ROOT / "examples" / "coverage.py"))  # so that tests of every attention have one with a state
+
 LUONG = {"kind": "luong", "input_feeding": False, "tied": False}
 """The keys of ``model.decoder`` that the encoder does not have."""
 
-KINDS = {
-    "luong": {"kind": "luong"},
-    "luong with input feeding": {"kind": "luong", "input_feeding": True},
-    "gnmt": {"kind": "gnmt"},
-    "bahdanau": {"kind": "bahdanau"},
+KINDS = {kind: {"kind": kind} for kind in DECODERS} | {
+    f"{kind} with input feeding": {"kind": kind, "input_feeding": True}
+    for kind, decoder in DECODERS.items()
+    if decoder.with_input_feeding
 }
-"""Every kind of decoder, as changes of ``model.decoder``."""
+"""Every kind of decoder, those of your own included, as changes of ``model.decoder``."""
 
 
 def model_settings(*, cell="gru", encoder=None, decoder=None, **changes):
@@ -36,9 +40,11 @@ def model_settings(*, cell="gru", encoder=None, decoder=None, **changes):
     part = {"cell": cell, "embedding_size": 8, "hidden_size": 7, "num_layers": 2}
     if changes.get("attention") == "multihead":
         changes["attention"] = {"name": "multihead", "num_heads": 2}  # 4 do not divide 14
+    bridge = BRIDGES.get(changes.get("bridge", "linear"))
+    size = (bridge and bridge.required_size(2, part["hidden_size"])) or 14
     return {
         "encoder": part | {"bidirectional": True} | (encoder or {}),
-        "decoder": part | LUONG | {"embedding_size": 11, "hidden_size": 14} | (decoder or {}),
+        "decoder": part | LUONG | {"embedding_size": 11, "hidden_size": size} | (decoder or {}),
         "bridge": "linear",
         "attention": "general",
         "dropout": 0.0,

@@ -1,6 +1,9 @@
 """The pages in ``docs/`` are true: every key is explained, links lead somewhere, and every recipe runs."""
 
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 from conftest import ROOT
@@ -66,74 +69,65 @@ def python_blocks(page):
 RECIPES = python_blocks("extending.md")
 
 
-@pytest.fixture
-def recipe(monkeypatch):
-    """Runs a recipe of ``docs/extending.md``; what it registers is forgotten after the test."""
-    from seq2seq.data.sources import SOURCES
-    from seq2seq.data.tokenizer import TOKENIZERS
-    from seq2seq.nn.attention import ATTENTIONS
-    from seq2seq.nn.bridge import BRIDGES
-    from seq2seq.nn.decoders import DECODERS
-
-    for registry in (SOURCES, TOKENIZERS, ATTENTIONS, BRIDGES, DECODERS):
-        for name in list(registry):
-            monkeypatch.setitem(registry, name, registry[name])
-    added = [(registry, set(registry)) for registry in (SOURCES, TOKENIZERS, ATTENTIONS, BRIDGES, DECODERS)]
-
-    def run(name):
-        scope = {}
-        exec(RECIPES[name], scope)
-        return scope
-
-    yield run
-    for registry, names in added:
-        for name in set(registry) - names:
-            del registry[name]
+PARTS = ("attention", "bridge", "decoder", "tokenizer", "source", "search")
 
 
-@pytest.mark.parametrize(
-    ("name", "changes"),
-    [
-        ("attention", {"attention": {"name": "scaled", "temperature": 2.0}}),
-        ("bridge", {"bridge": "backward", "decoder": {"hidden_size": 7}}),
-        ("decoder", {"decoder": {"kind": "mean"}}),
-    ],
-)
-def test_a_part_of_the_network_takes_a_class_and_a_line(recipe, name, changes):
-    import torch
-    from conftest import make_model
-
-    from seq2seq.decoding import Beam, Ensemble
-
-    recipe(name)
-    model = make_model(**changes)
-    source, lengths, targets = torch.randint(4, 10, (4, 5)), torch.tensor([3, 5, 1, 4]), torch.randint(4, 9, (4, 6))
-
-    logits = model(source, lengths, targets).logits
-    encoded = model.encode(source, lengths)
-    for step in range(targets.size(1)):  # the contract of decoders: one token after another gives the same
-        one, encoded = model.step(targets[:, step], encoded)
-        torch.testing.assert_close(one, logits[:, step])
-    ensemble = Ensemble([model])
-    assert Beam(4, 3)(ensemble, ensemble.encode(source, lengths)).tokens.size(0) == 4
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """A folder with the parts of ``docs/extending.md`` in ``my_parts.py``, and their YAML files in ``my_configs``."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "my_parts.py").write_text("\n\n".join(RECIPES[name] for name in PARTS))
+    page = (ROOT / "docs" / "extending.md").read_text()
+    for name, content in re.findall(r"^```yaml (\S+)\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE):
+        path = folder / "my_configs" / name
+        path.parent.mkdir(parents=True)
+        path.write_text(content)
+    return folder
 
 
-def test_a_tokenizer_and_a_source_take_a_class_and_a_line(recipe):
-    from seq2seq.data import build_source, prepare
-    from seq2seq.training.datamodule import PairsDataModule
-
-    recipe("tokenizer")
-    recipe("source")
-    tokens = {"source_tokens": "bigrams", "target_tokens": "characters", "min_count": 1}
-    settings = {"task": "doubles", "size": 20, "batch_size": 8, "max_epochs": 1, "num_workers": 0} | tokens
-    data = prepare(build_source(settings), ["train", "val"])
-
-    assert [pair.target for pair in data.pairs["val"]][:3] == ["2", "8", "14"]
-    assert data.tokenizers.source.tokenize("17x") == ["17", "x"]
-    assert sum(len(batch.indices) for batch in PairsDataModule(data).train_dataloader()) == 20
+def run(folder, *command):
+    done = subprocess.run(
+        [sys.executable, *command], cwd=folder, env=os.environ | {"PYTHONPATH": str(folder)}, input="1 2 3\n",
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
-def test_a_metric_is_a_class(recipe):
+@pytest.mark.docs
+def test_the_tests_of_the_contracts_run_on_parts_of_ones_own(own):
+    tests = [str(ROOT / "tests" / part) for part in ("nn", "decoding")]
+    found = run(own, "-m", "pytest", "-p", "my_parts", "-c", str(ROOT / "pyproject.toml"), *tests, "-k",
+                "mean or scaled or backward", "-p", "no:cacheprovider")  # fmt: skip
+
+    assert int(re.search(r"(\d+) passed", found)[1]) > 100
+
+
+@pytest.mark.docs
+def test_commands_train_predict_and_export_with_parts_of_ones_own(own):
+    def script(name, *overrides):
+        return run(
+            own, str(ROOT / "scripts" / f"{name}.py"), "--config-dir=my_configs", "parts=my_parts.py", *overrides
+        )
+
+    parts = ["model.attention={name: scaled, temperature: 2.0}", "model.bridge=backward", "model.decoder.kind=mean"]
+    small = ["data=doubles", "data.source_tokens=bigrams", "data.size=60", "model.decoder.hidden_size=128"]
+    script("train", *parts, *small, "search=second_best", "trainer.max_epochs=1", "hydra.run.dir=run")
+    script("export", "checkpoint=run/best.ckpt", "output=exported")
+    greedy = script("predict", "checkpoint=run/best.ckpt", "search.beam_size=1")
+
+    assert script("predict", "checkpoint=exported", "backend=onnx", "search.beam_size=1") == greedy
+    assert script("predict", "checkpoint=run/best.ckpt", "search=second_best") != greedy
+    assert "exact_match" in script("evaluate", "checkpoint=run/best.ckpt", "search.beam_size=3", "hydra.run.dir=done")
+
+
+def recipe(name):
+    scope = {}
+    exec(RECIPES[name], scope)
+    return scope
+
+
+def test_a_metric_is_a_class():
     metric = recipe("metric")["LengthRatio"]()
 
     metric.update([[1, 2], [3]], [[[1]], [[2, 3]]])
@@ -141,7 +135,7 @@ def test_a_metric_is_a_class(recipe):
     assert metric.compute() == (2 + 0.5) / 2
 
 
-def test_a_scheduler_is_a_function(recipe):
+def test_a_scheduler_is_a_function():
     import torch
 
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
@@ -150,19 +144,6 @@ def test_a_scheduler_is_a_function(recipe):
     rates = [schedule.lr_lambdas[0](step) for step in (0, 199, 399, 1599)]
 
     assert rates == [1 / 400, 0.5, 1, 0.5]
-
-
-def test_a_search_is_a_callable(recipe):
-    import torch
-    from conftest import make_model
-
-    from seq2seq.decoding import Ensemble
-
-    search, ensemble = recipe("search")["SecondBest"](max_length=5), Ensemble([make_model()])
-
-    found = search(ensemble, ensemble.encode(torch.randint(4, 10, (2, 3)), torch.tensor([3, 2])))
-
-    assert found.tokens.shape[:2] == (2, 1)
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*LeafSpec.* is deprecated", "ignore:.*GPU")

@@ -1,8 +1,8 @@
 """The handoff in fifteen minutes: what ``output`` and ``h_n`` are, and what a decoder must start from.
 
-1. What ``nn.GRU`` returns         two sequences of unequal length, every number shown
-2. The order of ``h_n``            layer by layer, forward before backward
-3. Ends and padding                forward ends at the last token, backward at the first; padding is never read
+1. What ``nn.GRU`` returns         every number of one sequence
+2. The order of ``h_n``            layer by layer, forward before backward; the right view and the wrong ones
+3. Padding                         where it is read, and how packing prevents that
 4. From encoder to decoder         each decoder layer starts from both directions of its encoder layer
 5. Unequal depths                  the top layers are aligned
 6. The LSTM's cell                 it goes along; GRU to LSTM and back
@@ -79,49 +79,48 @@ def by_layer(state, sequence):
 # 1. What nn.GRU returns
 
 
-def test_a_bidirectional_gru_of_two_layers():
-    gru = let_it_count(nn.GRU(input_size=4, hidden_size=1, num_layers=2, batch_first=True, bidirectional=True))
-    vectors = torch.randn(2, 3, 4)  # two sequences, padded to three steps
+def counting_gru(layers=2):
+    return let_it_count(nn.GRU(input_size=4, hidden_size=1, num_layers=layers, batch_first=True, bidirectional=True))
 
-    packed = pack_padded_sequence(vectors, LENGTHS, batch_first=True, enforce_sorted=False)
-    packed_output, h_n = gru(packed)
-    output, _ = pad_packed_sequence(packed_output, batch_first=True)
 
-    assert output.shape == (2, 3, 2)  # (batch, steps, directions * hidden): the top layer at every step
-    assert shown(output) == [
-        [[0.24, 0.56], [0.36, 0.48], [0.42, 0.32]],  # forward has read 1, 2, 3 tokens, backward 3, 2, 1
-        [[0.24, 0.32], [0.00, 0.00], [0.00, 0.00]],  # one token, then padding
-    ]
-    assert h_n.shape == (4, 2, 1)  # (layers * directions, batch, hidden): each row after its last token,
-    assert shown(h_n.squeeze(-1)) == [  # which is the sequence's last for forward, and its first for backward
-        [0.14, 0.08],  # h_n[0]: layer 0 forward, of the first and of the second sequence
-        [0.28, 0.16],  # h_n[1]: layer 0 backward
-        [0.42, 0.24],  # h_n[2]: layer 1 forward
-        [0.56, 0.32],  # h_n[3]: layer 1 backward
+def test_output_is_the_top_layer_at_every_step_and_h_n_is_every_layer_at_its_last():
+    output, h_n = counting_gru(layers=2)(torch.randn(1, 3, 4))  # one sequence of three tokens
+
+    assert output.shape == (1, 3, 2)  # (batch, steps, directions * hidden)
+    assert shown(output[0]) == [[0.24, 0.56], [0.36, 0.48], [0.42, 0.32]]  # forward has read 1, 2, 3 tokens,
+    assert h_n.shape == (4, 1, 1)  # (layers * directions, batch, hidden)                  and backward 3, 2, 1
+    assert shown(h_n[:, 0, 0]) == [
+        0.14,  # h_n[0]: layer 0 forward
+        0.28,  # h_n[1]: layer 0 backward
+        0.42,  # h_n[2]: layer 1 forward, which is in output at the last token
+        0.56,  # h_n[3]: layer 1 backward, which is in output at the first token
     ]
 
 
 # 2. The order of h_n
 
 
-def test_h_n_lists_layer_by_layer_forward_before_backward():
-    gru = let_it_count(nn.GRU(4, 1, num_layers=3, batch_first=True, bidirectional=True))
-
-    _, h_n = gru(torch.randn(1, 3, 4))  # one sequence of three tokens: 0.14 * d
-
-    assert shown(h_n.flatten()) == [0.14, 0.28, 0.42, 0.56, 0.70, 0.84]
-    state = RNNState.from_torch(h_n, directions=2)
-    assert state.h.shape == (3, 2, 1, 1)  # (layers, directions, batch, hidden)
-    assert by_layer(state.h, sequence=0) == [[0.14, 0.28], [0.42, 0.56], [0.70, 0.84]]
+H_N = torch.tensor([[0, 1], [10, 11], [20, 21], [30, 31], [40, 41], [50, 51.0]]).unsqueeze(-1)
+"""``h_n`` of three layers, two directions and two sequences; 41 is row 4 (layer 2 forward) of sequence 1."""
 
 
-def test_the_first_rows_of_h_n_are_not_the_layers():
-    gru = let_it_count(nn.GRU(4, 1, num_layers=2, batch_first=True, bidirectional=True))
-    _, h_n = gru(torch.randn(1, 3, 4))
+def test_the_right_view_has_the_layer_as_the_outer_axis_and_the_direction_as_the_inner_one():
+    state = H_N.view(3, 2, 2, 1)  # (layers, directions, batch, hidden)
 
-    wrong = h_n[: gru.num_layers]  # as widely copied tutorials have it
+    assert by_layer(state, sequence=0) == [[0, 10], [20, 30], [40, 50]]  # [forward, backward] of layer 0, 1, 2
+    assert by_layer(state, sequence=1) == [[1, 11], [21, 31], [41, 51]]
+    assert torch.equal(RNNState.from_torch(H_N, directions=2).h, state)  # as everywhere in this project
 
-    assert shown(wrong.flatten()) == [0.14, 0.28]  # layer 0 forward and layer 0 backward; layer 1 is dropped
+
+def test_views_that_fit_and_are_wrong():
+    rows = H_N[:3]  # h_n[:num_layers], as widely copied tutorials have it: layer 0 for two layers, and no layer 2
+    assert shown(rows[:, 0, 0]) == [0, 10, 20]
+    halves = H_N.view(2, 3, 2, 1)  # (directions, layers, ...): two layers are mixed
+    assert shown(halves[:, :, 0, 0].T) == [[0, 30], [10, 40], [20, 50]]
+    joined = H_N.view(3, 2, 2)  # (layers, batch, 2 * hidden): the other sequence in place of the other direction
+    assert shown(joined[:, 0]) == [[0, 1], [20, 21], [40, 41]]
+    across = H_N.view(2, 3, 2)  # (batch, layers, 2 * hidden): other layers of other sequences, too
+    assert shown(across[0]) == [[0, 1], [10, 11], [20, 21]]
 
 
 @pytest.mark.parametrize("with_cell", [False, True])
@@ -135,14 +134,40 @@ def test_a_state_goes_back_to_pytorch_as_it_came(with_cell):
     assert not with_cell or torch.equal(back[1], c_n)
 
 
-# 3. Ends and padding
+# 3. Padding
+#
+# Sequences of a batch are padded to the length of the longest. A network cannot tell padding from tokens: the forward
+# direction reads it last, and the backward direction first. Packing lists the real tokens only, step by step, so that
+# every sequence ends at its own last token, and begins there in the backward direction.
+
+VECTORS = torch.randn(
+    2, 3, 4, dtype=torch.float64
+)  # a sequence of three tokens, and one of one token with two steps of padding
 
 
-def test_every_sequence_has_read_its_own_tokens_and_no_padding():
+def test_without_packing_padding_is_read():
+    output, h_n = counting_gru()(VECTORS)
+
+    assert shown(h_n[:, 1, 0]) == shown(h_n[:, 0, 0]) == [0.14, 0.28, 0.42, 0.56]  # both have counted three
+    assert shown(output[1, 0]) == [0.24, 0.56]  # at its only token, backward has read the padding already
+
+
+def test_a_packed_sequence_ends_at_its_own_last_token():
+    packed = pack_padded_sequence(VECTORS, LENGTHS, batch_first=True, enforce_sorted=False)
+    packed_output, h_n = counting_gru()(packed)
+    output, _ = pad_packed_sequence(packed_output, batch_first=True)
+
+    assert packed.batch_sizes.tolist() == [2, 1, 1]  # two tokens at the first step, then one: four of six vectors
+    assert shown(h_n[:, 0, 0]) == [0.14, 0.28, 0.42, 0.56]  # three tokens
+    assert shown(h_n[:, 1, 0]) == [0.08, 0.16, 0.24, 0.32]  # one token
+    assert shown(output[1]) == [[0.24, 0.32], [0.00, 0.00], [0.00, 0.00]]  # at padding, output is zero
+
+
+def test_the_encoder_packs():
     encoded = counting_encoder()(SOURCE, LENGTHS)
 
-    assert by_layer(encoded.state.h, sequence=0) == [[0.14, 0.28], [0.42, 0.56]]  # three tokens
-    assert by_layer(encoded.state.h, sequence=1) == [[0.08, 0.16], [0.24, 0.32]]  # one token
+    assert by_layer(encoded.state.h, sequence=0) == [[0.14, 0.28], [0.42, 0.56]]
+    assert by_layer(encoded.state.h, sequence=1) == [[0.08, 0.16], [0.24, 0.32]]
     assert encoded.mask.tolist() == [[True, True, True], [True, False, False]]
 
 
@@ -224,17 +249,13 @@ def test_the_mean_bridge_averages_both_directions():
     assert initial.h[1, 0, 2].tolist() == [2170, 2171, 2172, 2173, 2174]  # halfway from 2120 to 2220, and so on
 
 
-def encoder_layers_reached(bridge, state, part):
-    """For each decoder layer, which encoder layers change its initial ``part`` (h or c), by gradients."""
-    scaled = RNNState(
-        *(None if one is None else (one / 3000).requires_grad_() for one in state)
-    )  # where the slope of tanh is not 0
-    source = getattr(scaled, part)
-    reached = []
-    for layer in getattr(bridge(scaled), part):
-        (gradient,) = torch.autograd.grad(layer.sum(), source, retain_graph=True)
-        reached.append(gradient.abs().sum(dim=(1, 2, 3)).nonzero().flatten().tolist())
-    return reached
+def layers_that_change(bridge, layers, part, encoder_layer):
+    """Which decoder layers start from another ``part`` (h or c) if that of one encoder layer changes."""
+    state = RNNState(*torch.randn(2, layers, 2, 4, 5))
+    other = getattr(state, part).clone()
+    other[encoder_layer] += 1
+    before, after = (getattr(bridge(one), part) for one in (state, state._replace(**{part: other})))
+    return (before != after).flatten(1).any(1).tolist()
 
 
 @pytest.mark.parametrize("part", ["h", "c"])
@@ -242,7 +263,8 @@ def encoder_layers_reached(bridge, state, part):
 def test_nothing_of_another_layer_reaches_a_decoder_layer(name, part):
     bridge = make_bridge(name, 2, 2, "lstm", "lstm")
 
-    assert encoder_layers_reached(bridge, labelled_state(2, cell="lstm"), part) == [[0], [1]]
+    assert layers_that_change(bridge, 2, part, encoder_layer=0) == [True, False]
+    assert layers_that_change(bridge, 2, part, encoder_layer=1) == [False, True]
 
 
 # 5. Unequal depths
@@ -263,7 +285,13 @@ def test_the_top_layers_are_aligned(layers, decoder_layers, starts_from):
 
 
 def test_the_top_bridge_hands_the_top_layer_to_all():
-    assert encoder_layers_reached(make_bridge("top", 3, 2), labelled_state(3), "h") == [[2], [2]]
+    bridge = make_bridge("top", layers=3, decoder_layers=2)
+
+    assert [layers_that_change(bridge, 3, "h", encoder_layer) for encoder_layer in (0, 1, 2)] == [
+        [False, False],
+        [False, False],
+        [True, True],
+    ]
 
 
 # 6. The LSTM's cell
@@ -323,12 +351,12 @@ def test_from_source_tokens_to_the_first_step_of_the_decoder():
     logits, after = model.step(begin, encoded)
 
     # The bridge has been crossed: (layers, one direction, batch, hidden of the decoder).
-    assert encoded.state.h.shape == (2, 1, 2, 2)
+    assert encoded.state.rnn.h.shape == (2, 1, 2, 2)
     # Decoder layer 0 starts from layer 0 [forward, backward], and decoder layer 1 from layer 1.
-    assert shown(encoded.state.h[:, 0, 0]) == [[0.14, 0.28], [0.42, 0.56]]
-    assert shown(encoded.state.h[:, 0, 1]) == [[0.08, 0.16], [0.24, 0.32]]
-    assert shown(after.state.h[:, 0, 0]) == [[0.07, 0.14], [0.21, 0.28]]
-    assert shown(after.state.h[:, 0, 1]) == [[0.04, 0.08], [0.12, 0.16]]
+    assert shown(encoded.state.rnn.h[:, 0, 0]) == [[0.14, 0.28], [0.42, 0.56]]
+    assert shown(encoded.state.rnn.h[:, 0, 1]) == [[0.08, 0.16], [0.24, 0.32]]
+    assert shown(after.state.rnn.h[:, 0, 0]) == [[0.07, 0.14], [0.21, 0.28]]
+    assert shown(after.state.rnn.h[:, 0, 1]) == [[0.04, 0.08], [0.12, 0.16]]
     assert shown(logits) == shown(torch.tensor([[0.21, 0.28], [0.12, 0.16]]).tanh())
 
 
@@ -362,14 +390,6 @@ def test_what_a_mistake_hands_over(name, three_tokens, one_token):
 
     assert by_layer(handed, sequence=0) == three_tokens
     assert by_layer(handed, sequence=1) == one_token
-
-
-def test_without_packing_output_at_the_last_step_is_not_even_zero():
-    gru = let_it_count(nn.GRU(4, 1, num_layers=2, batch_first=True, bidirectional=True))
-
-    output, _ = gru(torch.randn(2, 3, 4))  # neither packed nor masked, so padding is read like any token
-
-    assert shown(output[:, -1]) == [[0.42, 0.32], [0.42, 0.32]]
 
 
 def test_wrong_cell_hands_the_hidden_state_over_as_the_cell():

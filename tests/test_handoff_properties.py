@@ -151,7 +151,8 @@ def test_every_decoder_layer_continues_from_its_own_state(cell, layers):
     token = torch.tensor([1, 2, 3, 4])
 
     state = RNNState(h, c if cell == "lstm" else None)
-    after = decoder(token.unsqueeze(1), decoder.init_memory(encoded), state).state
+    memory = decoder.init_memory(encoded)
+    after = decoder(token.unsqueeze(1), memory, decoder.init_state(state, memory)).state.rnn
 
     step = decoder.embedding(token)
     for layer, rnn in enumerate(decoder.layers):

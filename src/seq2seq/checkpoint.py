@@ -82,8 +82,10 @@ def about_checkpoint(path: str, key: str = "checkpoint") -> Iterator[None]:
     except Exception as error:
         if isinstance(error.__cause__, ImportError):
             raise
-        reason = str(error).splitlines() or [type(error).__name__]
-        raise UserError(f"{key}={path} is damaged: {reason[0]}") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        unknown = " must be one of " in reason  # as the registries of parts say
+        problem = "needs a part that is not registered; give parts=FILE" if unknown else "is damaged"
+        raise UserError(f"{key}={path} {problem}: {reason}") from error
 
 
 def check_weights(weights: Mapping[str, Tensor], model: Mapping[str, Any]) -> None:

@@ -39,9 +39,10 @@ Workers = Natural | Literal["auto"]
 
 
 class CommandSettings(Settings):
-    """The keys that every command has; see `seq2seq.runs.threads.set_threads`."""
+    """The keys that every command has; see `seq2seq.runs.threads` and `seq2seq.runs.parts`."""
 
     threads: Count | Literal["auto"] = "auto"
+    parts: str | list[str] | None = None
 
 
 Section = TypeVar("Section", bound=BaseModel)

@@ -13,6 +13,7 @@ from spoiled import spoiled
 
 from seq2seq.data import Tokenizers, build_tokenizer
 from seq2seq.decoding import Beam, Ensemble, Greedy
+from seq2seq.errors import UserError
 from seq2seq.export import graphs
 from seq2seq.export.backend import OnnxModel
 from seq2seq.export.files import Export
@@ -166,3 +167,14 @@ def test_a_mistake_is_exported_as_it_is(name, batch):
     model.encoder = WrongEncoder(model.encoder, name)
 
     assert_same(model, export_model(model), batch)
+
+
+def test_a_part_that_cannot_be_exported_is_named_in_one_line():
+    model = make_model()
+    attend = model.decoder.attention.forward
+    model.decoder.attention.forward = lambda queries, memory: attend(queries + len(memory.mask), memory)
+
+    with pytest.raises(
+        UserError, match=r"^PyTorch's exporter cannot translate a part of this model, .*: .*2.*shows where$"
+    ):
+        export_model(model)

@@ -8,7 +8,7 @@ from seq2seq.nn.normalisers import NORMALISERS, entmax15
 
 LENGTHS = torch.tensor([3, 5, 1, 4])
 B, S, T, QUERY, VALUE = 4, 5, 6, 8, 10
-KINDS = ["general", "dot", "additive", "multihead"]
+KINDS = [kind for kind in ATTENTIONS if kind != "none"]
 pytestmark = pytest.mark.usefixtures("float64")
 
 
@@ -22,12 +22,18 @@ def make(kind, **options):
     return attention, torch.randn(B, T, QUERY), torch.randn(B, S, value_size), torch.arange(S) < LENGTHS.unsqueeze(1)
 
 
+def attend(attention, queries, memory):
+    """Contexts and weights, also of an attention with a state."""
+    start = getattr(attention, "init_state", None)
+    return attention(queries, memory, *([start(memory)] if start else []))[:2]
+
+
 @pytest.mark.parametrize("normaliser", NORMALISERS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_weights_sum_to_one_and_are_zero_at_padding(kind, normaliser):
     attention, queries, values, mask = make(kind, normaliser=normaliser)
 
-    contexts, weights = attention(queries, attention.init_memory(values, mask))
+    contexts, weights = attend(attention, queries, attention.init_memory(values, mask))
 
     assert contexts.shape == (B, T, attention.context_size)
     torch.testing.assert_close(weights.sum(-1), torch.ones(B, T))
@@ -42,8 +48,8 @@ def test_the_values_at_padding_are_never_read(kind, normaliser):
     attention, queries, values, mask = make(kind, normaliser=normaliser)
     large = values.masked_fill(~mask.unsqueeze(-1), 1e6)
 
-    contexts, _ = attention(queries, attention.init_memory(values, mask))
-    with_large, _ = attention(queries, attention.init_memory(large, mask))
+    contexts, _ = attend(attention, queries, attention.init_memory(values, mask))
+    with_large, _ = attend(attention, queries, attention.init_memory(large, mask))
 
     assert torch.equal(contexts, with_large)
 
@@ -69,6 +75,23 @@ def test_scores_are_those_of_the_paper_one_pair_at_a_time(kind):
     torch.testing.assert_close(contexts[sequence, step], expected @ values[sequence])
 
 
+def test_coverage_is_the_sum_of_the_weights_so_far_and_enters_the_scores():
+    attention, queries, values, mask = make("coverage")
+    memory, sequence = attention.init_memory(values, mask), 1  # without padding
+    before = torch.rand(B, S)
+
+    contexts, weights, after = attention(queries[:, :2], memory, before)
+
+    coverage = before[sequence]
+    for step in range(2):
+        sums = attention.query(queries[sequence, step]) + attention.key(values[sequence])
+        scores = torch.tanh(sums + coverage.outer(attention.coverage.weight[:, 0])) @ attention.score.weight[0]
+        torch.testing.assert_close(weights[sequence, step], scores.softmax(0))
+        torch.testing.assert_close(contexts[sequence, step], scores.softmax(0) @ values[sequence])
+        coverage = coverage + scores.softmax(0)
+    torch.testing.assert_close(after[sequence], coverage)
+
+
 def test_multihead_attention_agrees_with_pytorch():
     # nn.MultiheadAttention has the same parts under other names: a second implementation.
     attention, queries, values, mask = make("multihead")
@@ -92,8 +115,8 @@ def test_the_memory_of_a_sequence_can_be_selected(kind):
 
     selected = memory.select(indices)
 
-    expected, _ = attention(queries, memory)
-    contexts, _ = attention(queries[indices], selected)
+    expected, _ = attend(attention, queries, memory)
+    contexts, _ = attend(attention, queries[indices], selected)
     torch.testing.assert_close(contexts, expected[indices])
     assert torch.equal(selected.mask, mask[indices])
 

@@ -54,14 +54,13 @@ def test_the_id_of_no_feature_is_that_of_padding():
 @pytest.mark.parametrize("bridge", BRIDGES)
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 def test_they_are_added_to_what_the_bridge_hands_over(bridge, cell):
-    decoder = {"hidden_size": 7 if bridge == "mean" else 14}
-    model: Any = make_model(cell=cell, bridge=bridge, decoder=decoder, features_size=7)
+    model: Any = make_model(cell=cell, bridge=bridge, features_size=7)
     handed = model.bridge(model.encoder(SOURCE, LENGTHS).state)
 
     _, state = model.encode(SOURCE, LENGTHS, FEATURES)
 
-    torch.testing.assert_close(state.h, handed.h + model.features(FEATURES).to_state, rtol=0, atol=1e-12)
-    assert cell == "gru" or torch.equal(state.c, handed.c)
+    torch.testing.assert_close(state.rnn.h, handed.h + model.features(FEATURES).to_state, rtol=0, atol=1e-12)
+    assert cell == "gru" or torch.equal(state.rnn.c, handed.c)
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)

@@ -136,8 +136,7 @@ def test_hypotheses_that_share_the_memory_of_their_source_attend_as_if_each_had_
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_runs_in_half_precision(kind, cell, fast, bridge):
     torch.set_default_dtype(torch.float32)
-    decoder = KINDS[kind] | {"hidden_size": 7 if bridge == "mean" else 14}
-    model = build(cell=cell, bridge=bridge, decoder=decoder, fast=fast)
+    model = build(cell=cell, bridge=bridge, decoder=KINDS[kind], fast=fast)
     source, target = make_batch()
 
     with torch.autocast("cpu", torch.bfloat16):
@@ -179,21 +178,21 @@ def test_without_attention_the_source_reaches_the_decoder_by_its_state(kind):
          r"model\.decoder\.hidden_size=128 does not fit model\.bridge=concat, "
          r"which needs 2 x model\.encoder\.hidden_size=7 = 14; "
          r"use model\.bridge=linear\|top\|learned\|zeros or model\.decoder\.hidden_size=14"),
-        ({"bridge": "mean"},
+        ({"bridge": "mean", "decoder": {"hidden_size": 14}},
          r"model\.decoder\.hidden_size=14 does not fit model\.bridge=mean, "
          r"which needs 1 x model\.encoder\.hidden_size=7 = 7; "
          r"use model\.bridge=linear\|concat\|top\|learned\|zeros or model\.decoder\.hidden_size=7"),
-        ({"bridge": "liner"}, r"model\.bridge=liner must be one of linear, concat, mean, top, learned, zeros"),
+        ({"bridge": "liner"}, r"model\.bridge=liner must be one of linear, concat, mean, top, learned, zeros(, .*)?"),
         ({"encoder": {"cell": "rnn"}}, r"cell=rnn must be one of gru, lstm"),
         ({"decoder": {"cell": "GRU"}}, r"cell=GRU must be one of gru, lstm"),
-        ({"attention": "dots"}, r"model\.attention=dots must be one of general, dot, additive, multihead, none"),
+        ({"attention": "dots"}, r"model\.attention=dots must be one of general, dot, additive, multihead, none(, .*)?"),
         ({"attention": "dot", "decoder": {"hidden_size": 6}},
          r"model\.decoder\.hidden_size=6 does not fit model\.attention=dot, "
          r"which needs the size of the encoder's outputs, 14; "
          r"use general, additive or 14"),
         ({"attention": {"name": "multihead", "num_heads": 3}},
          r"model\.attention\.num_heads=3 must be a whole number that divides model\.decoder\.hidden_size=14"),
-        ({"decoder": {"kind": "loung"}}, r"model\.decoder\.kind=loung must be one of luong, gnmt, bahdanau"),
+        ({"decoder": {"kind": "loung"}}, r"model\.decoder\.kind=loung must be one of luong, gnmt, bahdanau(, .*)?"),
         ({"decoder": {"kind": "gnmt", "input_feeding": True}},
          r"model\.decoder\.input_feeding=true does not fit model\.decoder\.kind=gnmt; use luong or false"),
         ({"decoder": {"kind": "gnmt", "num_layers": 1}},

@@ -143,7 +143,7 @@ def test_pytorch_starts_with_that_number():
     environment = {name: value for name, value in os.environ.items() if name != threads.VARIABLE}
     code = (
         "from seq2seq.runs.console import find_command\nfrom omegaconf import OmegaConf\n"
-        "find_command('predict.predict', OmegaConf.create({'threads': 1}))\n"
+        "find_command('predict.predict', OmegaConf.create({'threads': 1, 'parts': None}))\n"
         "import torch\nprint(torch.get_num_threads())"
     )
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)

@@ -16,11 +16,19 @@ from seq2seq.settings import Count, Natural, Settings, choose, read_settings
 
 
 class SearchSettings(Settings):
-    """The keys of every search."""
+    """The keys of every search; a subclass adds its own."""
 
     kind: str
     max_length: Length | None
     n_best: Count
+
+    def build(self, max_length: int, vocabulary_size: int) -> Search:
+        """Return the search for predictions of at most ``max_length`` of V symbols; ``max_length`` above is null.
+
+        Raises:
+            UserError: If a value does not fit.
+        """
+        raise NotImplementedError
 
 
 class BeamSettings(SearchSettings):
@@ -29,6 +37,17 @@ class BeamSettings(SearchSettings):
     beam_size: Count
     normalisation: Literal["gnmt", "average", "none"]
     alpha: Annotated[float, Field(ge=0, lt=10)]
+
+    def build(self, max_length: int, vocabulary_size: int) -> Search:
+        """Return a `Beam`, or `Greedy` for a beam of 1."""
+        choices = vocabulary_size - len(SPECIALS) + 1  # all ordinary tokens, and the end
+        if self.beam_size > choices:
+            allowed = f"a whole number of at least 1 and at most {choices}"
+            raise UserError(f"search.beam_size={self.beam_size} must be {allowed}")
+        if self.n_best > self.beam_size:
+            raise UserError(f"search.n_best={self.n_best} must be at most search.beam_size={self.beam_size}")
+        options = self.model_dump(exclude={"kind", "max_length"})
+        return Greedy(max_length) if self.beam_size == 1 else Beam(max_length, **options)
 
 
 class SampleSettings(SearchSettings):
@@ -39,15 +58,19 @@ class SampleSettings(SearchSettings):
     top_p: Annotated[float, Field(gt=0, le=1)]
     seed: Natural
 
+    def build(self, max_length: int, vocabulary_size: int) -> Search:  # noqa: ARG002
+        """Return a `Sampling`."""
+        return Sampling(max_length, **self.model_dump(exclude={"kind", "max_length"}))
+
 
 SEARCHES: dict[str, type[SearchSettings]] = {"beam": BeamSettings, "sample": SampleSettings}
-"""The keys of each kind of search (``search.kind``)."""
+"""Registry of searches: value of ``search.kind`` to the class that holds its keys and builds it."""
 
 
 def build_search(
     settings: Mapping[str, Any], max_length: int, vocabulary_size: int, *, only_best: bool = False
 ) -> Search:
-    """Build the search of the section ``search``, for V target symbols; a beam of 1 is `Greedy`.
+    """Build the search of the section ``search``, for V target symbols.
 
     ``max_length`` is used if ``search.max_length`` is null; ``only_best`` refuses an ``n_best`` above 1.
 
@@ -55,16 +78,6 @@ def build_search(
         UserError: If a value is not allowed.
     """
     values = read_settings(choose("search.kind", settings.get("kind"), SEARCHES), settings, "search")
-    options = values.model_dump(exclude={"kind", "max_length"})
-    max_length = values.max_length or max_length
     if only_best and values.n_best > 1:
         raise UserError(f"search.n_best={values.n_best} must be 1 here: only the best prediction is evaluated")
-    if isinstance(values, BeamSettings):
-        choices = vocabulary_size - len(SPECIALS) + 1  # all ordinary tokens, and the end
-        if values.beam_size > choices:
-            allowed = f"a whole number of at least 1 and at most {choices}"
-            raise UserError(f"search.beam_size={values.beam_size} must be {allowed}")
-        if values.n_best > values.beam_size:
-            raise UserError(f"search.n_best={values.n_best} must be at most search.beam_size={values.beam_size}")
-        return Greedy(max_length) if values.beam_size == 1 else Beam(max_length, **options)
-    return Sampling(max_length, **options)
+    return values.build(values.max_length or max_length, vocabulary_size)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from seq2seq.errors import UserError
 from seq2seq.nn import Seq2Seq
 from seq2seq.nn.attention import Memory
 from seq2seq.nn.encoder import EncoderOutput
@@ -116,7 +117,8 @@ def state_tensors(state: Any) -> dict[str, Tensor]:  # noqa: ANN401 - see `Decod
         return {name: part.squeeze(1).transpose(0, 1) for name, part in parts.items() if part is not None}
     tensors = {}
     for name, part in state._asdict().items():
-        tensors |= {name: part} if isinstance(part, Tensor) else state_tensors(part)
+        if part is not None:
+            tensors |= {name: part} if isinstance(part, Tensor) else state_tensors(part)
     return tensors
 
 
@@ -124,7 +126,7 @@ def state_from(tensors: Mapping[str, Tensor], example: Any) -> Any:  # noqa: ANN
     """Return what `state_tensors` took apart; ``example`` is any state of the same decoder."""
     if isinstance(example, RNNState):
         return RNNState(*(tensors[name].transpose(0, 1).unsqueeze(1) for name in ("h", "c") if name in tensors))
-    parts = example._asdict().items()
+    parts = [(name, part) for name, part in example._asdict().items() if part is not None]
     own = {name: tensors[name] if isinstance(part, Tensor) else state_from(tensors, part) for name, part in parts}
     return example._replace(**own)
 
@@ -213,17 +215,26 @@ def export_graph(graph: nn.Module, arguments: Mapping[str, Any], metadata: Mappi
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # the user can do nothing about what it warns of
     with torch.inference_mode(), warnings.catch_warnings(action="ignore"):
         outputs = list(graph(**arguments))
-        program = torch.onnx.export(
-            graph.eval(), kwargs=dict(arguments), input_names=names, output_names=outputs, opset_version=OPSET,
-            dynamic_shapes=any_size(arguments), dynamo=True, verbose=False,
-        )  # fmt: skip
+        try:
+            program = torch.onnx.export(
+                graph.eval(), kwargs=dict(arguments), input_names=names, output_names=outputs, opset_version=OPSET,
+                dynamic_shapes=any_size(arguments), dynamo=True, verbose=False,
+            )  # fmt: skip
+        except torch.onnx.OnnxExporterError as error:
+            reason = " ".join(str(error.__cause__ or error).split())[:300]
+            problem = "PyTorch's exporter cannot translate a part of this model, as docs/extending.md explains"
+            raise UserError(f"{problem}: {reason}; HYDRA_FULL_ERROR=1 shows where") from error
     assert program is not None
     program.model.metadata_props.update(metadata)
     return program.model_proto.SerializeToString()
 
 
 def any_size(value: Any) -> Any:  # noqa: ANN401 - a tensor, or a mapping with tensors in it
-    """Mark the first two axes of every tensor as of any size, except one of size 1, which stays 1."""
+    """Mark the first two axes of every tensor as of any size, except one of size 1, which stays 1.
+
+    A third axis is of any size if the model allows it: that of an attention's state may be the source's.
+    """
     if isinstance(value, Mapping):
         return {name: any_size(part) for name, part in value.items()}
-    return {axis: torch.export.Dim.DYNAMIC for axis, size in enumerate(value.shape[:2]) if size > 1}
+    marks = (torch.export.Dim.DYNAMIC, torch.export.Dim.DYNAMIC, torch.export.Dim.AUTO)
+    return {axis: mark for axis, (mark, size) in enumerate(zip(marks, value.shape, strict=False)) if size > 1}

@@ -32,9 +32,18 @@ class Memory(NamedTuple):
         """Return the memory of the sequences at ``indices``, in that order."""
         return self._replace(**{name: part[indices] for name, part in self._asdict().items() if part is not None})
 
+    def repeat(self, number: int) -> Self:
+        """Return the memory with each sequence ``number`` times, one after another."""
+        parts = {name: part.unsqueeze(1) for name, part in self._asdict().items() if part is not None}
+        repeated = {name: part.expand(-1, number, *part.shape[2:]).flatten(0, 1) for name, part in parts.items()}
+        return self._replace(**repeated)
+
 
 class Attention(Protocol):
     """Interface of the attention classes; their constructors take ``query_size`` (H') and ``value_size`` (D * H).
+
+    An attention that depends on what it attended to before has a state, ``(B, ...)``, which the decoder carries. It
+    also has ``init_state(memory)``, is called with queries, memory and state, and returns the state as a third result.
 
     Attributes:
         context_size: Size of a context vector, C.

@@ -108,9 +108,11 @@ class Seq2Seq(nn.Module):
         """Return what the decoder starts from: the bridge's result, to which features are added afterwards."""
         initial: RNNState = self.bridge(encoded.state)
         if features is None:
-            return Encoded(self.decoder.init_memory(encoded), self.decoder.init_state(initial))
-        memory = self.decoder.init_memory(features.beside(encoded))._replace(added=features.to_inputs)
-        return Encoded(memory, self.decoder.init_state(features.added_to(initial)))
+            memory = self.decoder.init_memory(encoded)
+        else:
+            initial = features.added_to(initial)
+            memory = self.decoder.init_memory(features.beside(encoded))._replace(added=features.to_inputs)
+        return Encoded(memory, self.decoder.init_state(initial, memory))
 
     def step(self, tokens: Tensor, encoded: Encoded) -> tuple[Tensor, Encoded]:
         """Read one token per sequence, ``(B,)``; return the next token's logits, ``(B, V)``, and the new state."""

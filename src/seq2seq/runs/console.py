@@ -29,6 +29,7 @@ from omegaconf import DictConfig, OmegaConf
 from seq2seq.errors import UserError, visible
 from seq2seq.runs.directory import CONFIG, FAILURE, OVERRIDES
 from seq2seq.runs.files import write_file, write_yaml
+from seq2seq.runs.parts import import_parts
 from seq2seq.runs.threads import set_threads
 
 
@@ -137,11 +138,12 @@ def run_main(main: Callable[[], object]) -> None:
 
 
 def find_command(name: str, config: DictConfig) -> Callable[..., object]:
-    """Return a function of `seq2seq.commands`, such as ``train.train_and_score``, once the threads are set.
+    """Return a function of `seq2seq.commands`, such as ``train.train_and_score``, with threads set and parts imported.
 
     It is imported only here, so that ``--help`` answers without PyTorch.
     """
     set_threads(config)
+    import_parts(config)
     module, _, function = name.partition(".")
     return getattr(import_module(f"seq2seq.commands.{module}"), function)
 

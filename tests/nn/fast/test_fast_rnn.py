@@ -328,7 +328,8 @@ def test_a_model_of_fast_layers_has_the_same_logits_loss_and_gradients(
     results = [model.train()(source, torch.tensor(LENGTHS), target[:, :-1]) for model in (ours, theirs)]
 
     decoder_calls = 2 if cell == "gru" and kind in ("luong", "gnmt") else 0  # the other kinds run one step at a time
-    assert kernels.calls == 4 + decoder_calls  # by the first model alone
+    if kind in ("luong", "luong with input feeding", "gnmt", "bahdanau"):  # not a decoder of one's own
+        assert kernels.calls == 4 + decoder_calls  # by the first model alone
     torch.testing.assert_close(results[0].logits, results[1].logits, **TOLERANCE)
     losses = [loss_of(m, r.logits, target[:, 1:]) for m, r in zip((ours, theirs), results, strict=True)]
     torch.testing.assert_close(losses[0], losses[1], **TOLERANCE)

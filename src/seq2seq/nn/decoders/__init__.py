@@ -3,7 +3,7 @@
 from typing import Any
 
 from seq2seq.nn.decoders.bahdanau import BahdanauDecoder
-from seq2seq.nn.decoders.decoder import Decoder, DecoderOutput
+from seq2seq.nn.decoders.decoder import Decoder, DecoderOutput, DecoderState
 from seq2seq.nn.decoders.gnmt import GNMTDecoder
 from seq2seq.nn.decoders.luong import LuongDecoder
 
@@ -40,4 +40,4 @@ def build_decoder(*, kind: str, input_feeding: bool = False, num_layers: int, **
     return built(num_layers=num_layers, **arguments)
 
 
-__all__ = ["DECODERS", "Decoder", "DecoderOutput", "build_decoder"]
+__all__ = ["DECODERS", "Decoder", "DecoderOutput", "DecoderState", "build_decoder"]

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from seq2seq.nn.attention import Memory
-from seq2seq.nn.decoders.decoder import Decoder, DecoderOutput, join_steps
+from seq2seq.nn.decoders.decoder import Decoder, DecoderOutput, DecoderState, join_steps
 from seq2seq.nn.state import RNNState
 
 
@@ -20,16 +20,17 @@ class BahdanauDecoder(Decoder):
         """The bottom layer reads the context."""
         return [context_size] + [0] * (num_layers - 1)
 
-    def forward(self, targets: Tensor, memory: Memory, state: RNNState) -> DecoderOutput:
+    def forward(self, targets: Tensor, memory: Memory, state: DecoderState) -> DecoderOutput:
         """Read T tokens and predict the one after each; see `Decoder.forward`."""
-        states = state.layers()
+        states, attention = state.rnn.layers(), state.attention
         contexts, outputs, weights = [], [], []
         for embedded in self.embed(targets, memory).split(1, dim=1):  # (B, 1, E)
             query = states[-1].h[0, 0].unsqueeze(1)  # (B, 1, H')
-            context, step_weights = self.attend(query, memory)
+            context, step_weights, attention = self.attend(query, memory, attention)
             output, states = self.run_layers(torch.cat([embedded, context], dim=-1), states)
             contexts.append(context)
             outputs.append(output)
             weights.append(step_weights)
         attentional_states = self.attentional_state(torch.cat(contexts, dim=1), torch.cat(outputs, dim=1))
-        return DecoderOutput(self.predict(attentional_states), RNNState.stack(states), join_steps(weights))
+        after = DecoderState(RNNState.stack(states), attention)
+        return DecoderOutput(self.predict(attentional_states), after, join_steps(weights))

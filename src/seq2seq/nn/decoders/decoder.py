@@ -5,7 +5,7 @@ step-by-step decoding run the same code.
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +16,32 @@ from seq2seq.nn.rnn import make_dropout, make_rnn, run_rnn
 from seq2seq.nn.state import RNNState
 
 
+class DecoderState(NamedTuple):
+    """What a decoder knows between two calls.
+
+    Attributes:
+        rnn: State of the recurrent layers, ``(L', 1, B, H')``.
+        attention: State of an attention that has one, ``(B, ...)``; else None.
+        prev_attentional_state: With input feeding, that of the previous step, zero at first, ``(B, 1, H')``, or
+            ``(B, 1, E)`` if tied; else None.
+    """
+
+    rnn: RNNState
+    attention: Tensor | None = None
+    prev_attentional_state: Tensor | None = None
+
+    def select(self, indices: Tensor) -> Self:
+        """Return the state of the sequences at ``indices``, in that order; an index may occur more than once."""
+        rnn, *others = self
+        return type(self)(rnn.select(indices), *(None if one is None else one[indices] for one in others))
+
+
 class DecoderOutput(NamedTuple):
     """What a decoder returns.
 
     Attributes:
         logits: Unnormalised log-probabilities of the token after each target token, ``(B, T, V)``.
-        state: State after the last token. It is private to the decoder, except for ``select``, as in `RNNState`.
+        state: State after the last token, a `DecoderState`, or what else the decoder understands and has ``select``.
         weights: Attention over the source, and then over features, if any, ``(B, T, S)``; None without attention.
     """
 
@@ -93,9 +113,10 @@ class Decoder(nn.Module):
         """Compute the keys and values for attention; called once per source batch."""
         return self.attention.init_memory(encoded.outputs, encoded.mask)
 
-    def init_state(self, state: RNNState) -> Any:  # noqa: ANN401 - see `DecoderOutput`
+    def init_state(self, state: RNNState, memory: Memory) -> Any:  # noqa: ANN401 - see `DecoderOutput`
         """Return the state before the first token, given what the bridge returns, plus features, ``(L', 1, B, H')``."""
-        return state
+        start = getattr(self.attention, "init_state", None)
+        return DecoderState(state, start(memory) if start else None)
 
     def forward(self, targets: Tensor, memory: Memory, state: Any) -> DecoderOutput:  # noqa: ANN401 - see `DecoderOutput`
         """Read T tokens and predict the one after each.
@@ -131,15 +152,24 @@ class Decoder(nn.Module):
             after.append(state_after)
         return inputs, after
 
-    def attend(self, queries: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
-        """Attend with the outputs of a layer; return contexts, ``(B, T, C)``, and weights, ``(B, T, S)``.
+    def attend(
+        self, queries: Tensor, memory: Memory, state: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Attend with the outputs of a layer.
 
         In beam search, the K hypotheses of a sequence share its memory: their queries, ``(B * K, T, H')``, are
-        reshaped to ``(B, K * T, H')``.
+        reshaped to ``(B, K * T, H')``. Each has an own state, so an attention with a state gets the memory K times.
+
+        Returns:
+            Contexts, ``(B, T, C)``; weights, ``(B, T, S)``; and the state of the attention after them, None if it has
+            none.
         """
-        batch, steps = queries.shape[:2]
-        contexts, weights = self.attention(queries.reshape(memory.mask.size(0), -1, queries.size(-1)), memory)
-        return contexts.reshape(batch, steps, -1), None if weights is None else weights.reshape(batch, steps, -1)
+        attention: Any = self.attention
+        sequences, (batch, steps) = memory.mask.size(0), queries.shape[:2]
+        if state is not None:
+            return attention(queries, memory.repeat(batch // sequences), state)
+        contexts, weights = attention(queries.reshape(sequences, -1, queries.size(-1)), memory)
+        return contexts.reshape(batch, steps, -1), None if weights is None else weights.reshape(batch, steps, -1), None
 
     def attentional_state(self, contexts: Tensor, outputs: Tensor) -> Tensor:
         """Combine contexts and top-layer outputs, to ``(B, T, H')``, or ``(B, T, E)`` with tied embeddings."""

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from seq2seq.nn.attention import Memory
-from seq2seq.nn.decoders.decoder import Decoder, DecoderOutput
+from seq2seq.nn.decoders.decoder import Decoder, DecoderOutput, DecoderState
 from seq2seq.nn.state import RNNState
 
 
@@ -24,14 +24,14 @@ class GNMTDecoder(Decoder):
         """All layers but the bottom one read the context."""
         return [0] + [context_size] * (num_layers - 1)
 
-    def forward(self, targets: Tensor, memory: Memory, state: RNNState) -> DecoderOutput:
+    def forward(self, targets: Tensor, memory: Memory, state: DecoderState) -> DecoderOutput:
         """Read T tokens and predict the one after each; see `Decoder.forward`."""
-        bottom, *upper = state.layers()
+        bottom, *upper = state.rnn.layers()
         outputs, bottom = self.run_layer(0, self.embed(targets, memory), bottom)
-        contexts, weights = self.attend(outputs, memory)
+        contexts, weights, attention = self.attend(outputs, memory, state.attention)
         states = [bottom]
         for number, layer_state in enumerate(upper, start=1):
             outputs, after = self.run_layer(number, torch.cat([outputs, contexts], dim=-1), layer_state)
             states.append(after)
         logits = self.predict(self.attentional_state(contexts, outputs))
-        return DecoderOutput(logits, RNNState.stack(states), weights)
+        return DecoderOutput(logits, DecoderState(RNNState.stack(states), attention), weights)

@@ -1,12 +1,10 @@
 """Recurrence before attention; with input feeding, the attentional state enters the next step."""
 
-from typing import NamedTuple, Self
-
 import torch
 from torch import Tensor
 
 from seq2seq.nn.attention import Memory
-from seq2seq.nn.decoders.decoder import Decoder, DecoderOutput, join_steps
+from seq2seq.nn.decoders.decoder import Decoder, DecoderOutput, DecoderState, join_steps
 from seq2seq.nn.state import RNNState
 
 
@@ -22,8 +20,8 @@ class LuongDecoder(Decoder):
         >>> decoder = LuongDecoder(vocabulary_size=9, embedding_size=8, hidden_size=7, num_layers=2, cell="gru",
         ...                        attention=attention, dropout=0.0, tied=False)
         >>> memory = attention.init_memory(torch.randn(2, 3, 10), mask=torch.ones(2, 3, dtype=torch.bool))
-        >>> targets, state = torch.ones(2, 4, dtype=torch.long), RNNState(torch.zeros(2, 1, 2, 7))
-        >>> decoder(targets, memory, state).logits.shape
+        >>> targets, handed_over = torch.ones(2, 4, dtype=torch.long), RNNState(torch.zeros(2, 1, 2, 7))
+        >>> decoder(targets, memory, decoder.init_state(handed_over, memory)).logits.shape
         torch.Size([2, 4, 9])
     """
 
@@ -32,28 +30,12 @@ class LuongDecoder(Decoder):
         """No layer reads a context."""
         return [0] * num_layers
 
-    def forward(self, targets: Tensor, memory: Memory, state: RNNState) -> DecoderOutput:
+    def forward(self, targets: Tensor, memory: Memory, state: DecoderState) -> DecoderOutput:
         """Read T tokens and predict the one after each; see `Decoder.forward`."""
-        outputs, states = self.run_layers(self.embed(targets, memory), state.layers())
-        contexts, weights = self.attend(outputs, memory)
+        outputs, states = self.run_layers(self.embed(targets, memory), state.rnn.layers())
+        contexts, weights, attention = self.attend(outputs, memory, state.attention)
         logits = self.predict(self.attentional_state(contexts, outputs))
-        return DecoderOutput(logits, RNNState.stack(states), weights)
-
-
-class InputFeedingState(NamedTuple):
-    """The state of an `InputFeedingDecoder`.
-
-    Attributes:
-        rnn: State of the recurrent layers, ``(L', 1, B, H')``.
-        prev_attentional_state: That of the previous step, zero at first, ``(B, 1, H')``, or ``(B, 1, E)`` if tied.
-    """
-
-    rnn: RNNState
-    prev_attentional_state: Tensor
-
-    def select(self, indices: Tensor) -> Self:
-        """Return the state of the sequences at ``indices``, in that order."""
-        return type(self)(self.rnn.select(indices), self.prev_attentional_state[indices])
+        return DecoderOutput(logits, DecoderState(RNNState.stack(states), attention), weights)
 
 
 class InputFeedingDecoder(Decoder):
@@ -68,22 +50,26 @@ class InputFeedingDecoder(Decoder):
         """The bottom layer reads the previous attentional state."""
         return [attentional_size] + [0] * (num_layers - 1)
 
-    def init_state(self, state: RNNState) -> InputFeedingState:
+    def init_state(self, state: RNNState, memory: Memory) -> DecoderState:
         """Return the handed-over state and a zero attentional state."""
-        return InputFeedingState(state, state.h.new_zeros(state.h.size(2), 1, self.attentional_layer.out_features))
+        zeros = state.h.new_zeros(state.h.size(2), 1, self.attentional_layer.out_features)
+        return super().init_state(state, memory)._replace(prev_attentional_state=zeros)
 
-    def forward(self, targets: Tensor, memory: Memory, state: InputFeedingState) -> DecoderOutput:
+    def forward(self, targets: Tensor, memory: Memory, state: DecoderState) -> DecoderOutput:
         """Read T tokens and predict the one after each; see `Decoder.forward`."""
-        states, attentional_state = state.rnn.layers(), state.prev_attentional_state
+        rnn, attention, attentional_state = state
+        assert attentional_state is not None  # see `init_state`
+        states = rnn.layers()
         attentional_states, weights = [], []
         for embedded in self.embed(targets, memory).split(1, dim=1):  # (B, 1, E)
             output, states = self.run_layers(torch.cat([embedded, attentional_state], dim=-1), states)
-            context, step_weights = self.attend(output, memory)
+            context, step_weights, attention = self.attend(output, memory, attention)
             attentional_state = self.attentional_state(context, output)
             attentional_states.append(attentional_state)
             weights.append(step_weights)
         logits = self.predict(torch.cat(attentional_states, dim=1))
-        return DecoderOutput(logits, InputFeedingState(RNNState.stack(states), attentional_state), join_steps(weights))
+        after = DecoderState(RNNState.stack(states), attention, attentional_state)
+        return DecoderOutput(logits, after, join_steps(weights))
 
 
 LuongDecoder.with_input_feeding = InputFeedingDecoder
