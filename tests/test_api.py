@@ -70,7 +70,7 @@ def test_n_best_are_in_order_and_the_first_is_the_best(tiny_checkpoint):
     found = predictor.n_best(LINES)
 
     assert [len(hypotheses) for hypotheses in found] == [3] * len(LINES)
-    assert found[1] == [("", 0.0, [])] * 3  # an empty line
+    assert found[1] == [("", 0.0, [], 0.0)] * 3  # an empty line
     assert [hypotheses[0].text for hypotheses in found] == predictor(LINES)
     assert all(hypothesis.log_prob < 0 for hypothesis in found[0])
     assert len({hypothesis.text for hypothesis in found[0]}) == 3

@@ -98,7 +98,7 @@ def test_every_script_command_runs(command, folder, compose, monkeypatch):
             predict(compose("predict", *overrides))
     elif script == "score":
         score(compose("score", *overrides), overrides)
-        assert (folder / "scores.tsv").read_text().count("\n") == 3
+        assert (folder / "scores.tsv").read_text().count("\n") == 4
     else:
         assert explain(compose("explain_handoff", *overrides), overrides).stat().st_size > 10_000
 

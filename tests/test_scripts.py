@@ -161,13 +161,19 @@ def test_help_loads_neither_torch_nor_lightning(tmp_path, script):
 
 
 @pytest.mark.parametrize(
-    ("override", "message"), [("modl=lstm", "Key 'modl' is not in struct"), ("model=rnn", "Could not find 'model/rnn'")]
+    ("override", "message", "end"),
+    [
+        ("modl=lstm", "Key 'modl' is not in struct", "did you mean model?"),
+        ("optimizer.lrr=1", "Key 'lrr' is not in struct", "did you mean optimizer.lr?"),
+        ("model=rnn", "Could not find 'model/rnn'", "for a complete stack trace."),
+    ],
 )
-def test_a_mistyped_key_or_option_gets_hydras_own_message(tmp_path, override, message):
+def test_a_mistyped_key_or_option_gets_hydras_own_message_and_the_nearest_key(tmp_path, override, message, end):
     code, _, stderr = run("train", override, cwd=tmp_path)
 
     assert code == 1
     assert message in stderr
+    assert stderr.splitlines()[-1].endswith(end)
     assert "Traceback" not in stderr
 
 

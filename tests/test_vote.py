@@ -4,11 +4,11 @@ from seq2seq.api import Hypothesis, elect
 
 
 def vote_of(*texts_and_log_probs):
-    return elect([Hypothesis(text, log_prob, []) for text, log_prob in texts_and_log_probs])
+    return elect([Hypothesis(text, log_prob, [], log_prob) for text, log_prob in texts_and_log_probs])
 
 
 def test_most_votes_win_even_if_another_text_is_more_probable():
-    assert vote_of(("a", -5.0), ("b", -0.1), ("a", -7.0)) == Hypothesis("a", -6.0, [])
+    assert vote_of(("a", -5.0), ("b", -0.1), ("a", -7.0)) == Hypothesis("a", -6.0, [], -6.0)
 
 
 def test_equal_votes_are_decided_by_the_mean_log_probability():

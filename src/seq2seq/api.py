@@ -38,11 +38,13 @@ class Hypothesis(NamedTuple):
         text: The prediction.
         log_prob: Of all its tokens, the end included unless it was cut, in nats.
         ids: Of its tokens.
+        score: What the hypotheses of a text are ordered by: the log-probability, normalised by length in a beam search.
     """
 
     text: str
     log_prob: float
     ids: list[int]
+    score: float
 
 
 class Predictor:
@@ -84,7 +86,7 @@ class Predictor:
         """Return the N best predictions for each text, in order, the best first; for an empty text, N empty ones."""
         encoded = [self.encode(text) for text in texts]
         positions = [position for position, (ids, _) in enumerate(encoded) if ids]
-        predictions = [[Hypothesis("", 0.0, [])] * self.search.n_best] * len(texts)
+        predictions = [[Hypothesis("", 0.0, [], 0.0)] * self.search.n_best] * len(texts)
         lengths = torch.tensor([len(encoded[position][0]) for position in positions], dtype=torch.long)
         sampler = BucketSampler(lengths, lengths, batch_size=batch_size, shuffle=False, max_tokens=MAX_TOKENS)
         batches = [[positions[index] for index in batch] for batch in sampler]
@@ -108,8 +110,13 @@ class Predictor:
         search = self.search.of_batch(key[0]) if isinstance(self.search, Sampling) else self.search
         found, decode = search(self.ensemble, encoded), self.tokenizers.target.decode
         return [
-            [Hypothesis(decode(ids), log_prob, ids) for ids, log_prob in zip(to_lists(tokens), log_probs, strict=True)]
-            for tokens, log_probs in zip(found.tokens, found.log_probs.tolist(), strict=True)
+            [
+                Hypothesis(decode(ids), log_prob, ids, score)
+                for ids, log_prob, score in zip(to_lists(tokens), log_probs, scores, strict=True)
+            ]
+            for tokens, log_probs, scores in zip(
+                found.tokens, found.log_probs.tolist(), found.scores.tolist(), strict=True
+            )
         ]
 
     @torch.inference_mode()
@@ -163,15 +170,15 @@ def elect(votes: Sequence[Hypothesis]) -> Hypothesis:
     """Return the text with the most votes, and of these the one with the highest mean log-probability.
 
     Example:
-        >>> votes = [Hypothesis("a", -0.1, []), Hypothesis("b", -2.0, []), Hypothesis("b", -4.0, [])]
+        >>> votes = [Hypothesis(text, score, [], score) for text, score in (("a", -0.1), ("b", -2.0), ("b", -4.0))]
         >>> elect(votes)
-        Hypothesis(text='b', log_prob=-3.0, ids=[])
+        Hypothesis(text='b', log_prob=-3.0, ids=[], score=-3.0)
     """
     log_probs: dict[str, list[float]] = {}
     for vote in votes:
         log_probs.setdefault(vote.text, []).append(vote.log_prob)
     text, own = max(log_probs.items(), key=lambda item: (len(item[1]), fmean(item[1])))
-    return Hypothesis(text, fmean(own), [])
+    return Hypothesis(text, fmean(own), [], fmean(own))
 
 
 def make_ensemble(models: Sequence[TrainedModel], device: torch.device) -> Ensemble:

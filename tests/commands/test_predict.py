@@ -57,6 +57,7 @@ def test_a_score_stands_behind_a_tab(predicted):
 
     assert [line.count("\t") for line in lines] == [1] * 2 * len(LINES)
     scores = [float(line.split("\t")[1]) for line in lines]
+    assert all(best >= second for best, second in zip(scores[::2], scores[1::2], strict=True))  # of each text
     assert all(score < 0 for score in scores[:2])
     assert lines[2] == "\t0.0000"
     assert [line.split("\t")[0] for line in lines] == predicted("search.beam_size=5", "search.n_best=2")

@@ -13,7 +13,7 @@ PAIRS = [("a b c", "c b a"), ("d", "d"), ("e f", "g")]
 
 @pytest.fixture
 def scored(compose, tiny_checkpoint, tmp_path):
-    """The lines that the script writes for `PAIRS`, as lists of numbers."""
+    """What the script writes for `PAIRS` beside their texts, as lists of numbers."""
 
     def run(*overrides):
         (tmp_path / "pairs.tsv").write_text("".join(f"{source}\t{target}\n" for source, target in PAIRS))
@@ -28,10 +28,10 @@ def scored(compose, tiny_checkpoint, tmp_path):
             [] if any("checkpoint=" in override for override in overrides) else [f"checkpoint={tiny_checkpoint}"]
         )
         score(compose("score", *checkpoint, *given), given)
-        return [
-            [[float(number) for number in part.split()] for part in line.split("\t")]
-            for line in (tmp_path / "out.tsv").read_text().splitlines()
-        ]
+        header, *lines = [line.split("\t") for line in (tmp_path / "out.tsv").read_text().splitlines()]
+        assert header == ["source", "target", "log_prob", "log_prob_per_token", "token_log_probs"]
+        assert [tuple(line[:2]) for line in lines] == PAIRS
+        return [[[float(number) for number in part.split()] for part in line[2:]] for line in lines]
 
     return run
 
@@ -67,7 +67,8 @@ def test_without_an_output_the_scores_are_printed(compose, tiny_checkpoint, tmp_
 
     score(compose("score", f"checkpoint={tiny_checkpoint}", *given), given)
 
-    assert capsys.readouterr().out.count("\t") == 2
+    _, line = capsys.readouterr().out.splitlines()
+    assert line.startswith("a b\tb a\t-")
 
 
 def test_the_pairs_are_not_overwritten(compose, tiny_checkpoint, tmp_path):

@@ -6,22 +6,26 @@ import multiprocessing
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
 import torch
 import yaml
-from conftest import TINY
+from conftest import ROOT, TINY
 from torchmetrics.functional.text import word_error_rate
 
 from seq2seq.checkpoint import load_model
 from seq2seq.commands.evaluate import evaluate
-from seq2seq.commands.train import describe, train, train_and_score
+from seq2seq.commands.train import describe, describe_optimizer, train, train_and_score
 from seq2seq.errors import Stopped, UserError
 from seq2seq.metrics import ExactMatch
 from seq2seq.resuming.continuing import Start
+from seq2seq.runs.next_steps import next_steps
 from seq2seq.training.module import Seq2SeqModule
 
 METRICS = {
@@ -186,17 +190,40 @@ def test_what_else_changes_at_a_resume_is_logged(compose, tmp_path, tiny_run, ca
 
 
 @pytest.mark.parametrize(
-    ("processes", "threads", "end"), [(1, 1, "2 parameters"), (1, 3, "2 parameters, 3 threads"), (2, 1, "2 processes")]
+    ("processes", "threads", "end"), [(1, 1, "SGD(lr=0.5)"), (1, 3, "SGD(lr=0.5), 3 threads"), (2, 1, "2 processes")]
 )
 def test_a_run_says_how_many_processes_and_threads_compute(monkeypatch, processes, threads, end):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     tokenizers = SimpleNamespace(sizes=lambda: {"source": 4, "target": 5})
     data = SimpleNamespace(tokenizers=tokenizers, datasets={"train": range(6)})
 
-    line = describe(SimpleNamespace(world_size=processes), torch.nn.Linear(1, 1), data)
+    module = torch.nn.Linear(1, 1)
+    module.make_optimizer = partial(torch.optim.SGD, lr=0.5)
+
+    line = describe(SimpleNamespace(world_size=processes), module, data)
 
     assert line.startswith("6 training pairs, 4 source and 5 target symbols")
     assert line.endswith(end)
+
+
+def test_an_optimizer_without_a_learning_rate_says_which_it_has():
+    assert describe_optimizer(partial(torch.optim.Adagrad)) == "Adagrad(lr=0.01)"
+    assert describe_optimizer(partial(torch.optim.SGD, momentum=0.9)) == "SGD(lr=0.001)"
+
+
+def test_a_run_ends_with_commands_that_can_be_copied(tiny_run, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["scripts/train.py"])
+    monkeypatch.setenv("VIRTUAL_ENV", "active")
+
+    predicts, explains, _ = next_steps(tiny_run, str(tiny_run / "best.ckpt"))
+
+    assert explains.endswith(f" or python scripts/explain_handoff.py checkpoint={tiny_run}/best.ckpt")
+    text, _, command = predicts.removeprefix("try it: ").strip().partition(" | ")
+    done = subprocess.run(f"{text} | {command.replace('python', sys.executable)}", shell=True, capture_output=True)
+    assert (done.returncode, done.stdout.count(b"\n")) == (0, 1)
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/seq2seq-train"])
+    assert "| seq2seq-predict checkpoint=" in next_steps(tiny_run, str(tiny_run / "best.ckpt"))[0]
 
 
 def test_another_number_of_threads_which_changes_the_last_digits_is_logged(compose, tmp_path, tiny_run, caplog):

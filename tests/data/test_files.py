@@ -74,6 +74,18 @@ def test_headers_and_comments_are_skipped_by_option(write):
         texts(TSV | {"test": path})
 
 
+@pytest.mark.parametrize(("first", "warned"), [("word\tsound", 0), ("Word\tPronunciation", 1), ("word\tw ɜ d", 0)])
+def test_a_first_line_that_names_columns_gets_a_hint(write, caplog, first, warned):
+    path = write("a.tsv", f"{first}\nsource\ttarget\n")
+
+    texts(TSV | {"test": path})
+    texts(TSV | {"test": path})
+
+    assert (
+        caplog.text.count(f"{path}:1: {first!r} looks like a header and is read as a pair; data.header=true") == warned
+    )
+
+
 def test_targets_of_equal_sources_are_references_of_one_pair_outside_training(write):
     path = write("a.tsv", "ab\tx\nc\ty\nab\tz\nab\tx\n")
     source = build_source(TSV | {"train": path, "test": path, "merge_references": True})

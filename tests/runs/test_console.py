@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT
 
 from seq2seq.errors import UserError
-from seq2seq.runs.console import check_overrides, one_line_errors
+from seq2seq.runs.console import check_overrides, did_you_mean, one_line_errors
 
 TRAIN = ROOT / "configs" / "train.yaml"
 
@@ -53,6 +53,20 @@ def test_the_keys_of_a_command_are_those_of_the_configs_that_it_builds_on():
 
     with pytest.raises(UserError, match=r"^trainer is unknown; the keys are attention, "):
         check_overrides(ROOT / "configs" / "predict.yaml", ["+trainer.max_time=1"])
+
+
+@pytest.mark.parametrize(
+    ("key", "chosen", "answer"),
+    [
+        ("lr", [], "did you mean optimizer.lr?"),
+        ("hidden_size", [], "did you mean model.encoder.hidden_size or model.decoder.hidden_size?"),
+        ("data.trian", ["data=tsv"], "did you mean data.train?"),  # a key of that group's option only
+        ("data.sede", ["data=dates,reverse"], "did you mean data.seed?"),
+        ("xyzzy", [], "--help lists all keys"),
+    ],
+)
+def test_a_mistyped_key_is_answered_with_the_nearest(key, chosen, answer):
+    assert did_you_mean(key, TRAIN, [*chosen, f"{key}=1"]) == answer
 
 
 @pytest.mark.parametrize("arguments", [["+optimiser.lr=1"], ["-m", "+optimiser.lr=1,2"], ["search=true"]])

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import torch
 
-from seq2seq.training.callbacks import BatchSeed
+from seq2seq.training.callbacks import BatchSeed, EpochBar
 
 
 def drawn(seed, epoch, batch):
@@ -19,3 +19,10 @@ def test_every_seed_epoch_and_batch_has_random_numbers_of_its_own():
 
     assert len({drawn(*batch) for batch in batches}) == len(batches)
     assert drawn(1, 2, 3) == drawn(1, 2, 3)
+
+
+def test_the_bar_counts_epochs_as_the_log_does():
+    bar = EpochBar()
+    bar._trainer = SimpleNamespace(max_epochs=3)
+
+    assert bar._get_train_description(current_epoch=2).strip() == "epoch 3 of 3"

@@ -18,7 +18,7 @@ from seq2seq.metrics.tokens import closest
 from seq2seq.reporting import errors
 from seq2seq.reporting.plots import save
 from seq2seq.reporting.tables import Result, show_groups, show_metrics, show_predictions, write_predictions
-from seq2seq.runs.directory import METRICS, refuse_used
+from seq2seq.runs.directory import METRICS, PREDICTIONS, refuse_used
 from seq2seq.runs.files import write_json
 from seq2seq.settings import CommandSettings, read_settings, resolve_config
 from seq2seq.training.build import build_metrics, build_trainer
@@ -117,7 +117,7 @@ def for_evaluation(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
 def write(output_dir: Path, result: Result, cases: list[errors.Case], content: dict[str, Any]) -> None:
     """Write and print the results."""
     output_dir.mkdir(parents=True, exist_ok=True)
-    write_predictions(output_dir / "predictions.tsv", result.predictions)
+    write_predictions(output_dir / PREDICTIONS, result.predictions)
     errors.write_errors(output_dir / "errors.tsv", cases)
     errors.write_confusions(output_dir / "confusions.tsv", errors.confusions(cases))
     save(errors.error_picture(cases), output_dir / "errors.png")

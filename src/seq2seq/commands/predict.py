@@ -81,7 +81,7 @@ def predict(config: DictConfig) -> None:
                     check_columns(line, predictor.tokenizers.columns, f"{name}:{number}")
             predictions = predictor.n_best([line for _, line in chunk], settings.batch_size)
             every = (hypothesis for hypotheses in predictions for hypothesis in hypotheses)
-            write_lines(file, (one.text + f"\t{one.log_prob:.4f}" * settings.scores + "\n" for one in every))
+            write_lines(file, (one.text + f"\t{one.score:.4f}" * settings.scores + "\n" for one in every))
             for (number, line), hypotheses in zip(chunk, predictions, strict=True):
                 write_attention(number, line, hypotheses[0])
             lines, seconds = chunk[-1][0], bar.tasks[task].elapsed or 1

@@ -8,12 +8,15 @@ import torch
 from omegaconf import DictConfig
 
 from seq2seq.api import find_device, load_models, make_ensemble, named_paths
-from seq2seq.data import Batch
+from seq2seq.data import Batch, Pair
 from seq2seq.decoding import Ensemble, EnsembleEncoded, Inference, Results
 from seq2seq.runs.files import check_different, check_free, output_or_stdout, write_lines
 from seq2seq.settings import CommandSettings, Workers, read_settings, resolve_config
 from seq2seq.training.datamodule import PairsDataModule
 from seq2seq.training.evaluation_data import data_of_checkpoint
+
+COLUMNS = ("source", "target", "log_prob", "log_prob_per_token", "token_log_probs")
+"""The header of the output."""
 
 
 class ScoreSettings(CommandSettings):
@@ -28,7 +31,7 @@ class ScoreSettings(CommandSettings):
 
 
 def score(config: DictConfig, overrides: Sequence[str] = ()) -> None:
-    """Write a line per test pair: log-probabilities of the target, of a token on average and of each token, in nats.
+    """Write a header, and a line per test pair: its texts, and the log-probabilities of the target, in nats.
 
     The end of the target counts as its last token. A token that is not in the vocabulary is scored as the unknown
     symbol.
@@ -49,13 +52,14 @@ def score(config: DictConfig, overrides: Sequence[str] = ()) -> None:
         check_different(**{"data.test": file, "output": output})
     scores = token_log_probs(ensemble, data, device, settings.workers)
     with output_or_stdout(output) as file:
-        write_lines(file, map(format_line, scores))
+        write_lines(file, ["\t".join(COLUMNS) + "\n", *map(format_line, data.prepared.pairs["test"], scores)])
 
 
-def format_line(scores: Sequence[float]) -> str:
+def format_line(pair: Pair, scores: Sequence[float]) -> str:
     """Return the line of a pair, given the log-probabilities of its target's tokens."""
-    total = sum(scores)
-    return f"{total:.4f}\t{total / len(scores):.4f}\t{' '.join(f'{value:.4f}' for value in scores)}\n"
+    total, source = sum(scores), pair.source.replace("\t", " ")
+    tokens = " ".join(f"{value:.4f}" for value in scores)
+    return f"{source}\t{pair.target}\t{total:.4f}\t{total / len(scores):.4f}\t{tokens}\n"
 
 
 def token_log_probs(

@@ -2,15 +2,18 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import pytorch_lightning as pl
 import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from pydantic import Field, model_validator
+from torch.optim import Optimizer
 
 from seq2seq.data import PreparedData, build_source, prepare
 from seq2seq.errors import UserError, about_setting
@@ -19,6 +22,7 @@ from seq2seq.reporting.trackers import closed_at_the_end
 from seq2seq.resuming.continuing import find_start
 from seq2seq.resuming.saving import Minutes, WholeCheckpoints
 from seq2seq.resuming.signals import StopSignals
+from seq2seq.runs.next_steps import next_steps
 from seq2seq.settings import (
     CommandSettings,
     Count,
@@ -148,6 +152,9 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
 def train_and_score(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -> float | None:
     """Train, and return the value of ``optimized_metric`` for a Hydra sweeper; None if there is none."""
     content = train(config, output_dir, overrides)
+    single = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.RUN
+    if single and content["best_checkpoint"] and "test" in content:
+        log.info("\n".join(next_steps(output_dir, content["best_checkpoint"])))
     split, _, name = str(config.optimized_metric).partition("/")
     return content.get({"val": "validation"}.get(split, split), {}).get(name)
 
@@ -190,9 +197,16 @@ def describe(trainer: pl.Trainer, module: Seq2SeqModule, data: PreparedData) -> 
     pairs, parameters = len(data.datasets["train"]), sum(parameter.numel() for parameter in module.parameters())
     symbols = f"{sizes['source']} source and {sizes['target']} target symbols"
     symbols += f", {sizes['features']} features" if "features" in sizes else ""
-    line = f"{pairs} training pairs, {symbols}, {parameters} parameters"
+    line = f"{pairs} training pairs, {symbols}, {parameters} parameters, {describe_optimizer(module.make_optimizer)}"
     shared = [(trainer.world_size, "processes"), (torch.get_num_threads(), "threads")]
     return line + "".join(f", {number} {name}" for number, name in shared if number > 1)
+
+
+def describe_optimizer(make: Callable[..., Optimizer]) -> str:
+    """Return the name of an optimizer and its learning rate, given or its own, such as ``AdamW(lr=0.003)``."""
+    optimizer = make([torch.nn.Parameter(torch.zeros(1))])
+    rate = optimizer.param_groups[0].get("lr")
+    return type(optimizer).__name__ + ("" if rate is None else f"(lr={float(rate):g})")
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger
 from seq2seq.checkpoint import HYPERPARAMETERS, read_checkpoint
 from seq2seq.errors import UserError
 from seq2seq.resuming.lightning import SECTIONS, check_version, position
-from seq2seq.runs.directory import CONFIG, FAILURE, METRICS, OVERRIDES, RUN_FILES, locked, refuse_used
+from seq2seq.runs.directory import CONFIG, FAILURE, METRICS, OVERRIDES, PREDICTIONS, RUN_FILES, locked, refuse_used
 from seq2seq.runs.files import write_yaml
 from seq2seq.training.module import Seq2SeqModule
 
@@ -74,7 +74,7 @@ class Start(NamedTuple):
         self.output_dir.mkdir(parents=True, exist_ok=True)
         with locked(self.output_dir):
             # Earlier results do not belong to the checkpoints that follow.
-            stale = [METRICS, "predictions.tsv", FAILURE, "learning_curves.png"]
+            stale = [METRICS, PREDICTIONS, FAILURE, "learning_curves.png"]
             if self.settings["resume"] == "auto" and self.checkpoint is None and (self.output_dir / CONFIG).exists():
                 log.warning("%s holds an unfinished run; it starts again from the beginning", self.output_dir)
                 stale += RUN_FILES

@@ -11,14 +11,16 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, QuotedString
@@ -124,14 +126,38 @@ def check_overrides(config: Path, arguments: Sequence[str]) -> None:
                 raise UserError(f"{key} is unknown; the keys are {', '.join(keys)}")
 
 
+def did_you_mean(key: str, config: Path, arguments: Sequence[str]) -> str:
+    """Return a question that names the keys like one that Hydra did not find: those that end in it, or the nearest."""
+    GlobalHydra.instance().clear()
+    chosen = [one for one in arguments if "," not in one and (config.parent / one.partition("=")[0]).is_dir()]
+    with initialize_config_dir(str(config.parent), version_base="1.3"):
+        known: Any = OmegaConf.to_container(compose(config.stem, overrides=chosen))
+    keys = [*dotted(known), *(path.name for path in config.parent.iterdir() if path.is_dir())]
+    found = [one for one in keys if one.endswith(f".{key}")] or get_close_matches(key, keys, n=1)
+    return f"did you mean {' or '.join(found)}?" if found else "--help lists all keys"
+
+
+def dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the keys of a config and of its sections, such as ``optimizer`` and ``optimizer.lr``."""
+    for name, value in values.items():
+        yield f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            yield from dotted(value, f"{prefix}{name}.")
+
+
 def run_main(main: Callable[[], object]) -> None:
     """Run a script's main function; Ctrl-C ends it with one line and exit code 130, even while it imports PyTorch."""
     logging.raiseExceptions = False  # a log on a full disk is no reason for a traceback
     script = Path(inspect.unwrap(main).__code__.co_filename)
+    config = script.parents[1] / "configs" / f"{script.stem}.yaml"
     try:
         with one_line_errors():
-            check_overrides(script.parents[1] / "configs" / f"{script.stem}.yaml", sys.argv[1:])
+            check_overrides(config, sys.argv[1:])
             main()
+    except SystemExit as end:
+        if mistyped := re.match("Could not override '(.+)'", str(end.__context__)):
+            print(did_you_mean(mistyped[1], config, sys.argv[1:]), file=sys.stderr)
+        raise
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None

@@ -10,9 +10,10 @@ from seq2seq.errors import UserError
 CONFIG = "config.yaml"  # resolved; if it exists, the directory is taken
 OVERRIDES = "overrides.yaml"  # of the run's command line
 METRICS = "metrics.json"  # the results; if it exists, the run is finished
+PREDICTIONS = "predictions.tsv"  # of the test pairs
 FAILURE = "error.txt"  # why a run of a sweep failed
 
-RUN_FILES = ("best.ckpt", "last.ckpt", METRICS, "predictions.tsv")
+RUN_FILES = ("best.ckpt", "last.ckpt", METRICS, PREDICTIONS)
 """Files that show that a directory holds a run from which something would be lost."""
 
 

@@ -20,7 +20,7 @@ from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from omegaconf import DictConfig, ListConfig
 from pydantic import Field, TypeAdapter, create_model
 from pydantic.errors import PydanticUserError
-from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins import CheckpointIO
 from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
@@ -28,6 +28,7 @@ from torchmetrics import MetricCollection
 
 from seq2seq.errors import UserError, about_setting
 from seq2seq.settings import Count, Fraction, Natural, Settings, read_settings, resolve_config
+from seq2seq.training.callbacks import EpochBar
 
 CHECKED = ("seq2seq", "pytorch_lightning")
 """Packages whose arguments are checked by their annotations; classes of the user's check themselves."""
@@ -136,7 +137,7 @@ def build_trainer(
         DictConfig({**node, **choose_devices(node)}),
         "trainer",
         default_root_dir=str(output_dir),
-        callbacks=[*callbacks, *([RichProgressBar(leave=True)] if bar else [])],
+        callbacks=[*callbacks, *([EpochBar(leave=True)] if bar else [])],
         logger=loggers or False,
         enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
         enable_progress_bar=bar,

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging
+from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging, RichProgressBar
 
 from seq2seq.settings import Count
 
@@ -63,6 +63,13 @@ class BatchSeed(pl.Callback):
         """Seed the batch."""
         number = trainer.current_epoch * int(trainer.num_training_batches) + batch_idx
         torch.manual_seed((self.seed * 1_000_003 + number) * 1_009 + trainer.global_rank)
+
+
+class EpochBar(RichProgressBar):
+    """`RichProgressBar` that counts epochs from 1, as the log does."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"epoch {current_epoch + 1} of {self.trainer.max_epochs}".ljust(len(self.validation_description))
 
 
 class EpochLines(pl.Callback):

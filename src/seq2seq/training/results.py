@@ -16,7 +16,7 @@ from seq2seq.handoff.picture import draw_handoff
 from seq2seq.reporting.plots import HEATMAP_LIMIT, attention_heatmap, learning_curves, save
 from seq2seq.reporting.tables import Prediction, Result, show_groups, show_metrics, show_predictions, write_predictions
 from seq2seq.reporting.trackers import send_results
-from seq2seq.runs.directory import METRICS
+from seq2seq.runs.directory import METRICS, PREDICTIONS
 from seq2seq.runs.files import write_json
 from seq2seq.training.datamodule import PairsDataModule
 from seq2seq.training.evaluation import part_used, result_of
@@ -82,7 +82,7 @@ def report(
     except Exception as error:  # a part of the user's may not compute in double precision; the results matter more
         log.warning("handoff.png is not drawn: %s", error)
     if test:
-        write_predictions(output_dir / "predictions.tsv", predictions)
+        write_predictions(output_dir / PREDICTIONS, predictions)
         draw_attention(output_dir, module, predictions)
     send_results(trainer.loggers, output_dir, predictions)
     write_json(output_dir / METRICS, content)  # after all other files: it marks the run as finished
@@ -105,7 +105,7 @@ def draw_attention(output_dir: Path, module: Seq2SeqModule, predictions: Sequenc
     tokens = module.tokenizers.tokens
     short = (one for one in pairs if max(sum(map(len, tokens(one[0].source))), len(one[1])) <= HEATMAP_LIMIT)
     for number, (pair, ids) in enumerate(islice(short, HEATMAPS), start=1):
-        alignment = predictor.align(pair.source, Hypothesis(pair.prediction, 0.0, ids))
+        alignment = predictor.align(pair.source, Hypothesis(pair.prediction, 0.0, ids, 0.0))
         if alignment is None:
             log.info("model.attention=none: there are no attention weights to draw")
             return

@@ -1,8 +1,10 @@
 """What all sources have in common that read text files."""
 
 import glob
+import logging
 from abc import abstractmethod
 from collections.abc import Iterator
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -11,8 +13,11 @@ from pydantic import AfterValidator, ValidationInfo, field_validator
 
 from seq2seq.data.lines import Wrap, read_lines, reading_progress
 from seq2seq.data.sources.source import DataSource, Pair, Split
+from seq2seq.data.tokenizer import COLUMN
 from seq2seq.errors import UserError
 from seq2seq.settings import Count
+
+log = logging.getLogger(__name__)
 
 
 def absolute(given: Any, info: ValidationInfo) -> Any:  # noqa: ANN401 - None, a path or a list of paths
@@ -79,6 +84,8 @@ class TextFiles(DataSource):
         """
         empty, key = True, self.key.format(split=split)
         for number, line in read_lines(path, key, wrap):
+            if number == 1 and not self.header and looks_like_header(line):
+                warn_of_header(path, line)
             if not ((self.header and number == 1) or (self.comment is not None and line.startswith(self.comment))):
                 empty = False
                 yield f"{path}:{number}", line
@@ -102,6 +109,31 @@ class TextFiles(DataSource):
     def describe(self, side: str) -> str:
         """Return a side as errors name it."""
         return side
+
+
+NAMES = {
+    "form", "grapheme", "graphemes", "input", "ipa", "lemma", "output", "phoneme", "phonemes", "phones", "prediction",
+    "pronunciation", "reference", "sentence", "source", "spelling", "src", "target", "text", "tgt", "transcription",
+    "translation", "word", "words",
+}  # fmt: skip
+"""Words that name columns rather than being data."""
+
+
+def looks_like_header(line: str) -> bool:
+    r"""Return whether a line has several columns, all of which are words that name columns.
+
+    Example:
+        >>> [looks_like_header(line) for line in ("Word\tPronunciation", "word\tw ɜ d", "text")]
+        [True, False, False]
+    """
+    columns = line.casefold().split(COLUMN)
+    return len(columns) > 1 and NAMES.issuperset(column.strip() for column in columns)
+
+
+@cache
+def warn_of_header(path: str, line: str) -> None:
+    """Log, once for each file, that its first line is read as a pair."""
+    log.warning("%s:1: %r looks like a header and is read as a pair; data.header=true skips it", path, line)
 
 
 def expand(path: str, split: Split) -> list[str]:
