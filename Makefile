@@ -1,13 +1,14 @@
-# make train   set everything up and train on the built-in task; ARGS="model=lstm seed=1" passes overrides
-# make test    set everything up and run the tests
-# make check   format, lint and types
-# make mutants break the handoff on purpose, in every way we know, and see that a test fails
-# make torture slow tests, then kill runs at random moments and feed in damaged files; not in CI, takes half an hour
-# make install make the environment only
+# make train     set everything up and train on the built-in task; ARGS="model=lstm seed=1" passes overrides
+# make test      set everything up and run the tests
+# make docs-test the notebook in docs, which takes a minute
+# make check     format, lint and types
+# make mutants   break the handoff on purpose, in every way we know, and see that a test fails
+# make torture   slow tests, then kill runs at random moments and feed in damaged files; not in CI, takes half an hour
+# make install   make the environment only
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install train test mutants torture check format clean
+.PHONY: install train test docs-test mutants torture check format clean
 
 install: .venv/installed
 
@@ -24,6 +25,9 @@ train: install
 
 test: install
 	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=worksteal $(ARGS)
+
+docs-test: install
+	$(BIN)/python -m pytest -m docs $(ARGS)
 
 mutants: install
 	$(BIN)/python tests/mutants.py
