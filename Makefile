@@ -2,12 +2,13 @@
 # make test    set everything up and run the tests
 # make check   format, lint and types
 # make mutants break the handoff on purpose, in every way we know, and see that a test fails
+# make docs    build the website into build/site; a dead link or a page without a place in the menu is an error
 # make torture slow tests, then kill runs at random moments and feed in damaged files; not in CI, takes half an hour
 # make install make the environment only
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install train test mutants torture check format clean
+.PHONY: install train test mutants torture check format docs clean
 
 install: .venv/installed
 
@@ -37,9 +38,12 @@ check: install
 	$(BIN)/ruff check
 	$(BIN)/pyright
 
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 format: install
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis src/*.egg-info
+	rm -rf .venv build .pytest_cache .ruff_cache .hypothesis src/*.egg-info
