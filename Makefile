@@ -3,12 +3,13 @@
 # make check   format, lint and types
 # make mutants break the handoff on purpose, in every way we know, and see that a test fails
 # make docs    build the website into build/site; a dead link or a page without a place in the menu is an error
+# make dist    build wheel and source distribution into dist/, and train with the wheel in a fresh environment
 # make torture slow tests, then kill runs at random moments and feed in damaged files; not in CI, takes half an hour
 # make install make the environment only
 PYTHON ?= python3
-BIN := .venv/bin
+BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 
-.PHONY: install train test mutants torture check format docs clean
+.PHONY: install train test mutants torture check format docs dist clean
 
 install: .venv/installed
 
@@ -41,9 +42,16 @@ check: install
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
+dist: install
+	rm -rf dist build/wheel
+	$(BIN)/python -m build
+	$(PYTHON) -m venv build/wheel
+	build/wheel/bin/pip install --quiet --constraint constraints.txt dist/*.whl
+	cd build/wheel && bin/seq2seq-train data=reverse debug=fast
+
 format: install
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
 clean:
-	rm -rf .venv build .pytest_cache .ruff_cache .hypothesis src/*.egg-info
+	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis src/*.egg-info
