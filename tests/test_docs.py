@@ -61,6 +61,21 @@ def test_every_link_leads_somewhere(page):
         assert link.startswith("https://") or (page.parent / link).exists(), link
 
 
+def test_every_module_of_a_package_with_a_page_is_on_one():
+    package, pages = ROOT / "src" / "seq2seq", ("nn", "data", "decoding", "metrics", "training", "handoff", "export")
+    modules = [path.relative_to(package).with_suffix("") for name in pages for path in (package / name).rglob("*.py")]
+    expected = {".".join(one.parts) for one in modules if one.name != "__init__" and "fast" not in one.parts}
+
+    shown = [
+        name
+        for page in (ROOT / "docs" / "api").glob("*.md")
+        for name in re.findall("^::: seq2seq.(.+)$", page.read_text(), flags=re.MULTILINE)
+    ]
+
+    assert len(shown) == len(set(shown))
+    assert expected <= set(shown)
+
+
 def python_blocks(page):
     text = (ROOT / "docs" / page).read_text()
     return dict(re.findall(r"^```python (\w+)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE))

@@ -179,7 +179,7 @@ def test_a_dictionary_needs_a_file_and_nothing_else(write):
         texts(CMUDICT | {"file": write("dict", "a B\nc\n")})
 
 
-PACKED = gzip.compress(b"".join(f"{number}\tx\n".encode() for number in range(5000)))
+PACKED = gzip.compress(b"".join(f"{number}\tx\n".encode() for number in range(5000)), mtime=0)
 
 
 @pytest.mark.parametrize(

@@ -5,20 +5,20 @@ recurrence. ``fast/`` holds optional CPU kernels for the same layers and can be 
 
 Axes, in every docstring of this project:
 
-====  ==============================================================
-B     batch size: number of sequences
-S     source steps, padded to the longest sequence; in a memory, S + F: the features follow
-F     features of a sequence, padded to the largest number
-T     target steps, padded likewise
-V     vocabulary size
-E     embedding size
-H     hidden size of one direction
-D     number of directions: 2 for a bidirectional encoder, else 1
-L     number of layers
-A     attention size: the size of queries and keys
-K     beam size: hypotheses per sequence
-C     size of a context, what attention returns
-====  ==============================================================
+| | |
+|---|---|
+| B | batch size: number of sequences |
+| S | source steps, padded to the longest sequence; in a memory, S + F: the features follow |
+| F | features of a sequence, padded to the largest number |
+| T | target steps, padded likewise |
+| V | vocabulary size |
+| E | embedding size |
+| H | hidden size of one direction |
+| D | number of directions: 2 for a bidirectional encoder, else 1 |
+| L | number of layers |
+| A | attention size: the size of queries and keys |
+| K | beam size: hypotheses per sequence |
+| C | size of a context, what attention returns |
 
 A prime marks the decoder's sizes: its state is ``(L', 1, B, H')``. Masks are True at real tokens and False at padding.
 """
