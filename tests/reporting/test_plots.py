@@ -52,7 +52,7 @@ def labels_in(figure, tmp_path):
 
 @pytest.mark.pictures
 def test_a_letter_is_drawn_in_an_installed_font_that_has_it(installed, tmp_path):
-    installed("missing", "STIXGeneral")
+    installed("Removed", "STIXGeneral")
 
     figure = attention_heatmap(Alignment(["a", HOOKED_D], ["end"], torch.tensor([[0.5, 0.5]])))
 

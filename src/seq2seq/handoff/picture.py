@@ -80,7 +80,9 @@ class _Drawing:
         self.h_n_rows = h_n_rows(layers, self.directions).tolist()
         every = range(measured.steps)
         # The steps that are drawn, in order; those left out are a column of their own.
-        self.columns = [*every[:2], None, *every[3 - layout.steps :]] if len(every) > layout.steps else [*every]
+        self.columns: list[int | None] = [*every]
+        if len(every) > layout.steps:
+            self.columns[2 : 3 - layout.steps] = [None]
         letters = all(len(token) <= 2 for token in self.tokens)
         self.cell = 0.62 if letters and len(self.columns) > 6 else layout.cell  # width of a step
         self.steps_end = len(self.columns) * self.cell
@@ -192,13 +194,13 @@ def handoff_picture(
     tokens_read = f"{len(tokens)} token{'s' * (len(tokens) != 1)}"
     titles = [f"encoder ({encoder}), one sequence of {tokens_read}", state, f"decoder ({decoder}), initial state"]
     if layout.brief:
-        titles, bottom = [f"encoder, {tokens_read}", state, "decoder"], bottom - 0.6
-        label = textwrap.fill(label, 60)
+        titles, label = [f"encoder, {tokens_read}", state, "decoder"], textwrap.fill(label, 60)
+        bottom -= 0.6 * label.count("\n")
     middles = [drawing.steps_end, 2 * drawing.state_x + layout.state, 2 * drawing.decoder_x + layout.decoder]
     for middle, title in zip(middles, titles, strict=True):
         drawing.text(middle / 2, top - 0.4, title, size=11, fontweight="bold")
     middle = (left + right) / 2 if layout.brief else (drawing.state_x + layout.state + drawing.decoder_x) / 2
-    drawing.text(middle, bottom + 0.4 + layout.brief * 0.3, label, size=10.5, style="italic", color=colour)
+    drawing.text(middle, bottom + 0.4 + 0.3 * label.count("\n"), label, size=10.5, style="italic", color=colour)
     axes.set(xlim=(left, right), ylim=(bottom, top))
     figure.set_size_inches(layout.inches * (right - left), layout.inches * (top - bottom))
     return figure
