@@ -3,11 +3,12 @@
 # make check   format, lint and types
 # make mutants break the handoff on purpose, in every way we know, and see that a test fails
 # make torture slow tests, then kill runs at random moments and feed in damaged files; not in CI, takes half an hour
+# make pictures draw the README's pictures again, from today's code
 # make install make the environment only
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install train test mutants torture check format clean
+.PHONY: install train test mutants torture pictures check format clean
 
 install: .venv/installed
 
@@ -31,6 +32,9 @@ mutants: install
 torture: install
 	$(BIN)/python -m pytest -m 'slow or combination'
 	$(BIN)/python tests/torture.py $(ARGS)
+
+pictures: install
+	$(MAKE) --file=docs/pictures.mk
 
 check: install
 	$(BIN)/ruff format --check

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgba
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
 from seq2seq.commands.explain_handoff import explain
@@ -181,7 +181,9 @@ def test_arrows_lead_from_the_rows_that_reach_a_layer(compose, monkeypatch, tmp_
 def test_no_arrow_crosses_a_box(compose, monkeypatch, tmp_path, handoff):
     axes = drawn([f"handoff={handoff}"], compose, monkeypatch, tmp_path)
 
-    boxes = [patch.get_bbox() for patch in axes.patches if isinstance(patch, Rectangle) and patch.get_facecolor()[3]]
+    boxes = [
+        patch.get_bbox() for patch in axes.patches if isinstance(patch, Rectangle) and to_rgba(patch.get_facecolor())[3]
+    ]
     paths = [line.get_xydata() for line in axes.lines]
     paths += [np.array(patch._posA_posB) for patch in axes.patches if isinstance(patch, FancyArrowPatch)]
     assert len(axes.lines) == {"right": 4, "wrong_unpacked": 2}[handoff]  # there, forward ends at the last step

@@ -119,7 +119,7 @@ def introduction(module: TrainedModel) -> tuple[str, str]:
         source = build_source(module.settings["data"])
         if source.about:
             texts = [pair.source for pair in islice(source.pairs("test"), 50)]
-            return source.about, next(filter(str.isascii, texts), texts[0])  # one that most people can read
+            return source.about, max(filter(str.isascii, texts), key=len, default=texts[0])  # most people can read it
     source, target, features = module.tokenizers
     reads = symbols_of(source) + (symbols_of(features) if features else [])
     if len(reads) > 1:
