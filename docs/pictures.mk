@@ -22,4 +22,5 @@ pictures:
 	while kill -0 $$! && ! grep http $(RUN)/demo.log; do sleep 1; done; \
 	$(CHROMIUM) --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1000,1640 \
 		--virtual-time-budget=10000 --screenshot=docs/demo.png http://127.0.0.1:$(PORT) 2> /dev/null; \
-	kill $$!
+	kill $$!; \
+	$(PYTHON) -c "from PIL import Image; Image.open('docs/demo.png').quantize(256, kmeans=2).save('docs/demo.png', optimize=True)"

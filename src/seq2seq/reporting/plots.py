@@ -75,13 +75,15 @@ def attention_heatmap(alignment: Alignment) -> Figure:
     figure = new_figure(1.6 + 0.28 * columns + width, 1.4 + 0.28 * rows + height)
     axes = figure.subplots()
     image = axes.imshow(alignment.weights.numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    axes.set_xticks(range(columns), source, rotation=90 if max(map(len, source)) > 2 else 0, family=fonts)
+    axes.set_xticks(range(columns), source, family=fonts)
     axes.set_yticks(range(rows), target, family=fonts)
     axes.set(xlabel="source, features" if alignment.features else "source", ylabel="prediction")
     if alignment.features:
         axes.axvline(len(alignment.source) - 0.5, color=GREY)
     axes.xaxis.set_label_position("top")
     axes.xaxis.tick_top()
+    for label in axes.get_xticklabels():
+        label.set_rotation(90 if len(label.get_text()) > 2 else 0)
     for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
         label.set(fontsize=7 if "\n" in label.get_text() else 10, multialignment="left")
     zeros = (alignment.weights == 0).nonzero()
