@@ -5,12 +5,13 @@
 # make mutants   break the handoff on purpose, in every way we know, and see that a test fails
 # make docs      build the website into build/site; a dead link or a page without a place in the menu is an error
 # make dist      build wheel and source distribution into dist/, and train with the wheel in a fresh environment
+# make pictures draw the README's pictures again, from today's code
 # make torture   slow tests, then kill runs at random moments and feed in damaged files; not in CI, takes half an hour
 # make install   make the environment only
 PYTHON ?= python3
 BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 
-.PHONY: install train test docs-test mutants torture check format docs dist clean
+.PHONY: install train test docs-test mutants torture pictures check format docs dist clean
 
 install: .venv/installed
 
@@ -37,6 +38,9 @@ mutants: install
 torture: install
 	$(BIN)/python -m pytest -m 'slow or combination'
 	$(BIN)/python tests/torture.py $(ARGS)
+
+pictures: install
+	$(MAKE) --file=docs/pictures.mk
 
 check: install
 	$(BIN)/ruff format --check

@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "commands.export": ["export", "checkpoint", "handoff.mistakes", "runs", "settings", "errors"],
     "commands.predict": ["export", "api", "model", "decoding", "reporting", "runs", "data", "settings", "errors"],
     "demo": ["errors"],
-    "commands.demo": ["demo", "api", "checkpoint", "model", "decoding", "handoff", "nn", "settings", "errors"],
+    "commands.demo": ["demo", "api", "checkpoint", "model", "data", "decoding", "handoff", "nn", "settings", "errors"],
     "tuning": ["tuning", "runs", "errors"],
     "commands.tune": ["tuning", "commands.train", "reporting", "settings", "errors"],
     "benchmark": ["benchmark", "api", "export.backend", "training", "model", "nn", "data", "decoding", "runs.threads",

@@ -1,9 +1,12 @@
 """What `explain_handoff.py` prints, draws and refuses."""
 
+from itertools import pairwise
+
+import numpy as np
 import pytest
 import torch
 from conftest import TINY
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgba
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
 from seq2seq.commands.explain_handoff import explain
@@ -172,6 +175,28 @@ def test_arrows_lead_from_the_rows_that_reach_a_layer(compose, monkeypatch, tmp_
     low, high = sorted({y for _, y in right})
     assert right == [(0, low), (1, low), (2, high), (3, high)]
     assert wrong == [(0, low), (1, high)]
+
+
+@pytest.mark.parametrize("handoff", ["right", "wrong_unpacked"])
+def test_no_arrow_crosses_a_box(compose, monkeypatch, tmp_path, handoff):
+    axes = drawn([f"handoff={handoff}"], compose, monkeypatch, tmp_path)
+
+    boxes = [
+        patch.get_bbox() for patch in axes.patches if isinstance(patch, Rectangle) and to_rgba(patch.get_facecolor())[3]
+    ]
+    paths = [line.get_xydata() for line in axes.lines]
+    paths += [np.array(patch._posA_posB) for patch in axes.patches if isinstance(patch, FancyArrowPatch)]
+    assert len(axes.lines) == {"right": 4, "wrong_unpacked": 2}[handoff]  # there, forward ends at the last step
+    for start, end in (pair for path in paths for pair in pairwise(path)):
+        for x, y in start + np.linspace(0, 1, 200)[:, None] * (end - start):
+            assert not any(box.x0 < x < box.x1 - 0.01 and box.y0 < y < box.y1 for box in boxes)
+
+
+def test_headings_are_whole_phrases(compose, monkeypatch, tmp_path):
+    axes = drawn(["model.encoder.cell=lstm"], compose, monkeypatch, tmp_path)
+
+    headings = [text.get_text() for text in axes.texts if text.get_fontweight() == "bold"]
+    assert headings == ["encoder (LSTM), one sequence of 3 tokens", "h_n, c_n", "decoder (GRU), initial state"]
 
 
 @pytest.mark.parametrize(("handoff", "end"), [("right", 2), ("wrong_unpacked", 4)])

@@ -74,6 +74,13 @@ def test_dates_are_iso_8601_and_every_locale_occurs_equally_often():
     assert Counter(pair.group for pair in pairs) == {"fr": 100, "bn": 100, "en_GB": 100}
 
 
+@pytest.mark.parametrize(("locales", "words"), [(["de"], "1 locale;"), (["de", "ja"], "2 locales;")])
+def test_dates_say_what_they_are(locales, words):
+    about = build_source(DATES | {"locales": locales}).about
+
+    assert about == f"Reads dates as written in {words} writes them as ISO 8601."
+
+
 def test_dates_have_both_cases_and_a_languages_own_digits():
     texts = [pair.source for pair in build_source(DATES).pairs("train")]
 

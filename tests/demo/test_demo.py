@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import shlex
 import shutil
 import socket
 import threading
@@ -15,14 +16,19 @@ import uvicorn
 from conftest import TINY
 
 from seq2seq.api import Predictor, load_model
-from seq2seq.commands.demo import demo, describe, listen, make_answer
+from seq2seq.commands.demo import PICTURE_DPI, answered, demo, describe, introduction, listen, make_answer
 from seq2seq.commands.train import train
+from seq2seq.data import Tokenizers
+from seq2seq.data.sources import build_source
+from seq2seq.data.tokenizer import build_tokenizer
 from seq2seq.decoding import Beam
 from seq2seq.demo.app import make_app
 from seq2seq.demo.server import serving
 from seq2seq.errors import UserError
+from seq2seq.handoff.picture import COMPACT
 
-LIMITS = {"about": "a model", "columns": 1, "max_characters": 20, "seconds": 5.0, "max_waiting": 100, "hosts": ["*"]}
+FACTS = {"about": "a model", "expects": "letters", "columns": 1, "example": None}
+LIMITS = {"facts": FACTS, "max_characters": 20, "seconds": 5.0, "max_waiting": 100, "hosts": ["*"]}
 
 
 def talk(app, conversation):
@@ -41,8 +47,12 @@ def ask(app, **request):
 
 
 @pytest.fixture(scope="module")
-def answer(tiny_checkpoint):
-    module = load_model(str(tiny_checkpoint))
+def module(tiny_checkpoint):
+    return load_model(str(tiny_checkpoint))
+
+
+@pytest.fixture(scope="module")
+def answer(module):
     return make_answer(module, Predictor([module], search=Beam(module.max_length, beam_size=3, n_best=3)))
 
 
@@ -62,6 +72,58 @@ def test_an_answer_holds_predictions_attention_and_the_handoff(answer):
     assert [note.split(" ")[1] for note in found["handoff"]["notes"]] == ["1"]  # the sequence that was added
     assert found["handoff"]["verdict"][0].startswith("Verified")
     assert found["handoff"]["picture"].startswith("data:image/png;base64,iVBOR")
+
+
+def test_an_answer_says_which_tokens_are_unknown(answer):
+    tokens = [{"text": "a", "unknown": False}, {"text": "é", "unknown": True}, {"text": "b", "unknown": False}]
+
+    assert answer("a é b")["tokens"] == tokens
+
+
+# What the page begins with
+
+
+def test_made_up_data_describe_themselves_and_give_an_example_of_their_own(module, answer):
+    expects, text = introduction(module)
+
+    assert expects == "Reads letters, separated by spaces; writes them reversed."
+    assert text == max((pair.source for pair in build_source(module.settings["data"]).pairs("test")), key=len)
+    assert answered(answer, text, 20) == {"text": text, "answer": answer(text)}
+
+
+@pytest.mark.parametrize("task", ["tsv", "of_a_fork"])
+def test_data_that_may_be_gone_are_described_by_the_vocabulary(module, task):
+    gone = module._replace(settings={**module.settings, "data": {**module.settings["data"], "task": task}})
+
+    expects, text = introduction(gone)
+
+    symbols = " ".join(module.tokenizers.source.vocabulary.symbols[:8])
+    assert expects.startswith(f"Reads tokens separated by spaces, such as {symbols}; writes tokens separated by")
+    assert text == symbols[:9]
+
+
+def test_every_column_is_described(module):
+    source = build_tokenizer(
+        ["characters", {"name": "split", "separator": ";"}], symbols=["a", "\tN", " ", "b", "\tPL"]
+    )
+    target, features = build_tokenizer("characters", symbols=["x"]), build_tokenizer("spaces", symbols=["de"])
+
+    expects, text = introduction(
+        module._replace(tokenizers=Tokenizers(source, target, features), settings={"data": {}})
+    )
+
+    columns = [
+        "column 1: characters, such as a b",
+        "column 2: tokens separated by ;, such as N PL",
+        "column 3: tokens separated by spaces, such as de",
+    ]
+    assert expects == f"Reads {'; '.join(columns)}; writes characters, such as x."
+    assert text == "a b\tN;PL\t"
+
+
+@pytest.mark.parametrize(("text", "limit"), [("a b", 2), ("  ", 20)])
+def test_there_is_no_example_if_it_cannot_be_answered(answer, text, limit):
+    assert answered(answer, text, limit) is None
 
 
 def test_a_wrong_handoff_is_shown_as_such(compose, tmp_path):
@@ -215,6 +277,7 @@ def test_a_page_of_this_machine_has_its_names_only(compose, tiny_checkpoint, mon
     demo(compose("demo", f"checkpoint={tiny_checkpoint}", f"host='{host}'"))
 
     assert given["hosts"] == names
+    assert len(given["facts"]["example"]["answer"]["predictions"]) == 5  # the page opens with an answer
 
 
 @pytest.mark.parametrize(("host", "message"), [("", "host= is empty"), ("ä" * 70, "cannot listen on host=ä")])
@@ -246,18 +309,20 @@ def serve(app, max_connections=100, seconds=5.0):
     return listener.getsockname()[1], stop
 
 
-@pytest.fixture(scope="module")
-def page(answer):
+@pytest.fixture(scope="module", params=[1280, 390])
+def page(request, module, answer):
     """The page in a headless browser, and everything that it asked the network for."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("there is no chromium")
-    port, stop = serve(make_app(answer, **LIMITS))
+    expects, text = introduction(module)
+    facts = FACTS | {"expects": expects, "example": answered(answer, text, 20)}
+    port, stop = serve(make_app(answer, **LIMITS | {"facts": facts}))
     options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=options)
-        page = browser.new_page(viewport={"width": 390, "height": 800})
+        page = browser.new_page(viewport={"width": request.param, "height": 800})
         page.requested, page.errors = [], []
         page.on("request", lambda request: page.requested.append(request.url))
         page.on("pageerror", lambda error: page.errors.append(str(error)))
@@ -274,7 +339,56 @@ def predict_in(page, text):
     page.wait_for_selector("#send:enabled")
 
 
-def test_the_page_shows_predictions_attention_and_the_handoff_on_a_phone(page):
+@pytest.mark.pictures
+def test_the_page_opens_with_an_answered_example_of_what_the_model_reads(page, module):
+    expects, text = introduction(module)
+    page.reload()
+    page.wait_for_selector("#predictions li")
+
+    assert page.locator("#expects").inner_text() == expects
+    assert page.get_by_label("Text", exact=True).input_value() == text
+    assert page.locator("#attention thead th").all_inner_texts() == text.split()
+    assert not any("/predict" in url for url in page.requested)  # answered before anyone asked
+
+
+@pytest.mark.pictures
+@pytest.mark.parametrize("text", ["a", "a b c d e f g h i j"])
+def test_the_picture_can_be_read_on_a_phone_and_on_a_desk(page, text):
+    predict_in(page, text)
+    page.wait_for_function("document.getElementById('picture').naturalWidth > 0")
+
+    shown, natural, right = page.evaluate(
+        "(p => [p.clientWidth, p.naturalWidth, p.getBoundingClientRect().right])(document.getElementById('picture'))"
+    )
+    assert COMPACT.font / 72 * PICTURE_DPI * shown / natural >= 10  # height of the text, in pixels of the page
+    assert right <= page.viewport_size["width"]
+
+
+def test_unknown_symbols_are_marked_and_named(page):
+    predict_in(page, "a é b é ß")
+
+    assert page.locator("mark").all_inner_texts() == ["é", "é", "ß"]
+    assert page.locator("#unknown").inner_text().startswith("Not in the vocabulary, read as <unk>: é, ß")
+    headings = page.locator("#attention thead th.unknown")
+    assert headings.first.get_attribute("aria-label") == "é, not in the vocabulary"
+    assert headings.count() == 3
+
+    predict_in(page, "a b")
+
+    assert page.locator("mark").count() == headings.count() == 0
+
+
+def test_the_command_on_the_page_works_and_every_field_of_its_answer_is_explained(page):
+    predict_in(page, "a ' b")
+
+    command, url, _, kind, _, body = shlex.split(page.locator("#curl").inner_text())
+    found = httpx.post(url, headers=[kind.split(": ")], content=body)
+    assert (command, found.status_code) == ("curl", 200)
+    assert [one["text"] for one in found.json()["tokens"]] == ["a", "'", "b"]
+    assert {*found.json(), "error"} == set(page.locator("dt").all_inner_texts())
+
+
+def test_the_page_shows_predictions_attention_and_the_handoff(page):
     predict_in(page, "a b c")
 
     assert page.locator("#predictions li").count() == 3
@@ -282,15 +396,14 @@ def test_the_page_shows_predictions_attention_and_the_handoff_on_a_phone(page):
     assert page.locator("#attention thead th").all_inner_texts() == ["a", "b", "c"]
     assert page.locator("#rows tbody tr").first.inner_text().split() == ["h_n[0]", "0", "forward", "0"]
     assert page.locator("#verdict strong").inner_text().startswith("Verified")
-    assert page.evaluate("document.getElementById('picture').naturalWidth") > 500
-    assert page.evaluate("document.documentElement.scrollWidth") == 390  # nothing sticks out
+    assert page.evaluate("document.documentElement.scrollWidth") == page.viewport_size["width"]  # nothing sticks out
     assert all(url.startswith(("http://127.0.0.1", "data:")) for url in page.requested)
     assert page.errors == []
 
 
 def test_the_page_shows_markup_as_text(page):
     markup = "<img src=x onerror=alert(1)>"
-    page.evaluate("document.getElementById('text').maxLength = 100")
+    page.evaluate("document.getElementsByName('text')[0].maxLength = 100")
 
     predict_in(page, markup[:20])
     assert page.locator("#attention thead th").all_inner_texts() == ["<img", "src=x", "onerror=a"]

@@ -180,6 +180,18 @@ def test_the_picture_has_a_panel_for_each_group_and_attention(tmp_path):
     assert (tmp_path / "study.png").stat().st_size > 10_000
 
 
+def test_the_picture_fits_its_data_ends_intervals_at_100_and_says_what_it_shows():
+    figure = picture(RUNS)
+
+    wide, narrow = figure.axes[1], figure.axes[0]  # without attention and with it
+    (segment,) = wide.collections[0].get_segments()
+    assert segment[:, 0] == pytest.approx([92 - 12.706 * 2, 100])  # t for one degree of freedom, deviation sqrt(8)
+    assert wide.get_xlim() == pytest.approx((10 - 4.5, 100 + 4.5))
+    assert narrow.get_xlim() == pytest.approx((97 - 0.1, 99 + 0.1))
+    words = " ".join(text.get_text() for text in figure.legends[0].get_texts())
+    assert all(word in words for word in ("seed", "mean", "95 % interval", "bridge", "mistake"))
+
+
 def test_a_run_is_read_by_its_settings(tiny_run, tmp_path):
     assert read_run(tmp_path) is None
     found = read_run(tiny_run)

@@ -6,7 +6,9 @@ import math
 import os
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from ipaddress import ip_address
+from itertools import islice
 from typing import Annotated, Any
 
 import torch
@@ -16,15 +18,22 @@ from rich.console import Console
 
 from seq2seq.api import Predictor
 from seq2seq.checkpoint import load_model
+from seq2seq.data import UNK
+from seq2seq.data.sources import build_source
+from seq2seq.data.tokenizer import COLUMN, Tokenizer
 from seq2seq.decoding import build_search
 from seq2seq.errors import UserError, import_extra
-from seq2seq.handoff.example import example_of, layers_of, verdict
+from seq2seq.handoff.example import example_of, first_symbols, layers_of, verdict
 from seq2seq.handoff.mistakes import RIGHT
-from seq2seq.handoff.picture import MAX_STEPS, handoff_picture
+from seq2seq.handoff.picture import COMPACT, MAX_STEPS, handoff_picture
 from seq2seq.handoff.verification import DIRECTIONS, Verification, verify
 from seq2seq.model import TrainedModel
 from seq2seq.nn.state import h_n_rows
 from seq2seq.settings import CommandSettings, read_settings, resolve_config
+
+Answer = Callable[[str], dict[str, Any]]
+
+PICTURE_DPI = 200  # sharp on screens with two or three pixels for each of the page's
 
 
 class DemoSettings(CommandSettings):
@@ -56,7 +65,10 @@ def demo(config: DictConfig) -> None:
     search = build_search(settings.search, module.max_length, module.target_size)
     answer = make_answer(module, Predictor([module], search=search))
     limits = settings.model_dump(include={"max_characters", "seconds", "max_waiting"})
-    app = make_app(answer, about=describe(module), columns=module.tokenizers.columns, hosts=names_of(host), **limits)
+    expects, text = introduction(module)
+    facts = {"about": describe(module), "expects": expects, "columns": module.tokenizers.columns}
+    example = answered(answer, text, settings.max_characters)
+    app = make_app(answer, facts=facts | {"example": example}, hosts=names_of(host), **limits)
     connections = 2 * settings.max_waiting + 32  # also those that have not sent their text yet
     served = serving(app, max_connections=connections, seconds=settings.seconds)
     with listen(host, port) as listener:
@@ -101,17 +113,54 @@ def describe(module: TrainedModel) -> str:
     return line if mistake == RIGHT else f"{line}, {mistake} (wrong on purpose)"
 
 
-def make_answer(module: TrainedModel, predictor: Predictor) -> Callable[[str], dict[str, Any]]:
+def introduction(module: TrainedModel) -> tuple[str, str]:
+    """Return what a model reads and writes, in words, and a text to begin with."""
+    with suppress(UserError):  # a source of another version, or one that is not registered here
+        source = build_source(module.settings["data"])
+        if source.about:
+            texts = [pair.source for pair in islice(source.pairs("test"), 50)]
+            return source.about, max(filter(str.isascii, texts), key=len, default=texts[0])  # most people can read it
+    source, target, features = module.tokenizers
+    reads = symbols_of(source) + (symbols_of(features) if features else [])
+    if len(reads) > 1:
+        reads = [f"column {number}: {symbols}" for number, symbols in enumerate(reads, start=1)]
+    return f"Reads {'; '.join(reads)}; writes {symbols_of(target)[0]}.", first_symbols(module.tokenizers, 5)
+
+
+def symbols_of(tokenizer: Tokenizer) -> list[str]:
+    """Return what the tokens of each column are, such as ``characters``, and the most frequent ones."""
+    found = []
+    for column, part in enumerate(getattr(tokenizer, "parts", [tokenizer])):
+        own = (one.strip() for one in tokenizer.vocabulary.symbols if one.count(COLUMN) == column)
+        separator = getattr(part, "separator", None)
+        kind = f"tokens separated by {separator.strip() or 'spaces'}" if separator else part.name
+        found.append(f"{kind}, such as {' '.join(islice(filter(None, own), 8))}")
+    return found
+
+
+def answered(answer: Answer, text: str, max_characters: int) -> dict[str, Any] | None:
+    """Return a text and its answer, to begin with; None if it cannot be answered."""
+    with suppress(UserError):
+        if len(text) <= max_characters:
+            return {"text": text, "answer": answer(text)}
+    return None
+
+
+def make_answer(module: TrainedModel, predictor: Predictor) -> Answer:
     """Return the function that answers a text with what the page shows, given a model and its predictor."""
 
     def answer(text: str) -> dict[str, Any]:
-        if not predictor.encode(text)[0]:
+        encoded = predictor.encode(text)
+        if not encoded[0]:
             raise UserError("the text is empty")
+        tokens = [token.lstrip(COLUMN) or token for part in module.tokenizers.tokens(text) for token in part]
+        unknown = [id_ == UNK for part in encoded for id_ in part]
         predictions = predictor.n_best([text])[0]
         alignment = predictor.align(text, predictions[0])
         found = [one for one in predictions if one.log_prob > -math.inf]  # there may be fewer than N
         return {
             "predictions": [{"text": one.text, "probability": math.exp(one.log_prob)} for one in found],
+            "tokens": [{"text": one, "unknown": new} for one, new in zip(tokens, unknown, strict=True)],
             "attention": alignment and alignment._replace(weights=alignment.weights.tolist())._asdict(),
             "handoff": handoff(module, text),
         }
@@ -127,8 +176,8 @@ def handoff(module: TrainedModel, text: str) -> dict[str, Any]:
     example = example_of(module, [text])
     measured = verify(example.model, example.source, example.lengths, example.features)
     picture = io.BytesIO()
-    figure = handoff_picture(measured, example.settings, example.handoff, example.sequences[0])
-    figure.savefig(picture, format="png", dpi=120)
+    figure = handoff_picture(measured, example.settings, example.handoff, example.sequences[0], COMPACT)
+    figure.savefig(picture, format="png", dpi=PICTURE_DPI)
     return {
         "notes": example.notes,
         "rows": rows_of(measured),

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from seq2seq.checkpoint import load_model
 from seq2seq.data import SPECIALS, UNK, Tokenizers
-from seq2seq.data.tokenizer import COLUMN
 from seq2seq.errors import UserError
-from seq2seq.handoff.example import Example, example_of, layers_of, verdict
+from seq2seq.handoff.example import Example, example_of, first_symbols, layers_of, verdict
 from seq2seq.handoff.mistakes import RIGHT
 from seq2seq.handoff.picture import handoff_picture
 from seq2seq.handoff.verification import DIRECTIONS, EXACT, Verification, verify
@@ -92,9 +91,7 @@ def trained(settings: ExplainSettings, checkpoint: str, overrides: Sequence[str]
 def given_texts(given: object, tokenizers: Tokenizers) -> list[str]:
     """Return the given texts; if there are none, two of the first symbols of the vocabulary, without features."""
     if given is None:
-        symbols = range(len(SPECIALS), len(tokenizers.source.vocabulary))
-        columns = COLUMN * (tokenizers.columns - tokenizers.source.columns)
-        return [tokenizers.source.decode(symbols[:size]) + columns for size in (5, 3)]
+        return [first_symbols(tokenizers, size) for size in (5, 3)]
     texts: list[Any] = given if isinstance(given, list) else [given]
     if not texts:
         raise UserError("text=[] must contain at least one text")

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from typing import Any
@@ -36,8 +36,7 @@ Answer = Callable[[str], dict[str, Any]]
 def make_app(
     answer: Answer,
     *,
-    about: str,
-    columns: int,
+    facts: Mapping[str, Any],
     max_characters: int,
     seconds: float,
     max_waiting: int,
@@ -48,8 +47,9 @@ def make_app(
     Args:
         answer: Takes a text and returns what the page shows, as JSON; called by one thread, so once at a time. It
             raises `UserError` for a text that it cannot read.
-        about: A line about the model.
-        columns: Number of columns of a text; the page has an input for each, and tabs separate them.
+        facts: What the page shows at first: ``about``, a line about the model; ``expects``, what its texts are;
+            ``columns``, their number in a text, separated by tabs: the page has an input for each; and ``example``, a
+            ``text`` with its ``answer``, or None.
         max_characters: Maximum length of a text.
         seconds: For a request, its time in the queue included.
         max_waiting: Number of requests that are answered or wait at a time; further ones are refused.
@@ -79,8 +79,8 @@ def make_app(
     async def refuse(_: Request, error: Exception) -> Response:
         return JSONResponse({"error": getattr(error, "detail", "")}, getattr(error, "status_code", 500))
 
-    facts = JSONResponse({"about": about, "columns": columns, "max_characters": max_characters})
-    constant = [Route("/", HTMLResponse(page), methods=["GET"]), Route("/about", facts, methods=["GET"])]
+    about = JSONResponse({**facts, "max_characters": max_characters})
+    constant = [Route("/", HTMLResponse(page), methods=["GET"]), Route("/about", about, methods=["GET"])]
     headers = Middleware(BaseHTTPMiddleware, dispatch=with_headers)
     return Starlette(
         routes=[*constant, Route("/predict", predict, methods=["POST"])],

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from seq2seq.data import SPECIALS, UNK, FlatSequences
+from seq2seq.data import SPECIALS, UNK, FlatSequences, Tokenizers
+from seq2seq.data.tokenizer import COLUMN
 from seq2seq.errors import UserError
 from seq2seq.handoff.picture import MAX_STEPS
 from seq2seq.handoff.verification import Verification
@@ -68,6 +69,14 @@ def example_of(module: TrainedModel, texts: Sequence[str]) -> Example:
     read = FlatSequences(features).padded(everything) if tokenizers.features else None
     batch = (tokens, sequences.padded(everything), sequences.lengths, read)
     return Example(module.model, settings["model"], settings["handoff"], *batch, notes)
+
+
+def first_symbols(tokenizers: Tokenizers, size: int) -> str:
+    """Return a text of the first symbols of the vocabulary, the most frequent ones, without features."""
+    vocabulary = tokenizers.source.vocabulary
+    symbols = sorted(vocabulary.symbols[:size], key=lambda symbol: symbol.count(COLUMN))  # column by column
+    columns = COLUMN * (tokenizers.columns - tokenizers.source.columns)
+    return tokenizers.source.decode(vocabulary.ids(symbols)) + columns
 
 
 def layers_of(part: Mapping[str, Any]) -> str:

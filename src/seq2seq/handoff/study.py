@@ -3,13 +3,15 @@
 import csv
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.markdown import Markdown
@@ -109,27 +111,44 @@ def picture(found: Sequence[Run]) -> Figure:
     """Draw each run as a dot and each mean with its interval, in a panel for each group and attention."""
     groups = panels_of(found)
     heights = [len(next(iter(panels.values()))) + 1.5 for panels in groups.values()]
-    figure = new_figure(9, 0.3 * sum(heights))
+    figure = new_figure(9, 0.3 * sum(heights) + 0.4)
     columns = max(map(len, groups.values()))
     grid = figure.subplots(len(groups), columns, squeeze=False, gridspec_kw={"height_ratios": heights})
     for row, (name, panels) in zip(grid, groups.items(), strict=True):
         for axes in row[len(panels) :]:
             axes.axis("off")
         for axes, (title, variants) in zip(row, panels.items(), strict=False):
-            for place, (variant, some) in enumerate(variants.items()):
-                if not some:
-                    continue
-                values = [run.score for run in some]
-                mean, half = interval(values)
-                colour = ORANGE if variant.split()[0] in MISTAKES else BLUE
-                axes.plot(values, [place] * len(values), ".", color=GREY, alpha=0.6, markersize=5)
-                axes.errorbar(mean, place, xerr=half, fmt="o", color=colour, markersize=5, capsize=3)
+            draw_panel(axes, variants)
             axes.set_yticks(range(len(variants)), variants if axes is row[0] else [])
-            axes.set(title=f"{name}, {title}", xlim=(-2, 102), ylim=(len(variants) - 0.5, -0.5))
+            axes.set(title=f"{name}, {title}", ylim=(len(variants) - 0.5, -0.5))
             axes.title.set_fontsize(10)
             axes.grid(axis="x", alpha=0.3)
-        row[0].set_xlabel("monitored metric on test, in %; dots are seeds, bars 95 % intervals", fontsize=8)
+        row[0].set_xlabel("monitored metric on test, in %; scales differ", fontsize=8)
+    seed = Line2D([], [], linestyle="", marker=".", color=GREY, label="a seed")
+    means = [
+        Line2D([], [], marker="o", color=colour, label=f"{kind}: mean and its 95 % interval, within 0 to 100 %")
+        for kind, colour in (("bridge", BLUE), ("mistake", ORANGE))
+    ]
+    figure.legend(handles=[seed, *means], loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     return figure
+
+
+def draw_panel(axes: Axes, variants: Mapping[str, Sequence[Run]]) -> None:
+    """Draw the runs of each variant in a row, on a scale that fits them; intervals end at 0 and 100."""
+    ends = []
+    for place, (variant, some) in enumerate(variants.items()):
+        if not some:
+            continue
+        values = [run.score for run in some]
+        mean, half = interval(values)
+        low, high = max(mean - half, min(0, *values)), min(mean + half, max(100, *values))
+        colour = ORANGE if variant.split()[0] in MISTAKES else BLUE
+        axes.plot(values, [place] * len(values), ".", color=GREY, alpha=0.6, markersize=5, zorder=3)
+        axes.errorbar(mean, place, xerr=[[mean - low], [high - mean]], fmt="o", color=colour, markersize=5, capsize=3)
+        ends += [*values, low, high] if len(values) > 1 else values
+    low = max(0, min(*ends, max(ends) - 2))  # at least two points wide
+    high = max(*ends, low + 2)
+    axes.set_xlim(low - 0.05 * (high - low), high + 0.05 * (high - low))
 
 
 class StudyReport(SweepSummary):

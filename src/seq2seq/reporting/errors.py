@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rapidfuzz.distance import Levenshtein
 
-from seq2seq.reporting.plots import BLUE, ORANGE, new_figure, printable
+from seq2seq.reporting.fonts import families, printable
+from seq2seq.reporting.plots import BLUE, ORANGE, new_figure
 from seq2seq.reporting.tables import Prediction, exact_match_by, texts_of, write_rows
 
 NOTHING = "(nothing)"
@@ -109,7 +110,8 @@ def error_picture(cases: Sequence[Case]) -> Figure:
     draw_bins(rarest, by_rarest(cases), "rarest symbol of the source", "rank")
     most = sorted(confusions(cases).items(), key=lambda item: (item[1], item[0]))[-SHOWN:]
     labels = [" → ".join(one if one == NOTHING else printable(one) for one in pair) for pair, _ in most]
-    confused.barh(labels, [count for _, count in most], color=ORANGE)
+    confused.barh(range(len(most)), [count for _, count in most], color=ORANGE)
+    confused.set_yticks(range(len(most)), labels, family=families("".join(labels)))
     confused.set(title="Confused symbols: reference → prediction", xlabel="number")
     return figure
 

@@ -4,11 +4,10 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from matplotlib import font_manager
 from matplotlib.figure import Figure
-from matplotlib.ft2font import FT2Font
 
 from seq2seq.decoding.output import Alignment
+from seq2seq.reporting.fonts import families, printable
 from seq2seq.runs.files import atomic_write
 
 HEATMAP_LIMIT = 80
@@ -69,35 +68,26 @@ def attention_heatmap(alignment: Alignment) -> Figure:
     A dot marks a weight of exactly 0.
     """
     rows, columns = alignment.weights.shape
-    figure = new_figure(1.6 + 0.28 * columns, 1.4 + 0.28 * rows)
+    fonts = families("".join((*alignment.source, *alignment.features, *alignment.target)))
+    source = [printable(token, named=True) for token in (*alignment.source, *alignment.features)]
+    target = [printable(token, named=True) for token in alignment.target]
+    width, height = (any("\n" in label for label in labels) for labels in (target, source))
+    figure = new_figure(1.6 + 0.28 * columns + width, 1.4 + 0.28 * rows + height)
     axes = figure.subplots()
     image = axes.imshow(alignment.weights.numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    source = [printable(token) for token in (*alignment.source, *alignment.features)]
-    axes.set_xticks(range(columns), source, rotation=90 if any(len(label) > 2 for label in source) else 0)
-    axes.set_yticks(range(rows), [printable(token) for token in alignment.target])
+    axes.set_xticks(range(columns), source, family=fonts)
+    axes.set_yticks(range(rows), target, family=fonts)
     axes.set(xlabel="source, features" if alignment.features else "source", ylabel="prediction")
     if alignment.features:
         axes.axvline(len(alignment.source) - 0.5, color=GREY)
     axes.xaxis.set_label_position("top")
     axes.xaxis.tick_top()
+    for label in axes.get_xticklabels():
+        label.set_rotation(90 if len(label.get_text()) > 2 else 0)
+    for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+        label.set(fontsize=7 if "\n" in label.get_text() else 10, multialignment="left")
     zeros = (alignment.weights == 0).nonzero()
     axes.plot(zeros[:, 1], zeros[:, 0], ".", color=GREY, alpha=0.5, markersize=2)
     label = "attention weight" + "; a dot: exactly 0" * bool(len(zeros))
     figure.colorbar(image, ax=axes, label=label, shrink=0.8)
     return figure
-
-
-FONT = FT2Font(font_manager.findfont("DejaVu Sans"))
-
-
-def printable(token: str) -> str:
-    """Return a token as the font can draw it: a space as ␣, a character that the font lacks as its code point.
-
-    Example:
-        >>> [printable(token) for token in ("a", " ", "月")]
-        ['a', '␣', 'U+6708']
-    """
-    if token == " ":
-        return "␣"
-    drawn = (one if FONT.get_char_index(ord(one)) and one.isprintable() else f"U+{ord(one):04X}" for one in token)
-    return "".join(drawn).replace("$", r"\$")  # a lone dollar would start a formula

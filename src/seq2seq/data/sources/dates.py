@@ -81,6 +81,12 @@ class Dates(DataSource):
         """The locale of a date."""
         return "locale"
 
+    @property
+    def about(self) -> str:
+        """How dates are written."""
+        locales = f"{len(self.locales)} locale{'s' * (len(self.locales) > 1)}"
+        return f"Reads dates as written in {locales}; writes them as ISO 8601."
+
     @model_validator(mode="after")
     def _check_years_and_locales(self) -> Self:
         first, last = self.first_year, self.last_year

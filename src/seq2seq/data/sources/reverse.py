@@ -24,6 +24,11 @@ class Reverse(DataSource):
     max_letters: int
     seed: Natural
 
+    @property
+    def about(self) -> str:
+        """What is reversed."""
+        return "Reads letters, separated by spaces; writes them reversed."
+
     @model_validator(mode="after")
     def _check_letters(self) -> Self:
         if not self.min_letters <= self.max_letters <= 1000:

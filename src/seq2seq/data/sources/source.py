@@ -69,6 +69,11 @@ class DataSource(Settings, ABC):
         return None
 
     @property
+    def about(self) -> str:
+        """What the texts are, in a sentence, if the source makes them up; empty if they are the user's."""
+        return ""
+
+    @property
     def parts(self) -> list[str]:
         """What is tokenised: ``source`` and ``target``, and ``features`` if there are any."""
         return [*SIDES, "features"] if self.features_tokens is not None else [*SIDES]
