@@ -11,11 +11,12 @@ RUN := outputs/pictures/first
 pictures:
 	rm -rf $(RUN)
 	$(PYTHON) scripts/train.py threads=2 hydra.run.dir=$(RUN)
-	cp $(RUN)/handoff.png docs/first_handoff.png
 	cp $(RUN)/learning_curves.png docs/learning_curves.png
 	echo "jeudi 2 janvier 2003" | $(PYTHON) scripts/predict.py checkpoint=$(RUN)/best.ckpt attention=$(RUN)/attention
 	cp $(RUN)/attention/1.png docs/attention.png
 	$(PYTHON) scripts/explain_handoff.py output=docs/handoff.png
+	$(PYTHON) scripts/explain_handoff.py compact=true output=docs/handoff_right.png
+	$(PYTHON) scripts/explain_handoff.py compact=true handoff=wrong_first_rows output=docs/handoff_first_rows.png
 	$(PYTHON) scripts/explain_handoff.py handoff=wrong_first_rows output=docs/handoff_wrong.png
 	@command -v $(CHROMIUM) > /dev/null || { echo "docs/demo.png is not drawn: there is no $(CHROMIUM)"; exit; }; \
 	$(PYTHON) scripts/demo.py checkpoint=$(RUN)/best.ckpt port=$(PORT) 2> $(RUN)/demo.log & \

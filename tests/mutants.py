@@ -510,7 +510,7 @@ def all_mutants() -> Iterator[Mutant]:
 
 def apply(mutant: Mutant, folder: Path) -> None:
     """Copy what the tests need, with the edit."""
-    for name in ("src", "tests", "configs"):
+    for name in ("src", "tests", "configs", "examples"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     shutil.copy(ROOT / "pyproject.toml", folder)
     path = folder / "src" / "seq2seq" / mutant.file
@@ -563,7 +563,7 @@ def first_failure(mutant: Mutant | None) -> str:
         sys.path.insert(0, str(Path(name) / "src"))
         for module in [module for module in sys.modules if module.split(".")[0] == "seq2seq"]:
             del sys.modules[module]
-        options = ["-x", "-q", "--tb=no", "-m", "not slow", "-p", "no:cacheprovider", "-p", "no:xdist"]
+        options = ["-x", "-q", "--tb=no", "-m", "not slow and not docs", "-p", "no:cacheprovider", "-p", "no:xdist"]
         code = pytest.main([*options, *tests], [recorder])
         os.chdir(ROOT)
     if code not in (0, 1, 2) or (code != 0) is not bool(recorder.name):

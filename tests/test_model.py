@@ -45,7 +45,7 @@ def build(settings, **options):
          r"embedding_size, hidden_size, num_layers, reads_features"),
         ({"encoder": None}, r"model\.encoder=null must be a mapping with the keys bidirectional, cell, .*"),
         ({"layers": 3}, r"model\.layers is unknown; the keys of model are attention, bridge, decoder, .*"),
-        ({"attention": "dots"}, r"model\.attention=dots must be one of general, dot, additive, multihead, none"),
+        ({"attention": "dots"}, r"model\.attention=dots must be one of general, dot, additive, multihead, none(, .*)?"),
         ({"attention": "dot", "decoder": {"hidden_size": 6}},
          r"model\.decoder\.hidden_size=6 does not fit model\.attention=dot, which needs the size of the encoder's "
          r"outputs, 14; use general, additive or 14"),

@@ -139,7 +139,7 @@ def test_zeroed_is_zero_and_shuffled_gives_every_row_the_state_of_another(cell):
         ("precision=bf16-mixed", r"precision=bf16-mixed is the trainer's here: give trainer\.precision"),
         ("trainer.max_epochs=3", r"trainer\.max_epochs is for training; what can be given here is accelerator, "),
         ("+trainer.callbacks=[]", r"trainer\.callbacks is for training; what can be given here is accelerator, "),
-        ("+foo=1", r"foo is unknown; the keys are checkpoint, data, metrics, search, state, threads, trainer, vote"),
+        ("+foo=1", "foo is unknown; the keys are checkpoint, data, metrics, parts, search, state, threads, trainer, "),
     ],
 )
 def test_a_setting_that_is_not_allowed_is_refused(compose, tiny_checkpoint, tmp_path, override, message):

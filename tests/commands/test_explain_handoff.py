@@ -118,7 +118,7 @@ def test_a_handoff_that_is_wrong_by_mistake_ends_with_an_error(compose, tmp_path
         (["checkpoint=CHECKPOINT", f"text={'a ' * 61}"], "has 61 tokens; it must have 1 to 60"),
         (["checkpoint=none.ckpt"], r"checkpoint=none\.ckpt cannot be read: No such file"),
         (["handoff=wrong_cell"], r"handoff=wrong_cell needs model\.encoder\.cell=lstm"),
-        (["+foo=1"], "foo is unknown; the keys are checkpoint, handoff, model, output, text"),
+        (["+foo=1"], "foo is unknown; the keys are checkpoint, compact, handoff, model, output, parts, text"),
     ],
 )
 def test_a_setting_that_is_not_allowed_is_refused(compose, tmp_path, tiny_checkpoint, overrides, message):

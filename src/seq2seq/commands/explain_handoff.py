@@ -17,7 +17,7 @@ from seq2seq.data import SPECIALS, UNK, Tokenizers
 from seq2seq.errors import UserError
 from seq2seq.handoff.example import Example, example_of, first_symbols, layers_of, verdict
 from seq2seq.handoff.mistakes import RIGHT
-from seq2seq.handoff.picture import handoff_picture
+from seq2seq.handoff.picture import COMPACT, WIDE, handoff_picture
 from seq2seq.handoff.verification import DIRECTIONS, EXACT, Verification, verify
 from seq2seq.model import model_from_config
 from seq2seq.nn.state import h_n_rows
@@ -37,6 +37,7 @@ class ExplainSettings(CommandSettings):
     text: Any
     handoff: str
     output: str
+    compact: bool
 
 
 def explain(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
@@ -58,7 +59,8 @@ def explain(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"output={output} cannot be written: {error.strerror}") from error
-    save(handoff_picture(measured, example.settings, example.handoff, example.sequences[0]), output, "output")
+    layout = COMPACT if settings.compact else WIDE
+    save(handoff_picture(measured, example.settings, example.handoff, example.sequences[0], layout), output, "output")
     if measured.faults and example.handoff == RIGHT:
         raise UserError(f"the handoff is wrong in {len(measured.faults)} places; the first: {measured.faults[0]}")
     return output

@@ -152,8 +152,8 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
 def train_and_score(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -> float | None:
     """Train, and return the value of ``optimized_metric`` for a Hydra sweeper; None if there is none."""
     content = train(config, output_dir, overrides)
-    single = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.RUN
-    if single and content["best_checkpoint"] and "test" in content:
+    single = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.RUN  # and not of a sweep
+    if single and log.isEnabledFor(logging.INFO) and content["best_checkpoint"] and "test" in content:
         log.info("\n".join(next_steps(output_dir, content["best_checkpoint"])))
     split, _, name = str(config.optimized_metric).partition("/")
     return content.get({"val": "validation"}.get(split, split), {}).get(name)
