@@ -18,8 +18,9 @@ def next_steps(output_dir: Path, checkpoint: str) -> list[str]:
         installed = f"seq2seq-{name.replace('_', '-')}"
         return f"{own if script.suffix else installed} checkpoint={shlex.quote(nearby(checkpoint))}"
 
-    _, first = (output_dir / PREDICTIONS).read_text(encoding="utf-8").splitlines()[:2]
-    source, _, _ = first.partition("\t")
+    lines = (output_dir / PREDICTIONS).read_text(encoding="utf-8").splitlines()[1:20]
+    sources = [line.partition("\t")[0] for line in lines]
+    source = next(filter(str.isascii, sources), sources[0])  # which any terminal can show
     reading = (
         "docs/handoff.md, why h_n is handed over as it is, and the README" if script.suffix else "seq2seq-train --help"
     )
