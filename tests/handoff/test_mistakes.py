@@ -6,6 +6,7 @@ import torch
 from seq2seq.errors import UserError
 from seq2seq.handoff.mistakes import MISTAKES, WrongEncoder
 from seq2seq.nn import Encoder
+from seq2seq.nn.attention import build_attention
 
 SOURCE, LENGTHS = torch.tensor([[5, 7, 6], [8, 0, 0]]), torch.tensor([3, 1])
 
@@ -55,3 +56,25 @@ def test_the_refusals_are_right_as_such_an_encoder_would_hand_over_the_same_stat
 def test_an_unknown_mistake_is_refused():
     with pytest.raises(UserError, match="handoff=wrong_rows must be one of right, wrong_first_rows, "):
         WrongEncoder(make_encoder(), "wrong_rows")
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_keeps_every_shape(name):
+    encoder = make_encoder("lstm")
+    right, wrong = encoder(SOURCE, LENGTHS), WrongEncoder(encoder, name)(SOURCE, LENGTHS)
+
+    def shapes(encoded):
+        return [tensor.shape for tensor in (encoded.outputs, *encoded.state, encoded.mask)]
+
+    assert shapes(wrong) == shapes(right)
+
+
+def test_wrong_unmasked_attends_to_padding():
+    attention = build_attention("general", query_size=6, value_size=14)
+    encoder, queries = make_encoder(), torch.randn(2, 3, 6)
+
+    def weights(encoded):
+        return attention(queries, attention.init_memory(encoded.outputs, encoded.mask))[1]  # (batch, queries, steps)
+
+    assert not weights(encoder(SOURCE, LENGTHS))[1, :, 1:].any()
+    assert (weights(WrongEncoder(encoder, "wrong_unmasked")(SOURCE, LENGTHS))[1, :, 1:] > 0).all()
