@@ -10,8 +10,8 @@
 8. The gallery of mistakes         what popular mistakes hand over instead
 
 The numbers can be traced by eye because the networks below *count*. Their weights are zero, so their inputs do not
-matter. With every token, the hidden state goes half the way from where it is to ``0.16 * d``, where ``d`` is 1 for layer
-0 forward, 2 for layer 0 backward, 3 for layer 1 forward and 4 for layer 1 backward. So it is
+matter. With every token, the hidden state goes half the way from where it is to ``0.16 * d``, where ``d = 1, 2, 3, 4``
+for layer 0 forward, layer 0 backward, layer 1 forward and layer 1 backward. So the state is
 
     0.08 * d after one token,   0.12 * d after two,   0.14 * d after three,
 

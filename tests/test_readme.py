@@ -12,14 +12,15 @@ from conftest import ROOT
 from mutants import all_mutants
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SKIPPED = ("git clone ", "source ")  # the copy is the clone, and the environment is that of this test
+SKIPPED = ("git clone ", "source ", "#")  # the copy is the clone, and the environment is that of this test
 
 
 def blocks(language):
     return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
 
 
-COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if not line.startswith(SKIPPED)]
+LINES = "".join(blocks("bash")).replace("\\\n", "").splitlines()
+COMMANDS = [line for line in LINES if not line.startswith(SKIPPED)]
 
 
 def runnable(command):
