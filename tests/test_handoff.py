@@ -10,8 +10,9 @@
 8. The gallery of mistakes         what popular mistakes hand over instead
 
 The numbers can be traced by eye because the networks below *count*. Their weights are zero, so their inputs do not
-matter. With every token, the hidden state goes half the way from where it is to ``0.16 * d``, where ``d = 1, 2, 3, 4``
-for layer 0 forward, layer 0 backward, layer 1 forward and layer 1 backward. So the state is
+matter; their biases do. With every token, the hidden state of a GRU, which is 0 at first, goes half the way from where it
+is to ``0.16 * d``, where ``d = 1, 2, 3, 4`` for layer 0 forward, layer 0 backward, layer 1 forward and layer 1 backward. So
+the state is
 
     0.08 * d after one token,   0.12 * d after two,   0.14 * d after three,
 
@@ -46,7 +47,7 @@ def let_it_count(rnn):
         for direction, suffix in enumerate(["", "_reverse"]):
             d = 2 * layer + direction + 1
             bias = getattr(rnn, f"bias_ih_l{layer}{suffix}").data
-            if rnn.mode == "GRU":  # gates: reset, update, new; the update gate is sigmoid(0), a half
+            if rnn.mode == "GRU":  # gates: reset, update, new; sigmoid(0) updates by a half, tanh(bias) is 0.16 d
                 bias[2] = math.atanh(0.16 * d)
             else:  # gates: input, forget, cell, output; sigmoid(50) is 1
                 bias[:] = torch.tensor([50, 50, math.atanh(0.16 * d), 50])
@@ -85,7 +86,7 @@ def test_output_is_the_top_layer_at_every_step_and_h_n_is_every_layer_at_its_las
     assert output.shape == (1, 3, 2)  # (batch, steps, directions * hidden)
     # Forward has read one, two, three tokens. Backward begins at the end, so it has read three, two, one.
     assert rounded(output[0]) == [[0.24, 0.56], [0.36, 0.48], [0.42, 0.32]]
-    assert h_n.shape == (4, 1, 1)  # (layers * directions, batch, hidden)
+    assert h_n.shape == (4, 1, 1)  # (layers * directions, batch, hidden), regardless of batch_first
     assert rounded(h_n[:, 0, 0]) == [
         0.14,  # h_n[0]: layer 0 forward
         0.28,  # h_n[1]: layer 0 backward
@@ -106,18 +107,18 @@ def test_the_right_view_has_the_layer_as_the_outer_axis_and_the_direction_as_the
 
     assert by_layer(state, sequence=0) == [[0, 10], [20, 30], [40, 50]]  # [forward, backward] of layer 0, 1, 2
     assert by_layer(state, sequence=1) == [[1, 11], [21, 31], [41, 51]]
-    # This project's name for it, of which h is the hidden state, and c the cell of an LSTM:
+    # RNNState does the same view; its h is the hidden state, and its c the cell of an LSTM.
     assert torch.equal(RNNState.from_torch(H_N, directions=2).h, state)
 
 
 def test_views_that_fit_and_are_wrong():
     """What the layers of sequence 0 get; right is [0, 10], [20, 30], [40, 50]."""
     rows = H_N[:3]  # h_n[:num_layers], as widely copied tutorials have it
-    assert rounded(rows[:, 0, 0]) == [0, 10, 20]  # layer 0 forward, layer 0 backward, layer 1 forward; layer 2 is lost
+    assert rounded(rows[:, 0, 0]) == [0, 10, 20]  # layer 1 backward and layer 2 are lost
     halves = H_N.view(2, 3, 2, 1)  # read as (directions, layers, batch, hidden)
-    assert by_layer(halves.transpose(0, 1), sequence=0) == [[0, 30], [10, 40], [20, 50]]  # layers are mixed
+    assert by_layer(halves.transpose(0, 1), sequence=0) == [[0, 30], [10, 40], [20, 50]]  # two layers each
     joined = H_N.view(3, 2, 2)  # read as (layers, batch, directions * hidden)
-    assert rounded(joined[:, 0]) == [[0, 1], [20, 21], [40, 41]]  # sequence 1 in place of the other direction
+    assert rounded(joined[:, 0]) == [[0, 1], [20, 21], [40, 41]]  # forward of both sequences
     across = H_N.view(2, 3, 2)  # read as (batch, layers, directions * hidden)
     assert rounded(across[0]) == [[0, 1], [10, 11], [20, 21]]  # the first three rows, of both sequences
 
@@ -139,11 +140,11 @@ def test_without_packing_padding_is_read():
 
 
 def test_a_packed_sequence_ends_and_begins_at_its_own_last_token():
-    packed = pack_padded_sequence(VECTORS, LENGTHS, batch_first=True, enforce_sorted=False)  # in any order
+    packed = pack_padded_sequence(VECTORS, LENGTHS, batch_first=True, enforce_sorted=False)  # lengths in any order
     packed_output, h_n = counting_gru()(packed)
     output, _ = pad_packed_sequence(packed_output, batch_first=True)
 
-    assert packed.batch_sizes.tolist() == [2, 1, 1]  # two tokens at the first step, then one: four of six vectors
+    assert packed.batch_sizes.tolist() == [2, 1, 1]  # sequences that have a token at each step: four of six vectors
     assert rounded(h_n[:, 0, 0]) == [0.14, 0.28, 0.42, 0.56]  # three tokens
     assert rounded(h_n[:, 1, 0]) == [0.08, 0.16, 0.24, 0.32]  # one token
     assert rounded(output[1]) == [[0.24, 0.32], [0.00, 0.00], [0.00, 0.00]]  # zeros are filled in where padding was
@@ -174,7 +175,7 @@ def test_the_top_layer_is_in_output_forward_at_the_last_token_and_backward_at_th
 #     mean     averaged              top      as linear, from the top layer for all decoder layers
 
 
-def handed_over(bridge, decoder_layers, cell="gru", decoder_cell="gru"):
+def initial_state(bridge, decoder_layers, cell="gru", decoder_cell="gru"):
     """What a bridge makes of `H_N`, and of an LSTM's cells ``-H_N``: ``(decoder layers, one direction, batch, H')``."""
     state = RNNState.from_torch((H_N, -H_N) if cell == "lstm" else H_N, directions=2)
     size = {"concat": 2, "mean": 1}.get(bridge, 4)  # of the decoder, H'
@@ -184,7 +185,7 @@ def handed_over(bridge, decoder_layers, cell="gru", decoder_cell="gru"):
 
 
 def test_each_decoder_layer_starts_from_both_directions_of_its_encoder_layer():
-    initial = handed_over("concat", decoder_layers=3)
+    initial = initial_state("concat", decoder_layers=3)
 
     assert initial.h.shape == (3, 1, 2, 2)  # (layers, one direction, batch, hidden)
     assert rounded(initial.h[:, 0, 0]) == [[0, 10], [20, 30], [40, 50]]
@@ -192,13 +193,13 @@ def test_each_decoder_layer_starts_from_both_directions_of_its_encoder_layer():
 
 
 def test_the_mean_bridge_averages_both_directions():
-    assert rounded(handed_over("mean", decoder_layers=3).h[:, 0, 0]) == [[5], [25], [45]]
+    assert rounded(initial_state("mean", decoder_layers=3).h[:, 0, 0]) == [[5], [25], [45]]
 
 
 # 5. Unequal depths
 #
 # The top decoder layer starts from the top encoder layer, the one below from the one below, and so on. A deeper decoder
-# starts its remaining lower layers from encoder layer 0.
+# starts its remaining lower layers from encoder layer 0. (`top` starts all from the top one.)
 
 
 @pytest.mark.parametrize(
@@ -206,22 +207,23 @@ def test_the_mean_bridge_averages_both_directions():
     [(1, [[40, 50]]), (2, [[20, 30], [40, 50]]), (5, [[0, 10], [0, 10], [0, 10], [20, 30], [40, 50]])],
 )
 def test_the_top_layers_are_aligned(decoder_layers, start):
-    assert rounded(handed_over("concat", decoder_layers).h[:, 0, 0]) == start
+    assert rounded(initial_state("concat", decoder_layers).h[:, 0, 0]) == start
 
 
 # 6. The LSTM's cell
 
 
-def test_the_cell_counts_every_token_and_is_not_in_output():
+def test_the_cell_counts_every_token_and_output_holds_the_hidden_state_only():
     encoded = counting_encoder("lstm")(SOURCE, LENGTHS)
 
     assert by_layer(encoded.state.c, sequence=0) == [[0.48, 0.96], [1.44, 1.92]]  # 0.16 * d * three tokens
     assert by_layer(encoded.state.c, sequence=1) == [[0.16, 0.32], [0.48, 0.64]]  # one token
-    assert rounded(encoded.state.h) == rounded(encoded.state.c.tanh())  # which is what output holds
+    assert rounded(encoded.state.h) == rounded(encoded.state.c.tanh())
+    assert rounded(encoded.outputs[0, 2, 0]) == rounded(encoded.state.h[1, 0, 0, 0])  # layer 1 forward: tanh(1.44)
 
 
 def test_an_lstm_hands_its_cell_over_like_its_hidden_state():
-    initial = handed_over("concat", 2, "lstm", "lstm")
+    initial = initial_state("concat", 2, "lstm", "lstm")
 
     assert rounded(initial.h[:, 0, 0]) == [[20, 30], [40, 50]]
     assert rounded(initial.c[:, 0, 0]) == [[-20, -30], [-40, -50]]
@@ -229,15 +231,15 @@ def test_an_lstm_hands_its_cell_over_like_its_hidden_state():
 
 @pytest.mark.parametrize(("bridge", "made"), [("linear", True), ("top", True), ("concat", False), ("mean", False)])
 def test_from_gru_to_lstm_a_bridge_with_weights_makes_a_cell_and_others_start_it_at_zero(bridge, made):
-    initial = handed_over(bridge, 2, "gru", "lstm")
+    initial = initial_state(bridge, 2, "gru", "lstm")
 
     assert initial.c.shape == initial.h.shape
     assert bool(initial.c.any()) is made
-    assert not torch.equal(initial.c, initial.h)  # the weights of the cell are its own
+    assert not torch.equal(initial.c, initial.h)  # made from h with weights of its own, or zero
 
 
 def test_from_lstm_to_gru_the_cell_is_dropped():
-    initial = handed_over("concat", 2, "lstm", "gru")
+    initial = initial_state("concat", 2, "lstm", "gru")
 
     assert rounded(initial.h[:, 0, 0]) == [[20, 30], [40, 50]]
     assert initial.c is None
@@ -254,15 +256,15 @@ def test_from_source_tokens_to_the_first_step_of_the_decoder():
     )  # fmt: skip
     for parameter in decoder.parameters():
         nn.init.zeros_(parameter)  # a GRU of zeros goes half the way to 0 with every token
-    # The logits are W tanh(V output), without attention; with identities for W and V, they are tanh(output).
-    nn.init.eye_(decoder.attentional_layer.weight)
-    nn.init.eye_(decoder.output_layer.weight)
+    # The logits are W tanh(V output), as no context is beside output; with identities for W and V: tanh(output).
+    nn.init.eye_(decoder.attentional_layer.weight)  # V
+    nn.init.eye_(decoder.output_layer.weight)  # W
     model = Seq2Seq(encoder, Bridge("concat", encoder=encoder, num_layers=2, hidden_size=2, cell="gru"), decoder)
 
     start = model.encode(SOURCE, LENGTHS)
     logits, after = model.step(torch.tensor([1, 1]), start)  # any token would do
 
-    # The bridge has been crossed. The decoder's state holds that of its recurrent layers as rnn.
+    # start.state is the decoder's state; its rnn is what the bridge made.
     assert start.state.rnn.h.shape == (2, 1, 2, 2)  # (layers, one direction, batch, hidden of the decoder)
     # Decoder layer 0 starts from layer 0 [forward, backward], and decoder layer 1 from layer 1.
     assert rounded(start.state.rnn.h[:, 0, 0]) == [[0.14, 0.28], [0.42, 0.56]]  # the sequence of three tokens
@@ -286,7 +288,7 @@ def test_from_source_tokens_to_the_first_step_of_the_decoder():
         ("wrong_first_rows", [[0.14, 0.14], [0.28, 0.28]], [[0.08, 0.08], [0.16, 0.16]]),
         # h_n.view(directions, layers, ...), or chunk(2): rows 0 and 2 for layer 0, rows 1 and 3 for layer 1.
         ("wrong_halves", [[0.14, 0.42], [0.28, 0.56]], [[0.08, 0.24], [0.16, 0.32]]),
-        # h_n.view(layers, batch, 2 * hidden): the other sequence instead of the other direction.
+        # h_n.view(layers, batch, 2 * hidden): forward of both for one sequence, backward of both for the other.
         ("wrong_joined_view", [[0.14, 0.08], [0.42, 0.24]], [[0.28, 0.16], [0.56, 0.32]]),
         # h_n.view(batch, layers, 2 * hidden): one sequence gets layer 0 of both, the other layer 1 of both.
         ("wrong_across_layers", [[0.14, 0.08], [0.28, 0.16]], [[0.42, 0.24], [0.56, 0.32]]),
