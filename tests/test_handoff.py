@@ -10,9 +10,8 @@
 8. The gallery of mistakes         what popular mistakes hand over instead
 
 The numbers can be traced by eye because the networks below *count*. Their weights are zero, so their inputs do not
-matter; their biases do. With every token, the hidden state of a GRU, which is 0 at first, goes half the way from where it
-is to ``0.16 * d``, where ``d = 1, 2, 3, 4`` for layer 0 forward, layer 0 backward, layer 1 forward and layer 1 backward. So
-the state is
+matter; their biases do. The hidden state of a GRU begins at 0, and goes half the way to ``0.16 * d`` with every token,
+where ``d = 1, 2, 3, 4`` for layer 0 forward, layer 0 backward, layer 1 forward and layer 1 backward. So it is
 
     0.08 * d after one token,   0.12 * d after two,   0.14 * d after three,
 
