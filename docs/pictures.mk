@@ -21,6 +21,7 @@ pictures:
 	@command -v $(CHROMIUM) > /dev/null || { echo "docs/demo.png is not drawn: there is no $(CHROMIUM)"; exit; }; \
 	$(PYTHON) scripts/demo.py checkpoint=$(RUN)/best.ckpt port=$(PORT) 2> $(RUN)/demo.log & \
 	while kill -0 $$! && ! grep http $(RUN)/demo.log; do sleep 1; done; \
+	grep -q http $(RUN)/demo.log || { cat $(RUN)/demo.log; exit 1; }; \
 	$(CHROMIUM) --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1000,1640 \
 		--virtual-time-budget=10000 --screenshot=docs/demo.png http://127.0.0.1:$(PORT) 2> /dev/null; \
 	kill $$!; \

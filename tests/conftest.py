@@ -22,7 +22,7 @@ settings.load_profile("house")
 
 ROOT = Path(__file__).parents[1]
 
-import_part(str(ROOT / "examples" / "coverage.py"))  # so that tests of every attention have one with a state
+import_part(str(ROOT / "examples" / "coverage_attention.py"))  # so that tests of every attention have one with a state
 
 LUONG = {"kind": "luong", "input_feeding": False, "tied": False}
 """The keys of ``model.decoder`` that the encoder does not have."""

@@ -12,6 +12,7 @@ the others       what Lightning needs to resume                              Lig
 ================ =========================================================== ==================================
 """
 
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -83,8 +84,8 @@ def about_checkpoint(path: str, key: str = "checkpoint") -> Iterator[None]:
         if isinstance(error.__cause__, ImportError):
             raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        unknown = " must be one of " in reason  # as the registries of parts say
-        problem = "needs a part that is not registered; give parts=FILE" if unknown else "is damaged"
+        unknown = re.match(r"(model\.(attention|bridge|decoder\.kind)|tokens\S*)=\S+ must be one of", reason)
+        problem = "needs a part that is not registered (give parts=FILE, or import it)" if unknown else "is damaged"
         raise UserError(f"{key}={path} {problem}: {reason}") from error
 
 

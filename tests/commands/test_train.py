@@ -216,14 +216,16 @@ def test_a_run_ends_with_commands_that_can_be_copied(tiny_run, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["scripts/train.py"])
     monkeypatch.setenv("VIRTUAL_ENV", "active")
 
-    predicts, explains, _ = next_steps(tiny_run, str(tiny_run / "best.ckpt"))
+    predicts, explains, _ = next_steps(tiny_run, str(tiny_run / "best.ckpt"), ["ä", "a 'b"], None)
 
     assert explains.endswith(f" or python scripts/explain_handoff.py checkpoint={tiny_run}/best.ckpt")
+    assert predicts.startswith("try it:       printf ")
     text, _, command = predicts.removeprefix("try it: ").strip().partition(" | ")
     done = subprocess.run(f"{text} | {command.replace('python', sys.executable)}", shell=True, capture_output=True)
     assert (done.returncode, done.stdout.count(b"\n")) == (0, 1)
     monkeypatch.setattr(sys, "argv", ["/somewhere/bin/seq2seq-train"])
-    assert "| seq2seq-predict checkpoint=" in next_steps(tiny_run, str(tiny_run / "best.ckpt"))[0]
+    line, *_ = next_steps(tiny_run, str(tiny_run / "best.ckpt"), ["-5 %\tN;PL"], ["a.py", "b.py"])
+    assert f" printf '-5 %%\\tN;PL\\n' | seq2seq-predict checkpoint={tiny_run}/best.ckpt 'parts=[a.py,b.py]'" in line
 
 
 def test_another_number_of_threads_which_changes_the_last_digits_is_logged(compose, tmp_path, tiny_run, caplog):

@@ -63,10 +63,17 @@ def test_the_keys_of_a_command_are_those_of_the_configs_that_it_builds_on():
         ("data.trian", ["data=tsv"], "did you mean data.train?"),  # a key of that group's option only
         ("data.sede", ["data=dates,reverse"], "did you mean data.seed?"),
         ("xyzzy", [], "--help lists all keys"),
+        ("lr", ["--config-dir=mine", "/abs", "model=mine"], "--help lists all keys"),
     ],
 )
 def test_a_mistyped_key_is_answered_with_the_nearest(key, chosen, answer):
     assert did_you_mean(key, TRAIN, [*chosen, f"{key}=1"]) == answer
+
+
+def test_a_key_of_a_group_without_an_option_is_answered_with_the_options():
+    answer = did_you_mean("data.test", ROOT / "configs" / "score.yaml", ["checkpoint=x", "data.test=y.tsv"])
+
+    assert answer == "choose an option of data first: cmudict, dates, parallel, reverse, tsv"
 
 
 @pytest.mark.parametrize("arguments", [["+optimiser.lr=1"], ["-m", "+optimiser.lr=1,2"], ["search=true"]])

@@ -14,10 +14,13 @@ from seq2seq.runs.parts import import_parts
 def folder(tmp_path, monkeypatch):
     """A folder with a module that leaves a trace; it and what it imports are forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     before = set(sys.modules)
     (tmp_path / "own_parts.py").write_text("registered = True")
     (tmp_path / "broken_parts.py").write_text("import absent_library")
+    (tmp_path / "folder_only").mkdir()
+    for name in ("my.parts.py", "types.py"):
+        (tmp_path / name).touch()
     yield tmp_path
     for name in set(sys.modules) - before:
         del sys.modules[name]
@@ -54,8 +57,14 @@ def test_an_installed_package_needs_no_key(folder, monkeypatch):
     ("given", "message"),
     [
         ("absent.py", r"^parts=absent\.py does not exist$"),
-        ("absent", r"^parts=absent is not a module that Python finds, or a file that ends in \.py$"),
+        ("absent", r"^parts=absent is not a module that Python finds, or a file that ends in \.py"),
         ("absent.inner", r"^parts=absent\.inner is not a module"),
+        ("", "^parts= is not a module"),
+        (".foo", r"^parts=\.foo is not a module"),
+        ("folder_only", "^parts=folder_only is not a module"),
+        ("my.parts.py", r"^parts=my\.parts\.py is not a module .* like a module's$"),
+        ("types.py", r"^parts=types\.py has the name of another module, .*; rename the file$"),
+        ("${nope}", "^parts: Interpolation key 'nope' not found"),
     ],
 )
 def test_what_is_not_there_is_one_line(given, message):
@@ -78,5 +87,5 @@ def test_a_checkpoint_that_needs_a_part_says_so(tiny_checkpoint, tmp_path):
     content["hyper_parameters"]["model"]["attention"] = "of_a_fork"
     torch.save(content, tmp_path / "x.ckpt")
 
-    with pytest.raises(UserError, match=r"x\.ckpt needs a part that is not registered; give parts=FILE: .*=of_a_fork"):
+    with pytest.raises(UserError, match=r"x\.ckpt needs a part that is not registered .*parts=FILE.*: .*=of_a_fork"):
         load_model(str(tmp_path / "x.ckpt"))

@@ -26,3 +26,5 @@ def test_the_bar_counts_epochs_as_the_log_does():
     bar._trainer = SimpleNamespace(max_epochs=3)
 
     assert bar._get_train_description(current_epoch=2).strip() == "epoch 3 of 3"
+    bar._trainer.max_epochs = -1  # a number of steps ends the run
+    assert bar._get_train_description(current_epoch=2).strip() == "epoch 3"

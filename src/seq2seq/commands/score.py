@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from seq2seq.api import find_device, load_models, make_ensemble, named_paths
 from seq2seq.data import Batch, Pair
 from seq2seq.decoding import Ensemble, EnsembleEncoded, Inference, Results
+from seq2seq.reporting.tables import as_cell
 from seq2seq.runs.files import check_different, check_free, output_or_stdout, write_lines
 from seq2seq.settings import CommandSettings, Workers, read_settings, resolve_config
 from seq2seq.training.datamodule import PairsDataModule
@@ -51,15 +52,16 @@ def score(config: DictConfig, overrides: Sequence[str] = ()) -> None:
     for file in data.prepared.source.files("test"):
         check_different(**{"data.test": file, "output": output})
     scores = token_log_probs(ensemble, data, device, settings.workers)
+    pairs = zip(data.prepared.pairs["test"], scores, strict=True)
     with output_or_stdout(output) as file:
-        write_lines(file, ["\t".join(COLUMNS) + "\n", *map(format_line, data.prepared.pairs["test"], scores)])
+        write_lines(file, ["\t".join(COLUMNS) + "\n", *(format_line(*one) for one in pairs)])
 
 
 def format_line(pair: Pair, scores: Sequence[float]) -> str:
     """Return the line of a pair, given the log-probabilities of its target's tokens."""
-    total, source = sum(scores), pair.source.replace("\t", " ")
-    tokens = " ".join(f"{value:.4f}" for value in scores)
-    return f"{source}\t{pair.target}\t{total:.4f}\t{total / len(scores):.4f}\t{tokens}\n"
+    numbers = [[sum(scores)], [sum(scores) / len(scores)], scores]
+    cells = [as_cell(pair.source), as_cell(pair.target), *(" ".join(f"{one:.4f}" for one in part) for part in numbers)]
+    return "\t".join(cells) + "\n"
 
 
 def token_log_probs(

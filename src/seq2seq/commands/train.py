@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -103,13 +104,16 @@ class TrainSettings(CommandSettings):
         return self
 
 
-def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def train(
+    config: DictConfig, output_dir: Path, overrides: Sequence[str] = (), *, show_next: bool = False
+) -> dict[str, Any]:
     """Train, test the best checkpoint, and return the content of ``metrics.json``.
 
     Args:
         config: Composed from ``configs/train.yaml``.
         output_dir: The run's directory; it must not hold a run, unless this one resumes it.
         overrides: Overrides of the command line, kept beside the config.
+        show_next: Whether to log what to do with the model.
 
     Raises:
         UserError: If a setting or a file is not valid, before anything is trained or written, or if training fails.
@@ -146,15 +150,17 @@ def train(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -
         with errors_of_training(module):
             with matmul_precision(settings["matmul_precision"]):
                 trainer.fit(module, data, ckpt_path=start.checkpoint, weights_only=True)
-            return test_and_report(output_dir, trainer, module, data, seconds=time.monotonic() - begin)
+            content = test_and_report(output_dir, trainer, module, data, seconds=time.monotonic() - begin)
+        if show_next and content["best_checkpoint"]:
+            texts = [pair.source for pair in islice(prepared.pairs["test"], 20)]
+            log.info("\n".join(next_steps(output_dir, content["best_checkpoint"], texts, settings["parts"])))
+    return content
 
 
 def train_and_score(config: DictConfig, output_dir: Path, overrides: Sequence[str] = ()) -> float | None:
     """Train, and return the value of ``optimized_metric`` for a Hydra sweeper; None if there is none."""
-    content = train(config, output_dir, overrides)
     single = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.RUN  # and not of a sweep
-    if single and log.isEnabledFor(logging.INFO) and content["best_checkpoint"] and "test" in content:
-        log.info("\n".join(next_steps(output_dir, content["best_checkpoint"])))
+    content = train(config, output_dir, overrides, show_next=single)
     split, _, name = str(config.optimized_metric).partition("/")
     return content.get({"val": "validation"}.get(split, split), {}).get(name)
 

@@ -72,8 +72,8 @@ class _Drawing:
 
     def __init__(self, axes: Axes, measured: Verification, tokens: Sequence[str], layout: Layout) -> None:
         self.axes, self.layout = axes, layout
-        self.tokens = [shortened(printable(token), layout.token) for token in tokens]
         self.fonts = families("".join(tokens))
+        self.tokens = [shortened(printable(token), layout.token) for token in tokens]
         steps, gaps = measured.places["h"]
         layers, self.directions = steps.shape[:2]
         self.rows = layers * self.directions

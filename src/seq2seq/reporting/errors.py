@@ -109,6 +109,7 @@ def error_picture(cases: Sequence[Case]) -> Figure:
     draw_bins(length, by_length(cases), "length of the source", "tokens")
     draw_bins(rarest, by_rarest(cases), "rarest symbol of the source", "rank")
     most = sorted(confusions(cases).items(), key=lambda item: (item[1], item[0]))[-SHOWN:]
+    families("".join(one for pair, _ in most for one in pair))  # all at once, as each search opens the fonts
     labels = [" → ".join(one if one == NOTHING else printable(one) for one in pair) for pair, _ in most]
     confused.barh(range(len(most)), [count for _, count in most], color=ORANGE)
     confused.set_yticks(range(len(most)), labels, family=families("".join(labels)))

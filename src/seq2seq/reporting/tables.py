@@ -107,8 +107,12 @@ def show_predictions(console: Console, result: Result) -> None:
 
 def texts_of(prediction: Prediction) -> list[str]:
     """Return source, prediction and references as cells of a tab-separated line; ``|`` separates references."""
-    cells = prediction.source, prediction.prediction, " | ".join(prediction.references)
-    return [cell.replace("\t", " ") for cell in cells]
+    return [as_cell(one) for one in (prediction.source, prediction.prediction, " | ".join(prediction.references))]
+
+
+def as_cell(text: str) -> str:
+    """Return a text as a cell of a tab-separated line, which holds no tabs."""
+    return text.replace("\t", " ")
 
 
 def write_rows(path: Path, rows: Iterable[Sequence[object]]) -> None:

@@ -24,7 +24,7 @@ FIXED = ("model.", "optimizer.", "scheduler.", "handoff")
 
 IRRELEVANT = (
     "resume", "checkpoint.", "logger.", "trainer.enable_", "trainer.log_every_n_steps", "optimized_metric",
-    "callbacks.last_checkpoint.every_",
+    "callbacks.last_checkpoint.every_", "parts",
 )  # fmt: skip
 """Keys, or prefixes of keys, that do not change the results."""
 

@@ -129,10 +129,18 @@ def check_overrides(config: Path, arguments: Sequence[str]) -> None:
 def did_you_mean(key: str, config: Path, arguments: Sequence[str]) -> str:
     """Return a question that names the keys like one that Hydra did not find: those that end in it, or the nearest."""
     GlobalHydra.instance().clear()
-    chosen = [one for one in arguments if "," not in one and (config.parent / one.partition("=")[0]).is_dir()]
-    with initialize_config_dir(str(config.parent), version_base="1.3"):
-        known: Any = OmegaConf.to_container(compose(config.stem, overrides=chosen))
-    keys = [*dotted(known), *(path.name for path in config.parent.iterdir() if path.is_dir())]
+    groups = sorted(path.name for path in config.parent.iterdir() if path.is_dir())
+    chosen = [one for one in arguments if "," not in one and one.partition("=")[0] in groups]
+    try:
+        with initialize_config_dir(str(config.parent), version_base="1.3"):
+            known: Any = OmegaConf.to_container(compose(config.stem, overrides=chosen))
+    except HydraException:  # an option of a folder of the user's
+        return "--help lists all keys"
+    section = key.partition(".")[0]
+    if section in groups and not known.get(section):
+        options = ", ".join(sorted(path.stem for path in (config.parent / section).glob("*.yaml")))
+        return f"choose an option of {section} first: {options}"
+    keys = [*dotted(known), *groups]
     found = [one for one in keys if one.endswith(f".{key}")] or get_close_matches(key, keys, n=1)
     return f"did you mean {' or '.join(found)}?" if found else "--help lists all keys"
 

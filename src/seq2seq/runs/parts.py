@@ -6,6 +6,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from seq2seq.errors import UserError
 
@@ -24,22 +25,33 @@ def import_parts(config: DictConfig) -> None:
     """
     for entry in entry_points(group=GROUP):
         entry.load()
-    given = config.parts
-    for one in given if isinstance(given, ListConfig) else [] if given is None else [given]:
-        import_part(str(one))
+    try:
+        given = config.parts
+        names = [*given] if isinstance(given, ListConfig) else [] if given is None else [given]
+    except OmegaConfBaseException as error:
+        raise UserError(f"parts: {str(error).splitlines()[0]}") from error
+    for name in names:
+        import_part(str(name))
 
 
 def import_part(name: str) -> None:
-    """Import a module by its name or its file; raise a `UserError` if there is none."""
-    path = Path(name).expanduser()
+    """Import a module by its name or its file; raise a `UserError` if there is none, or if it cannot be told apart."""
+    path, module = Path(name).expanduser(), name
     if path.suffix == ".py":
         if not path.is_file():
             raise UserError(f"parts={name} does not exist")
         sys.path.insert(0, str(path.parent.resolve()))  # so that worker processes find it, too
-        name = path.stem
+        module = path.stem
+    wrong = f"parts={name} is not a module that Python finds, or a file that ends in .py and has a name like a module's"
+    if not all(map(str.isidentifier, module.split("."))):
+        raise UserError(wrong)
     try:
-        importlib.import_module(name)
+        found = importlib.import_module(module).__file__
     except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise  # the module lacks another one
-        raise UserError(f"parts={name} is not a module that Python finds, or a file that ends in .py") from error
+        raise UserError(wrong) from error
+    if found is None:  # a folder
+        raise UserError(wrong)
+    if path.suffix == ".py" and Path(found).resolve() != path.resolve():
+        raise UserError(f"parts={name} has the name of another module, {found}; rename the file")

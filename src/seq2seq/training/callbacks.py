@@ -69,7 +69,13 @@ class EpochBar(RichProgressBar):
     """`RichProgressBar` that counts epochs from 1, as the log does."""
 
     def _get_train_description(self, current_epoch: int) -> str:
-        return f"epoch {current_epoch + 1} of {self.trainer.max_epochs}".ljust(len(self.validation_description))
+        return epoch_of(self.trainer, current_epoch).ljust(len(self.validation_description))
+
+
+def epoch_of(trainer: pl.Trainer, number: int) -> str:
+    """Return which epoch of how many the one with a number, from 0, is; the run may be limited by its steps only."""
+    most = trainer.max_epochs or -1
+    return f"epoch {number + 1}" + (f" of {most}" if most > 0 else "")
 
 
 class EpochLines(pl.Callback):
@@ -91,5 +97,5 @@ class EpochLines(pl.Callback):
             return
         metrics = trainer.callback_metrics
         values = [f"{name} {metrics[name]:.4f}" for name in self.names if name in metrics]
-        epoch, seconds = trainer.current_epoch + 1, time.monotonic() - self._start
-        log.info("epoch %d of %s: %s, %.0f s", epoch, trainer.max_epochs, ", ".join(values), seconds)
+        seconds = time.monotonic() - self._start
+        log.info("%s: %s, %.0f s", epoch_of(trainer, trainer.current_epoch), ", ".join(values), seconds)

@@ -1,7 +1,7 @@
 """An attention with a state: additive attention with coverage.
 
-    python scripts/train.py parts=examples/coverage.py model.attention=coverage
-    python scripts/predict.py parts=examples/coverage.py checkpoint=outputs/.../best.ckpt
+    python scripts/train.py parts=examples/coverage_attention.py model.attention=coverage
+    python scripts/predict.py parts=examples/coverage_attention.py checkpoint=outputs/.../best.ckpt
 
 Its state is the sum of its weights so far, so that it knows what has been attended to. Any decoder carries the state
 from step to step, any search keeps one for each hypothesis, and it can be exported. See docs/extending.md.
