@@ -21,6 +21,8 @@ from typing import Any
 import pytest
 from conftest import ROOT, TINY, combinations
 
+from seq2seq.runs.next_steps import next_steps
+
 
 def hear_ctrl_c():
     # A job in a shell's background is born deaf to it, and so would be our child.
@@ -344,3 +346,20 @@ def test_a_directory_that_cannot_be_made_is_one_line(tmp_path, script, overrides
 
     assert (code, stdout) == (1, "")
     assert re.fullmatch(r"error: hydra\.(run|sweep)\.dir=file/x cannot be written: Not a directory\n", stderr)
+
+
+def test_a_run_ends_with_commands_that_can_be_copied(tiny_run, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["scripts/train.py"])
+    monkeypatch.setenv("VIRTUAL_ENV", "active")
+
+    predicts, explains, _ = next_steps(tiny_run, str(tiny_run / "best.ckpt"), ["ä", "a 'b"], None)
+
+    assert explains.endswith(f" or python scripts/explain_handoff.py checkpoint={tiny_run}/best.ckpt")
+    assert predicts.startswith("try it:       printf ")
+    text, _, command = predicts.removeprefix("try it: ").strip().partition(" | ")
+    done = subprocess.run(f"{text} | {command.replace('python', sys.executable)}", shell=True, capture_output=True)
+    assert (done.returncode, done.stdout.count(b"\n")) == (0, 1)
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/seq2seq-train"])
+    line, *_ = next_steps(tiny_run, str(tiny_run / "best.ckpt"), ["-5 %\tN;PL"], ["a.py", "b.py"])
+    assert f" printf '-5 %%\\tN;PL\\n' | seq2seq-predict checkpoint={tiny_run}/best.ckpt 'parts=[a.py,b.py]'" in line

@@ -6,8 +6,6 @@ import multiprocessing
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from functools import partial
 from types import SimpleNamespace
@@ -16,7 +14,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import yaml
-from conftest import ROOT, TINY
+from conftest import TINY
 from torchmetrics.functional.text import word_error_rate
 
 from seq2seq.checkpoint import load_model
@@ -25,7 +23,6 @@ from seq2seq.commands.train import describe, describe_optimizer, train, train_an
 from seq2seq.errors import Stopped, UserError
 from seq2seq.metrics import ExactMatch
 from seq2seq.resuming.continuing import Start
-from seq2seq.runs.next_steps import next_steps
 from seq2seq.training.module import Seq2SeqModule
 
 METRICS = {
@@ -209,23 +206,6 @@ def test_a_run_says_how_many_processes_and_threads_compute(monkeypatch, processe
 def test_an_optimizer_without_a_learning_rate_says_which_it_has():
     assert describe_optimizer(partial(torch.optim.Adagrad)) == "Adagrad(lr=0.01)"
     assert describe_optimizer(partial(torch.optim.SGD, momentum=0.9)) == "SGD(lr=0.001)"
-
-
-def test_a_run_ends_with_commands_that_can_be_copied(tiny_run, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "argv", ["scripts/train.py"])
-    monkeypatch.setenv("VIRTUAL_ENV", "active")
-
-    predicts, explains, _ = next_steps(tiny_run, str(tiny_run / "best.ckpt"), ["ä", "a 'b"], None)
-
-    assert explains.endswith(f" or python scripts/explain_handoff.py checkpoint={tiny_run}/best.ckpt")
-    assert predicts.startswith("try it:       printf ")
-    text, _, command = predicts.removeprefix("try it: ").strip().partition(" | ")
-    done = subprocess.run(f"{text} | {command.replace('python', sys.executable)}", shell=True, capture_output=True)
-    assert (done.returncode, done.stdout.count(b"\n")) == (0, 1)
-    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/seq2seq-train"])
-    line, *_ = next_steps(tiny_run, str(tiny_run / "best.ckpt"), ["-5 %\tN;PL"], ["a.py", "b.py"])
-    assert f" printf '-5 %%\\tN;PL\\n' | seq2seq-predict checkpoint={tiny_run}/best.ckpt 'parts=[a.py,b.py]'" in line
 
 
 def test_another_number_of_threads_which_changes_the_last_digits_is_logged(compose, tmp_path, tiny_run, caplog):
