@@ -34,16 +34,15 @@ def test_a_file_is_imported(folder, given):
     assert str(folder) in sys.path  # so that worker processes find it, too
 
 
-def test_a_module_is_imported(folder, monkeypatch):
-    monkeypatch.syspath_prepend(folder)
-
+@pytest.mark.usefixtures("folder")
+def test_a_module_is_imported():
     import_parts(OmegaConf.create({"parts": "own_parts"}))
 
     assert sys.modules["own_parts"].registered
 
 
-def test_an_installed_package_needs_no_key(folder, monkeypatch):
-    monkeypatch.syspath_prepend(folder)
+@pytest.mark.usefixtures("folder")
+def test_an_installed_package_needs_no_key(monkeypatch):
     entry = EntryPoint("mine", "own_parts", "seq2seq.parts")
     monkeypatch.setattr("seq2seq.runs.parts.entry_points", lambda group: [entry] if group == entry.group else [])
 
