@@ -9,7 +9,6 @@ import torch
 
 from seq2seq.checkpoint import load_model
 from seq2seq.data import Batch, BucketSampler, FlatSequences, PairDataset
-from seq2seq.data.tokenizer import COLUMN
 from seq2seq.decoding import (
     Alignment,
     Ensemble,
@@ -132,7 +131,7 @@ class Predictor:
             return None
         ended = ["end"] if len(prediction.ids) < self.search.max_length else []
         target = self.tokenizers.target.vocabulary.tokens(prediction.ids) + ended
-        source, features = ([token.lstrip(COLUMN) or token for token in part] for part in self.tokenizers.tokens(text))
+        source, features = self.tokenizers.shown(text)
         return Alignment(source, target, weights[0, : len(target)].cpu(), features)
 
 

@@ -153,7 +153,7 @@ def make_answer(module: TrainedModel, predictor: Predictor) -> Answer:
         encoded = predictor.encode(text)
         if not encoded[0]:
             raise UserError("the text is empty")
-        tokens = [token.lstrip(COLUMN) or token for part in module.tokenizers.tokens(text) for token in part]
+        tokens = [token for part in module.tokenizers.shown(text) for token in part]
         unknown = [id_ == UNK for part in encoded for id_ in part]
         predictions = predictor.n_best([text])[0]
         alignment = predictor.align(text, predictions[0])

@@ -408,6 +408,11 @@ class Tokenizers(NamedTuple):
         """Normalise a text, and return the tokens of its source, and its features."""
         return self.tokenize(self.normalise(text))
 
+    def shown(self, text: str) -> tuple[list[str], list[str]]:
+        """Return a text's `tokens` as people read them, without the marks of their columns."""
+        source, features = ([token.lstrip(COLUMN) or token for token in part] for part in self.tokens(text))
+        return source, features
+
     def encode(self, text: str) -> tuple[list[int], list[int]]:
         """Return the ids of a text's `tokens`."""
         source, features = self.tokens(text)

@@ -8,6 +8,7 @@ from matplotlib.image import imread
 from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from seq2seq.reporting.tables import Prediction
+from seq2seq.runs.directory import PREDICTIONS
 
 
 def send_results(loggers: Sequence[Logger], output_dir: Path, predictions: Sequence[Prediction]) -> None:
@@ -20,7 +21,7 @@ def send_results(loggers: Sequence[Logger], output_dir: Path, predictions: Seque
             rows = [[pair.source, pair.prediction, pair.references[0]] for pair in predictions]
             logger.log_table("predictions", columns=["source", "prediction", "reference"], data=rows)
         elif isinstance(logger, MLFlowLogger):
-            for file in (*pictures, output_dir / "predictions.tsv"):
+            for file in (*pictures, output_dir / PREDICTIONS):
                 if file.exists():
                     logger.experiment.log_artifact(logger.run_id, str(file))  # pyright: ignore[reportArgumentType]
         elif isinstance(logger, TensorBoardLogger):

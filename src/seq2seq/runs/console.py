@@ -103,6 +103,11 @@ def known_keys(config: Path) -> list[str]:
     return sorted({str(one).partition("/")[0] for one in (*known, *known.hydra.runtime.choices)})
 
 
+def options_of(group: str, config: Path) -> list[str]:
+    """Return the options of a group of a command's config; none if there is no such group."""
+    return sorted(path.stem for path in (config.parent / group).glob("*.yaml"))
+
+
 def check_overrides(config: Path, arguments: Sequence[str]) -> None:
     """Raise a `UserError` for what Hydra answers with a traceback or not at all: no name for a group, a new section.
 
@@ -116,7 +121,7 @@ def check_overrides(config: Path, arguments: Sequence[str]) -> None:
             continue
         group, value = override.key_or_group, override.value()
         values = value.list if isinstance(value, ChoiceSweep) else [value]
-        if options := sorted(path.stem for path in (config.parent / group).glob("*.yaml")):
+        if options := options_of(group, config):
             named = all(isinstance(one, str | list | dict | Glob | QuotedString) for one in values)
             if not named and not (override.is_delete() and value is None):
                 raise UserError(f"{argument} must name an option of the group {group}: {', '.join(options)}")
@@ -138,8 +143,7 @@ def did_you_mean(key: str, config: Path, arguments: Sequence[str]) -> str:
         return "--help lists all keys"
     section = key.partition(".")[0]
     if section in groups and not known.get(section):
-        options = ", ".join(sorted(path.stem for path in (config.parent / section).glob("*.yaml")))
-        return f"choose an option of {section} first: {options}"
+        return f"choose an option of {section} first: {', '.join(options_of(section, config))}"
     keys = [*dotted(known), *groups]
     found = [one for one in keys if one.endswith(f".{key}")] or get_close_matches(key, keys, n=1)
     return f"did you mean {' or '.join(found)}?" if found else "--help lists all keys"

@@ -27,10 +27,10 @@ def next_steps(output_dir: Path, checkpoint: str, texts: Sequence[str], parts: s
         return " ".join([own if script.suffix else installed, *map(shlex.quote, arguments)])
 
     text = next(filter(str.isascii, texts), texts[0])  # which any terminal can show
-    text = text.replace("\\", r"\\").replace("%", "%%").replace("\t", r"\t")
+    text = text.replace("\\", r"\\").replace("%", "%%").replace("\t", r"\t") + r"\n"  # as printf reads it
     reading = "docs/handoff.md, why h_n is handed over as it is" if script.suffix else "seq2seq-train --help"
     return [
-        f"try it:       printf {shlex.quote(text + chr(92) + 'n')} | {command('predict')}",
+        f"try it:       printf {shlex.quote(text)} | {command('predict')}",
         f"the handoff:  {nearby(output_dir / 'handoff.png')}, or {command('explain_handoff')}",
         f"read on:      {reading}",
     ]

@@ -158,7 +158,8 @@ class Decoder(nn.Module):
         """Attend with the outputs of a layer.
 
         In beam search, the K hypotheses of a sequence share its memory: their queries, ``(B * K, T, H')``, are
-        reshaped to ``(B, K * T, H')``. Each has an own state, so an attention with a state gets the memory K times.
+        reshaped to ``(B, K * T, H')``. Each has a state of its own, so an attention with a
+        state gets the memory K times.
 
         Returns:
             Contexts, ``(B, T, C)``; weights, ``(B, T, S)``; and the state of the attention after them, None if it has
